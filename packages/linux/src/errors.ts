@@ -1,0 +1,35 @@
+import { getSystemErrorMap } from 'node:util';
+import * as libc from './libc.ts';
+
+const byNumber = getSystemErrorMap();
+
+/** A system call that failed: `bind /run/x.sock: EADDRINUSE: address already in use`. */
+export class SystemCallError extends Error {
+  /** The errno's name, for example `ENOENT`. */
+  readonly code: string;
+  /** The positive errno. */
+  readonly errno: number;
+  /** The call, for example `mmap`. */
+  readonly syscall: string;
+  /** What the call was made on: a path, an interface, `fd 7`. */
+  readonly subject: string;
+
+  constructor(syscall: string, subject: string, errno: number) {
+    const [code, text] = byNumber.get(-errno) ?? [`errno ${errno}`, 'unknown error'];
+    super(`${syscall} ${subject}: ${code}: ${text}`);
+    this.name = 'SystemCallError';
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+    this.subject = subject;
+  }
+}
+
+/**
+ * Passes a call's result on, or throws {@link SystemCallError} where it is -1. Ask right after the call:
+ * the next one overwrites errno.
+ */
+export function check(result: number, syscall: string, subject: string): number {
+  if (result === -1) throw new SystemCallError(syscall, subject, libc.errno());
+  return result;
+}

@@ -1,0 +1,87 @@
+import koffi from 'koffi';
+import { check, SystemCallError } from './errors.ts';
+import * as libc from './libc.ts';
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_ANONYMOUS = 0x20;
+const MAP_FAILED = 2 ** 64;
+const SC_PAGESIZE = 30;
+
+/** The size of a mappable page, in bytes. */
+export const PAGE_SIZE: number = libc.sysconf(SC_PAGESIZE);
+
+/**
+ * Memory mapped into this process, both as an address for system calls and as an ArrayBuffer for typed arrays.
+ *
+ * A view cannot be sent to another thread; each thread maps for itself. After {@link close} no view of `buffer` may
+ * be used again: the address range is gone, and a read of it kills the process. Whoever closes a mapping must
+ * therefore own every view of it.
+ */
+export class Mapping {
+  /** Where it begins in this process. */
+  readonly address: number;
+  /** Its length in bytes. */
+  readonly length: number;
+  /** The same bytes, for typed arrays. */
+  readonly buffer: ArrayBuffer;
+  #mapped = true;
+
+  constructor(address: number, length: number) {
+    this.address = address;
+    this.length = length;
+    this.buffer = koffi.view(address, length);
+  }
+
+  /** Unmaps. Doing it again changes nothing. */
+  close(): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    libc.munmap(this.address, this.length);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+function mapOrThrow(
+  length: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+  subject: string,
+) {
+  const address = libc.mmap(0, length, prot, flags, fd, offset);
+  // MAP_FAILED is (void *) -1, which as a double is 2^64.
+  if (address >= MAP_FAILED || address === -1) throw new SystemCallError('mmap', subject, libc.errno());
+  return new Mapping(address, length);
+}
+
+/**
+ * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of {@link PAGE_SIZE}). Without `write`, a
+ * write to the mapping kills the process. The caller makes sure that the file is that long and stays so: reading
+ * beyond its end kills the process, too. Throws {@link SystemCallError}.
+ */
+export function mapShared(
+  fd: number,
+  length: number,
+  options: { offset?: number; write?: boolean; subject?: string } = {},
+): Mapping {
+  const prot = options.write ? PROT_READ | PROT_WRITE : PROT_READ;
+  return mapOrThrow(length, prot, MAP_SHARED, fd, options.offset ?? 0, options.subject ?? `fd ${fd}`);
+}
+
+/** Private zeroed memory with a known address, for buffers of system calls. Throws {@link SystemCallError}. */
+export function mapPrivate(length: number): Mapping {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  return mapOrThrow(length, PROT_READ | PROT_WRITE, flags, -1, 0, `${length} bytes of memory`);
+}
+
+/** A one-way door to {@link check} for callers that hold an fd: sets the length of a file, in bytes. */
+export function setFileLength(fd: number, length: number, subject: string): void {
+  check(libc.ftruncate(fd, length), 'ftruncate', subject);
+}

@@ -1,0 +1,2 @@
+export * from './memory-layout.ts';
+export type * from './port.ts';

@@ -1,0 +1,64 @@
+/** Size of the state table in bytes: 1024 entries of 32 bits. Source: the host server's protocol. */
+export const STATE_TABLE_SIZE = 4096;
+
+/** The most peers that a state table of {@link STATE_TABLE_SIZE} bytes holds. */
+export const MAX_PEERS = STATE_TABLE_SIZE / 4;
+
+/** Offsets and sizes of the sections, in bytes. Source: specification, "Shared Memory Region Layout". */
+export interface MemoryLayout {
+  /** Size of the whole shared memory region. */
+  readonly size: number;
+  /** Offset of the read/write section; the state table lies before it, at 0. */
+  readonly readWriteOffset: number;
+  /** Size of the read/write section; may be 0. */
+  readonly readWriteSize: number;
+  /** Offset of output section 0; that of peer n begins n * outputSize behind it. */
+  readonly outputOffset: number;
+  /** Size of each output section; may be 0. */
+  readonly outputSize: number;
+  readonly maxPeers: number;
+}
+
+/** Sizes that cannot be laid out. The message names the size and the remedy. */
+export class LayoutError extends Error {
+  override readonly name = 'LayoutError';
+}
+
+/**
+ * Lays out a shared memory of `size` bytes with `maxPeers` output sections of `outputSize` bytes:
+ * state table | read/write section | output sections. Throws {@link LayoutError} where sizes are no multiples of
+ * `pageSize` bytes, the state table does not hold the peers, or the sections do not fit.
+ */
+export function memoryLayout(
+  size: number,
+  maxPeers: number,
+  outputSize: number,
+  pageSize = 4096,
+): MemoryLayout {
+  if (!Number.isSafeInteger(maxPeers) || maxPeers < 2 || maxPeers > MAX_PEERS) {
+    throw new LayoutError(`${maxPeers} peers: the state table holds 2 to ${MAX_PEERS} of them`);
+  }
+  if (!Number.isSafeInteger(size) || size < STATE_TABLE_SIZE || size % pageSize !== 0) {
+    throw new LayoutError(`shared memory of ${size} bytes: must be a multiple of ${pageSize}, the page size`);
+  }
+  if (!Number.isSafeInteger(outputSize) || outputSize < 0 || outputSize % pageSize !== 0) {
+    throw new LayoutError(
+      `output sections of ${outputSize} bytes: must be a multiple of ${pageSize}, the page size`,
+    );
+  }
+  const readWriteSize = size - STATE_TABLE_SIZE - maxPeers * outputSize;
+  if (readWriteSize < 0) {
+    const needed = STATE_TABLE_SIZE + maxPeers * outputSize;
+    throw new LayoutError(
+      `shared memory of ${size} bytes is too small: ${maxPeers} output sections of ${outputSize} bytes and the state table need ${needed}`,
+    );
+  }
+  return {
+    size,
+    readWriteOffset: STATE_TABLE_SIZE,
+    readWriteSize,
+    outputOffset: STATE_TABLE_SIZE + readWriteSize,
+    outputSize,
+    maxPeers,
+  };
+}
