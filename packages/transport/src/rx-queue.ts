@@ -1,0 +1,151 @@
+import type { Section } from './port.ts';
+import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
+import { Violation } from './violation.ts';
+
+const U16 = 0xffff;
+
+/**
+ * The receiving side of protocol 0x0001: descriptors, avail ring and frames in the peer's output section, used ring
+ * in the own one. Nothing here allocates, copies frames or calls the system.
+ *
+ *     for (let n = rx.available(); n > 0 && rx.next(); n--) {
+ *       …use the frame of rx.length bytes at rx.offset of the peer's section…
+ *     }
+ *     if (rx.flush()) port.ring(peer, vector) // gives the frames back; ring where the peer asked for it
+ *     if (rx.waitForFrames()) …sleep…
+ *
+ * Every value of the peer is read once and checked before it is used. The peer can still change a frame's bytes at
+ * any time. Source: protocol page, section 3.
+ */
+export class RxQueue {
+  /** The frame that {@link next} took: its offset in the peer's section, and its length in bytes. */
+  offset = 0;
+  length = 0;
+  /** What the peer did wrong; after that the queue stands still until {@link initialise}. */
+  violation: Violation = Violation.NONE;
+
+  readonly #layout: RingLayout;
+  readonly #own16: Uint16Array;
+  readonly #own32: Uint32Array;
+  readonly #peer16: Uint16Array;
+  readonly #peer32: Uint32Array;
+  readonly #mask: number;
+  /** Positions in the arrays above, in elements. */
+  readonly #availIdx: number;
+  readonly #availRing: number;
+  readonly #usedEvent: number;
+  readonly #usedIdx: number;
+  readonly #usedRing: number;
+  readonly #availEvent: number;
+  /** By descriptor: the number of the frame that it carried last. A number never comes twice within 2^32 frames. */
+  readonly #carried: Uint32Array;
+
+  /** avail.idx up to which frames were taken, and used.idx as published. Both u16. */
+  #last = 0;
+  #published = 0;
+  /** Frames taken since the last {@link flush}, and the number of the first of them (u32, from 1). */
+  #held = 0;
+  #firstHeld = 1;
+
+  /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
+  constructor(own: Section, peer: Section, layout: RingLayout) {
+    this.#layout = layout;
+    this.#own16 = new Uint16Array(own.buffer, 0, layout.data / 2);
+    this.#own32 = new Uint32Array(own.buffer, 0, layout.data / 4);
+    this.#peer16 = new Uint16Array(peer.buffer, 0, layout.data / 2);
+    this.#peer32 = new Uint32Array(peer.buffer, 0, layout.data / 4);
+    this.#mask = layout.length - 1;
+    this.#availIdx = layout.avail / 2 + 1;
+    this.#availRing = layout.avail / 2 + 2;
+    this.#usedEvent = this.#availRing + layout.length;
+    this.#usedIdx = layout.used / 2 + 1;
+    this.#usedRing = layout.used / 4 + 1;
+    this.#availEvent = (layout.used + 4 + 8 * layout.length) / 2;
+    this.#carried = new Uint32Array(layout.length);
+  }
+
+  /** Starts from index 0. The own section was cleared just before, by TxQueue.initialise. */
+  initialise(): void {
+    this.violation = Violation.NONE;
+    this.#carried.fill(0);
+    this.#last = 0;
+    this.#published = 0;
+    this.#held = 0;
+    this.#firstHeld = 1;
+  }
+
+  /** How many frames wait (load-acquire of avail.idx), 0 … n; 0 also after a {@link violation}. */
+  available(): number {
+    const waiting = (Atomics.load(this.#peer16, this.#availIdx) - this.#last) & U16;
+    if (waiting === 0 || this.violation !== Violation.NONE) return 0;
+    if (waiting + this.#held > this.#layout.length) {
+      this.violation = Violation.AVAIL_INDEX;
+      return 0;
+    }
+    return waiting;
+  }
+
+  /**
+   * Takes the next of the {@link available} frames: {@link offset} and {@link length} tell where it is. It stays
+   * valid until {@link flush}. Returns false after a {@link violation}.
+   */
+  next(): boolean {
+    const descriptor = this.#peer16[this.#availRing + (this.#last & this.#mask)]!;
+    if (descriptor > this.#mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
+    const word = descriptor * 4;
+    const offset = this.#peer32[word]!;
+    const offsetHigh = this.#peer32[word + 1]!;
+    const length = this.#peer32[word + 2]!;
+    const flagsAndNext = this.#peer32[word + 3]!;
+    if ((flagsAndNext & U16) !== 0) return this.#fail(Violation.DESCRIPTOR_FLAGS);
+    if (offsetHigh !== 0 || offset < this.#layout.data || offset + length > this.#layout.sectionSize) {
+      return this.#fail(Violation.DESCRIPTOR_RANGE);
+    }
+    const number = (this.#firstHeld + this.#held) >>> 0;
+    // Held frames have the numbers from firstHeld on; whatever a descriptor carried before lies behind them.
+    if ((this.#carried[descriptor]! - this.#firstHeld) >>> 0 < this.#held) {
+      return this.#fail(Violation.DESCRIPTOR_REPEATED);
+    }
+    this.#carried[descriptor] = number;
+    // Storing only what differs leaves the cache line with the peer, which reads it.
+    const entry = this.#usedRing + 2 * ((this.#published + this.#held) & this.#mask);
+    if (this.#own32[entry] !== descriptor) this.#own32[entry] = descriptor;
+    if (this.#own32[entry + 1] !== USED_LENGTH) this.#own32[entry + 1] = USED_LENGTH;
+    this.#last = (this.#last + 1) & U16;
+    this.#held++;
+    this.offset = offset;
+    this.length = length;
+    return true;
+  }
+
+  /**
+   * Gives all taken frames back (store-release of used.idx). Returns true where the peer asked to be interrupted for
+   * one of them.
+   */
+  flush(): boolean {
+    const held = this.#held;
+    if (held === 0) return false;
+    const used = (this.#published + held) & U16;
+    this.#published = used;
+    this.#firstHeld = (this.#firstHeld + held) >>> 0;
+    this.#held = 0;
+    // Sequentially consistent: the load of used_event cannot pass the store of used.idx.
+    Atomics.store(this.#own16, this.#usedIdx, used);
+    const event = Atomics.load(this.#peer16, this.#usedEvent);
+    return ((used - event - 1) & U16) < held;
+  }
+
+  /**
+   * Asks the peer for an interrupt at the next frame, then looks once more. Returns true where none has come, and the
+   * caller may sleep.
+   */
+  waitForFrames(): boolean {
+    Atomics.store(this.#own16, this.#availEvent, this.#last);
+    return this.available() === 0;
+  }
+
+  #fail(violation: Violation): false {
+    this.violation = violation;
+    return false;
+  }
+}

@@ -1,0 +1,190 @@
+import type { Section } from './port.ts';
+import { RING_ALIGN, type RingLayout, USED_LENGTH } from './ring-layout.ts';
+import { Violation } from './violation.ts';
+
+const U16 = 0xffff;
+
+/**
+ * Once this many bytes at the front of the data area are free again, the next frame goes there instead of further
+ * back: cycling through megabytes would put every frame where no cache has it.
+ */
+const WARM_BYTES = 0x40000;
+
+/**
+ * The sending side of protocol 0x0001: descriptors, avail ring and frames in the own output section, used ring in the
+ * peer's. Nothing here allocates, copies frames or calls the system.
+ *
+ *     const offset = tx.reserve(maxFrame);    // a slot in the own section, or -1
+ *     …write a frame of `length` bytes there…
+ *     tx.commit(length);                      // descriptor; more frames may follow
+ *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring where it asked for it
+ *
+ * Descriptor i always stands at position i of the avail ring, so that the ring's entries are written once and stay:
+ * completions come in order, and so the oldest descriptor is always the next to be free.
+ * Source: protocol page, section 2.
+ */
+export class TxQueue {
+  /** What the peer did wrong; after that the queue stands still until {@link initialise}. */
+  violation: Violation = Violation.NONE;
+
+  readonly #layout: RingLayout;
+  readonly #own8: Uint8Array;
+  readonly #own16: Uint16Array;
+  readonly #own32: Uint32Array;
+  readonly #peer16: Uint16Array;
+  readonly #peer32: Uint32Array;
+  readonly #mask: number;
+  /** Positions in the arrays above, in elements. */
+  readonly #availIdx: number;
+  readonly #availRing: number;
+  readonly #usedEvent: number;
+  readonly #usedIdx: number;
+  readonly #usedRing: number;
+  readonly #availEvent: number;
+  /** By descriptor: the offset of its frame. Our copy, the one in the section is only written. */
+  readonly #slots: Uint32Array;
+
+  /** avail.idx after the next flush, and as published; used.idx up to which completions were taken. All u16. */
+  #next = 0;
+  #published = 0;
+  #lastUsed = 0;
+  /** Offsets in the section: behind the newest frame, and of the oldest frame in flight. */
+  #head = 0;
+  #tail = 0;
+  /** The slot that was reserved last. */
+  #slot = 0;
+
+  /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
+  constructor(own: Section, peer: Section, layout: RingLayout) {
+    this.#layout = layout;
+    this.#own8 = new Uint8Array(own.buffer, 0, layout.sectionSize);
+    this.#own16 = new Uint16Array(own.buffer, 0, layout.data / 2);
+    this.#own32 = new Uint32Array(own.buffer, 0, layout.data / 4);
+    this.#peer16 = new Uint16Array(peer.buffer, 0, layout.data / 2);
+    this.#peer32 = new Uint32Array(peer.buffer, 0, layout.data / 4);
+    this.#mask = layout.length - 1;
+    this.#availIdx = layout.avail / 2 + 1;
+    this.#availRing = layout.avail / 2 + 2;
+    this.#usedEvent = this.#availRing + layout.length;
+    this.#usedIdx = layout.used / 2 + 1;
+    this.#usedRing = layout.used / 4 + 1;
+    this.#availEvent = (layout.used + 4 + 8 * layout.length) / 2;
+    this.#slots = new Uint32Array(layout.length);
+    this.#reset();
+  }
+
+  /**
+   * Clears the whole own section, which holds the used ring of the receiving side, too, and starts from index 0.
+   * Only in state INIT: nobody may be using the section.
+   */
+  initialise(): void {
+    this.#own8.fill(0);
+    for (let i = 0; i < this.#layout.length; i++) this.#own16[this.#availRing + i] = i;
+    this.#reset();
+  }
+
+  #reset(): void {
+    this.violation = Violation.NONE;
+    this.#next = 0;
+    this.#published = 0;
+    this.#lastUsed = 0;
+    this.#head = this.#layout.data;
+    this.#tail = this.#layout.data;
+  }
+
+  /** Frames that were committed and not completed yet. */
+  get inFlight(): number {
+    return (this.#next - this.#lastUsed) & U16;
+  }
+
+  /**
+   * The offset in the own section where a frame of up to `length` bytes (≤ a quarter of the data area + 36) may be
+   * written, -1 where there is no room: see {@link waitForRoom}. Until {@link commit} nothing is taken: a
+   * further call gives the same slot.
+   */
+  reserve(length: number): number {
+    const inFlight = this.inFlight;
+    if (this.violation !== Violation.NONE || inFlight > this.#mask) return -1;
+    const front = this.#layout.data;
+    const head = this.#head;
+    const tail = this.#tail;
+    let slot = head;
+    if (head > tail || inFlight === 0) {
+      const free = tail - front;
+      if (free >= WARM_BYTES || head + length > this.#layout.sectionSize) {
+        if (length > free) return -1;
+        slot = front;
+      }
+    } else if (head + length > tail) {
+      return -1;
+    }
+    this.#slot = slot;
+    return slot;
+  }
+
+  /** Puts the frame of `length` bytes in the reserved slot into the queue; {@link flush} shows it to the peer. */
+  commit(length: number): void {
+    const descriptor = this.#next & this.#mask;
+    const word = descriptor * 4;
+    const slot = this.#slot;
+    this.#own32[word] = slot;
+    this.#own32[word + 2] = length;
+    this.#slots[descriptor] = slot;
+    this.#head = slot + ((length + RING_ALIGN - 1) & -RING_ALIGN);
+    this.#next = (this.#next + 1) & U16;
+  }
+
+  /**
+   * Makes all committed frames visible (store-release of avail.idx). Returns true where the peer asked to be
+   * interrupted for one of them.
+   */
+  flush(): boolean {
+    const next = this.#next;
+    const old = this.#published;
+    if (next === old) return false;
+    this.#published = next;
+    // Sequentially consistent: the load of avail_event cannot pass the store of avail.idx.
+    Atomics.store(this.#own16, this.#availIdx, next);
+    const event = Atomics.load(this.#peer16, this.#availEvent);
+    return ((next - event - 1) & U16) < ((next - old) & U16);
+  }
+
+  /** Takes the peer's completions. Returns how many frames came back; 0 also after a {@link violation}. */
+  reclaim(): number {
+    const used = Atomics.load(this.#peer16, this.#usedIdx);
+    const last = this.#lastUsed;
+    const count = (used - last) & U16;
+    if (count === 0) return 0;
+    if (this.violation !== Violation.NONE) return 0;
+    if (count > ((this.#published - last) & U16)) return this.#fail(Violation.USED_INDEX);
+    const mask = this.#mask;
+    const ring = this.#usedRing;
+    for (let i = 0; i < count; i++) {
+      const position = (last + i) & mask;
+      const entry = ring + 2 * position;
+      if (this.#peer32[entry] !== position) return this.#fail(Violation.USED_ID);
+      if (this.#peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
+    }
+    this.#lastUsed = used;
+    // With nothing in flight, the front is where the caches are warm.
+    if (used === this.#next) this.#head = this.#layout.data;
+    this.#tail = used === this.#next ? this.#head : this.#slots[used & mask]!;
+    return count;
+  }
+
+  /**
+   * Asks the peer for an interrupt when it has completed half of what is in flight, then looks once more. Returns
+   * true where there is still no room for a frame of `length` bytes, and the caller may sleep.
+   */
+  waitForRoom(length: number): boolean {
+    const event = (this.#lastUsed + (this.inFlight >> 1)) & U16;
+    Atomics.store(this.#own16, this.#usedEvent, event);
+    this.reclaim();
+    return this.violation === Violation.NONE && this.reserve(length) === -1;
+  }
+
+  #fail(violation: Violation): number {
+    this.violation = violation;
+    return 0;
+  }
+}
