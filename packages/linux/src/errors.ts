@@ -3,7 +3,7 @@ import * as libc from './libc.ts';
 
 const byNumber = getSystemErrorMap();
 
-/** A system call that failed: `bind /run/x.sock: EADDRINUSE: address already in use`. */
+/** A system call that failed: `bind /run/x.sock: EADDRINUSE: address already in use`, and the remedy where known. */
 export class SystemCallError extends Error {
   /** The errno's name, for example `ENOENT`. */
   readonly code: string;
@@ -14,9 +14,10 @@ export class SystemCallError extends Error {
   /** What the call was made on: a path, an interface, `fd 7`. */
   readonly subject: string;
 
-  constructor(syscall: string, subject: string, errno: number) {
+  /** `explanation` says more than the errno's own text where the caller knows more, or knows a remedy. */
+  constructor(syscall: string, subject: string, errno: number, explanation?: string) {
     const [code, text] = byNumber.get(-errno) ?? [`errno ${errno}`, 'unknown error'];
-    super(`${syscall} ${subject}: ${code}: ${text}`);
+    super(`${syscall} ${subject}: ${code}: ${explanation ?? text}`);
     this.name = 'SystemCallError';
     this.code = code;
     this.errno = errno;

@@ -88,12 +88,16 @@ export const listen: (fd: number, backlog: number) => number = process_.func('in
 export const accept4: (fd: number, address: null, length: null, flags: number) => number = process_.func(
   'int accept4(int, void *, void *, int)',
 );
-export const sendmsg: (fd: number, message: Uint8Array | number, flags: number) => number = process_.func(
-  'int64_t sendmsg(int, void *, int)',
+/** sendmsg(2) of the msghdr at an address. */
+export const sendmsg: (fd: number, message: number, flags: number) => number = process_.func(
+  'int64_t sendmsg(int, uintptr_t, int)',
 );
-export const recvmsg: (fd: number, message: Uint8Array | number, flags: number) => number = process_.func(
-  'int64_t recvmsg(int, void *, int)',
+/** recvmsg(2) into the msghdr at an address. */
+export const recvmsg: (fd: number, message: number, flags: number) => number = process_.func(
+  'int64_t recvmsg(int, uintptr_t, int)',
 );
+export const socketpair: (domain: number, type: number, protocol: number, fds: Uint8Array) => number =
+  process_.func('int socketpair(int, int, int, _Out_ void *)');
 /** send(2) from memory at an address. */
 export const send: (fd: number, address: number, length: number, flags: number) => number = process_.func(
   'int64_t send(int, uintptr_t, size_t, int)',

@@ -1,0 +1,137 @@
+import { type BigIntStats, lstatSync, unlinkSync } from 'node:fs';
+import { EAGAIN } from './constants.ts';
+import { check, SystemCallError } from './errors.ts';
+import { closeFd } from './fd.ts';
+import * as libc from './libc.ts';
+import {
+  AF_UNIX,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  socketAddress,
+  UnixSocket,
+} from './unix-socket.ts';
+
+const EEXIST = 17;
+const EADDRINUSE = 98;
+const ECONNABORTED = 103;
+const EPROTOTYPE = 91;
+const ECONNREFUSED = 111;
+const ENOENT = 2;
+
+function statusOf(path: string): BigIntStats | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false });
+}
+
+function isSameFile(a: BigIntStats, b: BigIntStats | undefined): boolean {
+  return b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+/**
+ * Does a living process own the socket? A datagram socket asks: it is never let in, so the owner, if there is one,
+ * is not disturbed, not even where it has not yet called listen(2).
+ */
+function isOwned(path: string, address: Uint8Array): boolean {
+  const probe = check(libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'AF_UNIX');
+  try {
+    if (libc.connect(probe, address, address.length) === 0) return true;
+    const errno = libc.errno();
+    if (errno === ECONNREFUSED || errno === ENOENT) return false;
+    if (errno === EPROTOTYPE) return true;
+    throw new SystemCallError('connect', path, errno);
+  } finally {
+    closeFd(probe);
+  }
+}
+
+/** Removes the socket that a dead process has left at `path`; throws where there is anything else. */
+function clearPath(path: string, address: Uint8Array): void {
+  const found = statusOf(path);
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new SystemCallError(
+      'bind',
+      path,
+      EEXIST,
+      'something that is no socket is there: choose another path',
+    );
+  }
+  if (isOwned(path, address)) {
+    throw new SystemCallError('bind', path, EADDRINUSE, 'another server answers there');
+  }
+  // Somebody else may have taken it over in the meantime: theirs has another inode.
+  if (isSameFile(found, statusOf(path))) unlinkSync(path);
+}
+
+/** A listening Unix stream socket. Non-blocking and close-on-exec. */
+export class UnixListener {
+  readonly fd: number;
+  readonly path: string;
+  readonly #file: BigIntStats | undefined;
+  #open = true;
+
+  private constructor(fd: number, path: string) {
+    this.fd = fd;
+    this.path = path;
+    this.#file = statusOf(path);
+  }
+
+  /**
+   * Listens at `path`, and takes it over where a dead process has left a socket there. `backlog`: how many clients
+   * may wait for {@link accept}; `mode`: who may connect, as permissions of the socket file, from the first moment on.
+   * Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket, EEXIST where the path is
+   * something else, ENAMETOOLONG, and what bind(2) says.
+   */
+  static listen(path: string, options: { backlog?: number; mode?: number } = {}): UnixListener {
+    const address = socketAddress(path, 'bind');
+    clearPath(path, address);
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    const fd = check(libc.socket(AF_UNIX, type, 0), 'socket', 'AF_UNIX');
+    let bound = false;
+    try {
+      const before = libc.umask(0o777 & ~(options.mode ?? 0o600));
+      const result = libc.bind(fd, address, address.length);
+      const errno = libc.errno();
+      libc.umask(before);
+      if (result === -1) throw new SystemCallError('bind', path, errno);
+      bound = true;
+      check(libc.listen(fd, options.backlog ?? 128), 'listen', path);
+      return new UnixListener(fd, path);
+    } catch (error) {
+      closeFd(fd);
+      if (bound) unlinkSync(path);
+      throw error;
+    }
+  }
+
+  /**
+   * The next client that has connected, or null where none is waiting. Throws {@link SystemCallError}: with EMFILE,
+   * ENFILE, ENOMEM or ENOBUFS the client goes on waiting and the listener stays readable, so stop to watch it for a
+   * while.
+   */
+  accept(): UnixSocket | null {
+    const fd = this.#open ? this.fd : -1;
+    const client = libc.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (client !== -1) return new UnixSocket(client);
+    const errno = libc.errno();
+    if (errno === EAGAIN || errno === ECONNABORTED) return null;
+    throw new SystemCallError('accept4', this.path, errno);
+  }
+
+  /** Stops listening; removes the socket file unless somebody has put another one there. Never throws. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    try {
+      if (this.#file !== undefined && isSameFile(this.#file, statusOf(this.path))) unlinkSync(this.path);
+    } catch {
+      // The directory is gone or is not ours any more: nothing is left to remove.
+    }
+    closeFd(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
