@@ -1,0 +1,70 @@
+import { closeFd, createEventFd, createMemfd, duplicateFd, type Poller } from '@ivshmem/linux';
+import { HostPort, type PortIdentity } from './host-port.ts';
+import { memoryLayout, STATE_TABLE_SIZE } from './memory-layout.ts';
+import { SharedMemory } from './shared-memory.ts';
+
+/** What {@link openLoopbackPort} needs, as plain data: it may be sent to another thread of the process. */
+export interface LoopbackEnd extends PortIdentity {
+  readonly outputSize: number;
+  /** The shared memory. */
+  readonly memoryFd: number;
+  /** By peer, the eventfds of its vectors. */
+  readonly eventFds: readonly (readonly number[])[];
+}
+
+/** Two peers in one process, without a server. Owns the descriptors, which the ports duplicate. */
+export class Loopback {
+  readonly ends: readonly [LoopbackEnd, LoopbackEnd];
+  #open = true;
+
+  /**
+   * `outputSize` in bytes for each output section, `readWriteSize` for the common one, both multiples of the page
+   * size. Throws LayoutError, SystemCallError.
+   */
+  constructor(options: { outputSize: number; readWriteSize?: number; vectors?: number; protocol?: number }) {
+    const { outputSize, readWriteSize = 0, vectors = 2, protocol = 1 } = options;
+    const size = STATE_TABLE_SIZE + readWriteSize + 2 * outputSize;
+    memoryLayout(size, 2, outputSize);
+    const memoryFd = createMemfd('ivshmem-loopback', size);
+    const eventFds = [0, 1].map(() => Array.from({ length: vectors }, () => createEventFd()));
+    const end = (id: number): LoopbackEnd => ({
+      id,
+      maxPeers: 2,
+      protocol,
+      vectors,
+      outputSize,
+      memoryFd,
+      eventFds,
+    });
+    this.ends = [end(0), end(1)];
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    const { memoryFd, eventFds } = this.ends[0];
+    for (const fd of eventFds.flat()) closeFd(fd);
+    closeFd(memoryFd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** One of two ports in one process; the other one counts as present from the start. */
+export class LoopbackPort extends HostPort {
+  constructor(end: LoopbackEnd, poller: Poller) {
+    super(end, new SharedMemory(duplicateFd(end.memoryFd), end.id, end.maxPeers, end.outputSize), poller);
+    try {
+      for (const [peer, fds] of end.eventFds.entries()) {
+        const own = fds.map(duplicateFd);
+        if (peer === end.id) this.listen(own);
+        else this.addPeer(peer, own);
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+}
