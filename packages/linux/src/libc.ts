@@ -55,6 +55,10 @@ export const shmOpen: (name: string, flags: number, mode: number) => number = pr
 );
 export const shmUnlink: (name: string) => number = process_.func('int shm_unlink(const char *)');
 export const ftruncate: (fd: number, length: number) => number = process_.func('int ftruncate(int, int64_t)');
+export const fallocate: (fd: number, mode: number, offset: number, length: number) => number = process_.func(
+  'int fallocate(int, int, int64_t, int64_t)',
+);
+export const flock: (fd: number, operation: number) => number = process_.func('int flock(int, int)');
 
 export const eventfd: (initial: number, flags: number) => number = process_.func(
   'int eventfd(unsigned int, int)',
