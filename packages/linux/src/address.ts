@@ -1,0 +1,99 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import { checkInterfaceName, linkIndex } from './interface.ts';
+import {
+  AF_INET,
+  AF_INET6,
+  hasHostBits,
+  type IpPrefix,
+  parseIpAddress,
+  parseIpPrefix,
+} from './ip-address.ts';
+import { NLM_F_CREATE, NLM_F_EXCL, rtnetlinkRequest } from './netlink.ts';
+import { attribute, u32 } from './netlink-message.ts';
+
+// linux/if_addr.h
+const IFA_ADDRESS = 1;
+const IFA_LOCAL = 2;
+const IFA_F_NODAD = 2;
+
+// linux/rtnetlink.h
+const RTA_DST = 1;
+const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RT_TABLE_MAIN = 254;
+const RTPROT_STATIC = 4;
+const RT_SCOPE_UNIVERSE = 0;
+const RT_SCOPE_LINK = 253;
+const RTN_UNICAST = 1;
+
+/**
+ * Gives an interface of the calling thread's network namespace an address: `10.0.0.1/24`, `fd00::1/64`. It can be
+ * used at once: no duplicate address detection, which would hold an IPv6 address back for a second or two. Throws
+ * RangeError, and {@link ./errors.ts SystemCallError} (EEXIST where the interface has the address).
+ */
+export function addAddress(name: string, prefix: string): void {
+  const { family, bytes, length } = parseIpPrefix(prefix);
+  const flags = family === AF_INET6 ? IFA_F_NODAD : 0;
+  // struct ifaddrmsg: {u8 family, u8 prefix length, u8 flags, u8 scope, u32 index}.
+  const header = new Uint8Array(8);
+  header.set([family, length, flags, RT_SCOPE_UNIVERSE]);
+  header.set(u32(linkIndex(name)), 4);
+  rtnetlinkRequest(
+    'RTM_NEWADDR',
+    `${prefix} on interface ${name}`,
+    NLM_F_CREATE | NLM_F_EXCL,
+    header,
+    attribute(IFA_LOCAL, bytes),
+    attribute(IFA_ADDRESS, bytes),
+  );
+}
+
+export interface Route {
+  /** The network, `10.1.0.0/16`, or `default`. */
+  readonly to: string;
+  /** The router, an address. At least one of `via` and `device` must be there. */
+  readonly via?: string;
+  /** The interface. */
+  readonly device?: string;
+}
+
+/**
+ * Adds a route to the main table of the calling thread's network namespace. Throws RangeError, and
+ * {@link ./errors.ts SystemCallError} (EEXIST where there is a route to that network).
+ */
+export function addRoute(route: Route): void {
+  const { to, via, device } = route;
+  const gateway = via === undefined ? undefined : parseIpAddress(via);
+  const network: IpPrefix =
+    to === 'default'
+      ? { family: gateway?.family ?? AF_INET, bytes: new Uint8Array(gateway?.bytes.length ?? 4), length: 0 }
+      : parseIpPrefix(to);
+  if (hasHostBits(network)) throw new RangeError(`route to ${to}: bits behind the prefix must be 0`);
+  if (gateway !== undefined && gateway.family !== network.family) {
+    throw new RangeError(`route to ${to} via ${via}: one is IPv4, the other IPv6`);
+  }
+  if (gateway === undefined && device === undefined)
+    throw new RangeError(`route to ${to}: say via or device`);
+  const scope = gateway === undefined && network.family === AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+  // struct rtmsg: {u8 family, u8 destination length, u8 source length, u8 tos, u8 table, u8 protocol, u8 scope,
+  // u8 type, u32 flags}.
+  const header = new Uint8Array(12);
+  header.set([network.family, network.length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST]);
+  const attributes: Uint8Array[] = [];
+  if (network.length > 0) attributes.push(attribute(RTA_DST, network.bytes));
+  if (gateway !== undefined) attributes.push(attribute(RTA_GATEWAY, gateway.bytes));
+  if (device !== undefined) attributes.push(attribute(RTA_OIF, u32(linkIndex(device))));
+  rtnetlinkRequest('RTM_NEWROUTE', `route to ${to}`, NLM_F_CREATE | NLM_F_EXCL, header, ...attributes);
+}
+
+/**
+ * Switches IPv6 on or off on an interface of the calling thread's network namespace. Off also keeps it quiet: no
+ * router solicitations, no multicast reports. Throws Error where there is no such interface.
+ */
+export function setIpv6(name: string, enabled: boolean): void {
+  checkInterfaceName(name);
+  // A kernel without IPv6 has nothing to switch off.
+  if (!enabled && !existsSync('/proc/sys/net/ipv6')) return;
+  // Opened and written by this thread: the file is that of the namespace of whoever opens it.
+  writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, enabled ? '0' : '1');
+}
