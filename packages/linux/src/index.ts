@@ -1,3 +1,5 @@
+export { addAddress, addRoute, type Route, setIpv6 } from './address.ts';
+export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
@@ -5,13 +7,42 @@ export { createEventFd, drainEventFd, EventFd, signalEventFd } from './eventfd.t
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { tryLockFile } from './file-lock.ts';
 export { punchHole } from './file-range.ts';
+export {
+  checkInterfaceName,
+  createBridge,
+  createVeth,
+  deleteInterface,
+  getInterface,
+  type InterfaceChange,
+  linkIndex,
+  listInterfaces,
+  type NetworkInterface,
+  setInterface,
+  waitForInterface,
+} from './interface.ts';
+export {
+  AF_INET,
+  AF_INET6,
+  type IpAddress,
+  type IpPrefix,
+  parseIpAddress,
+  parseIpPrefix,
+} from './ip-address.ts';
+// Unchecked, for hot paths: -1 means that errno() tells why.
+export { errno, read, write } from './libc.ts';
 export { mainPoller } from './main-poller.ts';
 export { createMemfd, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fileLength, sealsOf } from './memfd.ts';
 export { type Mapping, mapPrivate, mapShared, PAGE_SIZE, setFileLength } from './memory.ts';
+export { createNamedNetns, deleteNamedNetns, listNamedNetns } from './named-netns.ts';
+export { NETNS_DIRECTORY, Netns } from './netns.ts';
+export { openPacketSocket, PacketSocket } from './packet-socket.ts';
 export {
   createSharedMemoryObject,
   openSharedMemoryObject,
   unlinkSharedMemoryObject,
 } from './shared-memory-object.ts';
+export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
+export { openTap, TAP_MAX_MTU, Tap, type TapOptions } from './tap.ts';
+export { Timer } from './timer.ts';
 export { UnixListener } from './unix-listener.ts';
 export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';
