@@ -1,5 +1,6 @@
 /** errno values (the same on x86-64 and arm64). */
 export const EINTR = 4;
+export const EIO = 5;
 export const EAGAIN = 11;
 
 /** open(2) and fcntl(2). */

@@ -4,12 +4,16 @@ import { closeFd } from './fd.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 
-/** One page a thread, never unmapped: [0] the counter value 1 to write, [1] the value that was read. */
-const counters = mapPrivate(16);
-const counter = new BigUint64Array(counters.buffer, 0, 2);
-counter[0] = 1n;
-const one = counters.address;
-const received = counters.address + 8;
+const RWF_NOWAIT = 8;
+
+/** Once a thread, never unmapped: [0] the value 1 to write, [1] the value read, [2] and [3] the iovec of [1]. */
+const block = mapPrivate(32);
+const words = new BigUint64Array(block.buffer, 0, 4);
+const one = block.address;
+const iovec = block.address + 16;
+words[0] = 1n;
+words[2] = BigInt(block.address + 8);
+words[3] = 8n;
 
 /** A new eventfd, non-blocking and close-on-exec; the caller owns it. Throws {@link SystemCallError}. */
 export function createEventFd(): number {
@@ -19,20 +23,23 @@ export function createEventFd(): number {
 /**
  * Adds 1 to the counter, which wakes whoever waits for it. Allocates nothing. A counter at its limit stays there:
  * whoever waits has been woken long since. Returns false where the descriptor is not a writable eventfd.
+ *
+ * Whoever else holds the eventfd can make this block, by taking O_NONBLOCK off and bringing the counter to its limit;
+ * {@link drainEventFd} from another thread lets it go on.
  */
 export function signalEventFd(fd: number): boolean {
   return libc.write(fd, one, 8) === 8 || libc.errno() === EAGAIN;
 }
 
 /**
- * Takes the counter back to 0 and returns what it was, 0n where nothing was signalled (on a non-blocking
- * descriptor). Throws {@link SystemCallError}.
+ * Takes the counter back to 0 and returns what it was, 0n where nothing was signalled. Never blocks, even where
+ * somebody took O_NONBLOCK off. Throws {@link SystemCallError}.
  */
 export function drainEventFd(fd: number): bigint {
-  if (libc.read(fd, received, 8) === 8) return counter[1]!;
+  if (libc.preadv2(fd, iovec, 1, -1, RWF_NOWAIT) === 8) return words[1]!;
   const errno = libc.errno();
   if (errno === EAGAIN) return 0n;
-  throw new SystemCallError('read', `eventfd ${fd}`, errno);
+  throw new SystemCallError('preadv2', `eventfd ${fd}`, errno);
 }
 
 /** An eventfd with an owner. */

@@ -60,9 +60,18 @@ export const fallocate: (fd: number, mode: number, offset: number, length: numbe
 );
 export const flock: (fd: number, operation: number) => number = process_.func('int flock(int, int)');
 
+/** preadv2(2) with the iovecs at an address; -1 as offset is the file's position. */
+export const preadv2: (fd: number, iovecs: number, count: number, offset: number, flags: number) => number =
+  process_.func('int64_t preadv2(int, uintptr_t, int, int64_t, int)');
+
 export const eventfd: (initial: number, flags: number) => number = process_.func(
   'int eventfd(unsigned int, int)',
 );
+export const timerfdCreate: (clock: number, flags: number) => number = process_.func(
+  'int timerfd_create(int, int)',
+);
+export const timerfdSettime: (fd: number, flags: number, value: Uint8Array, old: null) => number =
+  process_.func('int timerfd_settime(int, int, const void *, void *)');
 export const epollCreate1: (flags: number) => number = process_.func('int epoll_create1(int)');
 export const epollCtl: (epoll: number, operation: number, fd: number, event: Uint8Array | null) => number =
   process_.func('int epoll_ctl(int, int, int, void *)');
@@ -93,6 +102,7 @@ export const accept4: (fd: number, address: null, length: null, flags: number) =
   'int accept4(int, void *, void *, int)',
 );
 /** sendmsg(2) of the msghdr at an address. */
+export const shutdown: (fd: number, how: number) => number = process_.func('int shutdown(int, int)');
 export const sendmsg: (fd: number, message: number, flags: number) => number = process_.func(
   'int64_t sendmsg(int, uintptr_t, int)',
 );

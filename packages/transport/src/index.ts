@@ -1,8 +1,15 @@
+export * from './handshake.ts';
+export * from './handshake-driver.ts';
+export { HostPort, type PortIdentity } from './host-port.ts';
+export { Loopback, type LoopbackEnd, LoopbackPort } from './loopback-port.ts';
 export * from './memory-layout.ts';
 export type * from './port.ts';
+export { openPort, type PortSource } from './port-source.ts';
 export * from './ring-layout.ts';
 export { RxQueue } from './rx-queue.ts';
 export { type ReceivedMessage, ServerConnection } from './server-connection.ts';
 export * from './server-messages.ts';
+export { type OpeningPort, openServerPort, type PortOpened } from './server-port.ts';
+export { SharedMemory } from './shared-memory.ts';
 export { TxQueue } from './tx-queue.ts';
 export { Violation, violationText } from './violation.ts';

@@ -1,0 +1,292 @@
+import {
+  addAddress,
+  EPOLLIN,
+  Epoll,
+  getInterface,
+  Netns,
+  openTap,
+  setInterface,
+  type Tap,
+  Timer,
+} from '@ivshmem/linux';
+import {
+  Handshake,
+  type OpeningPort,
+  openPort,
+  type Port,
+  ringLayout,
+  STATE_VECTOR,
+  Violation,
+  violationText,
+} from '@ivshmem/transport';
+import { Counter, countersOf } from './counters.ts';
+import { FramePath } from './frame-path.ts';
+import type { WorkerInput, WorkerMessage } from './link-messages.ts';
+import { effectiveMtu } from './link-options.ts';
+
+/** The protocol type of virtual peer-to-peer Ethernet. Source: specification, "Protocols". */
+const ETHERNET = 0x0001;
+/** Back-off while the server is away, in ms: doubled from the first to the last. */
+const FIRST_RETRY = 100;
+const LAST_RETRY = 5000;
+/** Under load, events are looked at every so many bursts. */
+const BURSTS_BETWEEN_EVENTS = 16;
+
+/** A port in use, with all that belongs to it. */
+interface Session {
+  readonly port: Port;
+  readonly handshake: Handshake;
+  readonly path: FramePath;
+  readonly tap: Tap;
+}
+
+/** What a link does, in the thread that does nothing else. */
+export class LinkLoop {
+  readonly #input: WorkerInput;
+  readonly #tell: (message: WorkerMessage) => void;
+  readonly #counters: Float64Array;
+  readonly #epoll = new Epoll();
+  readonly #pollTimer: Timer;
+  readonly #retryTimer: Timer;
+  readonly #netns: Netns | undefined;
+  #tap: Tap | undefined;
+  #session: Session | undefined;
+  #opening: OpeningPort | undefined;
+  #failure: Error | undefined;
+  #stopping = false;
+  #retryDelay = FIRST_RETRY;
+  #pollInterval = 0;
+  #tapMuted = false;
+
+  constructor(input: WorkerInput, tell: (message: WorkerMessage) => void) {
+    this.#input = input;
+    this.#tell = tell;
+    this.#counters = countersOf(input.counters);
+    this.#pollTimer = new Timer(this.#epoll, () => this.#poll());
+    this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
+    this.#epoll.add(input.stopFd, EPOLLIN, () => {
+      this.#stopping = true;
+    });
+    if (input.options.netns !== undefined) this.#netns = Netns.open(input.options.netns);
+  }
+
+  /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
+  run(): void {
+    this.#connect();
+    const busyPoll = (this.#input.options.busyPoll ?? 0) / 1000;
+    let spinUntil = 0;
+    let bursts = 0;
+    while (!this.#stopping) {
+      const moved = this.#session?.path.poll() ?? false;
+      if (this.#session !== undefined && this.#session.path.violation !== Violation.NONE) this.#violated();
+      if (moved) {
+        if (++bursts % BURSTS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
+        if (busyPoll > 0) spinUntil = performance.now() + busyPoll;
+      } else if (busyPoll > 0 && performance.now() < spinUntil) {
+        this.#session?.path.tapReady();
+      } else if (this.#session?.path.sleep() ?? true) {
+        this.#muteTap(this.#session?.path.full ?? false);
+        this.#epoll.wait(-1);
+        this.#counters[Counter.wakeups]!++;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+    }
+  }
+
+  #connect(): void {
+    this.#opening = openPort(this.#input.options.port, this.#epoll, (opened) => {
+      this.#opening = undefined;
+      try {
+        if (opened instanceof Error) throw opened;
+        this.#begin(opened);
+        this.#retryDelay = FIRST_RETRY;
+      } catch (error) {
+        // What fails at the start is told and ends the link; a link that has been up goes on trying.
+        if (this.#tap === undefined) this.#failure = error as Error;
+        else this.#retry(error as Error);
+      }
+    });
+  }
+
+  #retry(error: Error): void {
+    if (this.#retryDelay === FIRST_RETRY)
+      this.#log(`no connection to a host server: ${error.message}; trying again`);
+    this.#retryTimer.after(this.#retryDelay);
+    this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
+  }
+
+  /** Moves the link to `port`, which it owns from now on. */
+  #begin(port: Port): void {
+    const { options } = this.#input;
+    let path: FramePath;
+    let mtu: number;
+    let tap: Tap;
+    try {
+      const layout = checkPort(port);
+      mtu = effectiveMtu(options.mtu, layout);
+      const first = this.#tap === undefined;
+      tap = this.#tap ?? this.#inNetns(() => openTap(options.tap));
+      this.#tap = tap;
+      try {
+        tap.setCarrier(false);
+        this.#inNetns(() => this.#configure(mtu, first));
+      } catch (error) {
+        if (first) {
+          tap.close();
+          this.#tap = undefined;
+        }
+        throw error;
+      }
+      if (!first) this.#counters[Counter.reconnects]!++;
+      this.#end();
+      path = new FramePath({
+        port,
+        peer: 1 - port.id,
+        own: port.output!,
+        input: port.input(1 - port.id)!,
+        layout,
+        tap,
+        mtu,
+        counters: this.#counters,
+      });
+    } catch (error) {
+      port.close();
+      throw error;
+    }
+    const peer = 1 - port.id;
+    const handshake = new Handshake(port, peer, path);
+    this.#pollInterval = 0;
+    this.#session = { port, handshake, path, tap };
+    this.#epoll.add(tap.fd, EPOLLIN, () => path.tapReady());
+    this.#tapMuted = false;
+    port.onInterrupt((vector) => {
+      this.#counters[Counter.interrupts]!++;
+      if (vector === STATE_VECTOR) this.#evaluate();
+    });
+    port.events$.subscribe((event) => {
+      switch (event.type) {
+        case 'peer-joined':
+          this.#tellDoorbells();
+          if (event.peer === peer) this.#poll();
+          break;
+        case 'peer-gone':
+          this.#tellDoorbells();
+          this.#evaluate();
+          break;
+        case 'provider-gone':
+          this.#log(`${event.reason}; the link goes on without it, and waits for it to come back`);
+          this.#retry(new Error(event.reason));
+          break;
+      }
+    });
+    this.#tellDoorbells();
+    const { sectionSize, length } = ringLayout(port.layout.outputSize);
+    this.#tell({
+      type: 'up',
+      info: { id: port.id, tap: tap.name, mtu, sectionSize, queueLength: length, vectors: port.vectors },
+    });
+    handshake.state$.subscribe((status) => this.#tell({ type: 'state', status }));
+    this.#evaluate();
+  }
+
+  #configure(mtu: number, first: boolean): void {
+    const { tap, mac, addresses = [], bridge } = this.#input.options;
+    if (!first) {
+      if (getInterface(tap)?.mtu !== mtu) setInterface(tap, { mtu });
+      return;
+    }
+    setInterface(tap, { mtu, ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
+    setInterface(tap, { up: true });
+    for (const address of addresses) addAddress(tap, address);
+  }
+
+  /** Leaves the port at hand: stops the data path, tells the peer, gives everything back but the TAP. */
+  #end(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#session = undefined;
+    this.#epoll.remove(session.tap.fd);
+    session.handshake.shutdown();
+    session.path.close();
+    session.port.close();
+  }
+
+  #evaluate(): void {
+    this.#session?.handshake.evaluate();
+    this.#followHandshake();
+  }
+
+  #poll(): void {
+    this.#session?.handshake.poll();
+    this.#followHandshake();
+  }
+
+  #followHandshake(): void {
+    if (this.#session === undefined) return;
+    const { counters, pollInterval } = this.#session.handshake;
+    this.#counters[Counter.resets] = counters.resets;
+    this.#counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
+    if (pollInterval === this.#pollInterval) return;
+    this.#pollInterval = pollInterval;
+    this.#pollTimer.every(pollInterval);
+  }
+
+  #violated(): void {
+    const { path, handshake } = this.#session!;
+    const text = violationText(path.violation);
+    this.#counters[Counter.violations]!++;
+    this.#log(`the peer violates the protocol: ${text}; the link is reset`);
+    path.violation = Violation.NONE;
+    handshake.fault();
+    this.#followHandshake();
+  }
+
+  /** A TAP that has to wait for room in the ring must not wake the worker. */
+  #muteTap(mute: boolean): void {
+    if (mute === this.#tapMuted || this.#session === undefined) return;
+    this.#tapMuted = mute;
+    this.#epoll.modify(this.#session.tap.fd, mute ? 0 : EPOLLIN);
+  }
+
+  #tellDoorbells(): void {
+    const { port } = this.#session!;
+    this.#tell({ type: 'doorbells', fds: port.doorbells(1 - port.id) });
+  }
+
+  #inNetns<T>(fn: () => T): T {
+    return this.#netns === undefined ? fn() : this.#netns.run(fn);
+  }
+
+  #log(text: string): void {
+    this.#tell({ type: 'log', text });
+  }
+
+  [Symbol.dispose](): void {
+    this.#opening?.cancel();
+    this.#end();
+    this.#tap?.close();
+    this.#pollTimer.close();
+    this.#retryTimer.close();
+    this.#netns?.close();
+    this.#epoll.close();
+  }
+}
+
+/** The layout of the rings in a port's sections. Throws RangeError where the port is not for Ethernet. */
+function checkPort(port: Port) {
+  if (port.protocol !== ETHERNET) {
+    const protocol = `0x${port.protocol.toString(16).padStart(4, '0')}`;
+    throw new RangeError(
+      `the host server offers protocol ${protocol}, not 0x0001 (Ethernet): start it with -P 1`,
+    );
+  }
+  if (port.id > 1) {
+    throw new RangeError(
+      `the host server gave this peer ID ${port.id}, but an Ethernet link has peers 0 and 1 only`,
+    );
+  }
+  if (port.layout.outputSize === 0) {
+    throw new RangeError('the host server offers no output sections: start it with, for example, -o 1M');
+  }
+  return ringLayout(port.layout.outputSize);
+}

@@ -1,0 +1,33 @@
+import type { HandshakeStatus } from '@ivshmem/transport';
+import type { LinkOptions } from './link-options.ts';
+
+/** What the main thread gives a link's worker. */
+export interface WorkerInput {
+  readonly options: LinkOptions;
+  /** Signalled to make the worker end. */
+  readonly stopFd: number;
+  readonly counters: SharedArrayBuffer;
+}
+
+/** What a link is, once its port is open. */
+export interface LinkInfo {
+  /** Own ID, 0 or 1. */
+  readonly id: number;
+  readonly tap: string;
+  /** Bytes. */
+  readonly mtu: number;
+  /** Size of each output section in bytes. */
+  readonly sectionSize: number;
+  /** Entries of each ring. */
+  readonly queueLength: number;
+  readonly vectors: number;
+}
+
+/** What a link's worker tells the main thread. */
+export type WorkerMessage =
+  | { readonly type: 'up'; readonly info: LinkInfo }
+  | { readonly type: 'state'; readonly status: HandshakeStatus }
+  | { readonly type: 'log'; readonly text: string }
+  /** The eventfds that the worker writes to: see {@link ./link.ts}. */
+  | { readonly type: 'doorbells'; readonly fds: readonly number[] }
+  | { readonly type: 'failed'; readonly message: string };

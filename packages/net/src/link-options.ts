@@ -1,0 +1,57 @@
+import { checkInterfaceName, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
+import { MIN_MTU, type PortSource, type RingLayout } from '@ivshmem/transport';
+
+/** What a link is made of. */
+export interface LinkOptions {
+  /** Where the port comes from. */
+  readonly port: PortSource;
+  /** Name of the TAP interface, 1 … 15 bytes. It is made, and goes with the link, unless it exists and is persistent. */
+  readonly tap: string;
+  /** Network namespace of the interface: a name under /run/netns, or a path such as /proc/123/ns/net. */
+  readonly netns?: string;
+  /** Bytes, 68 … what the section allows; by default what the protocol page gives for the section. */
+  readonly mtu?: number;
+  /** Hardware address, such as 02:00:00:00:00:01; by default the kernel makes one up. */
+  readonly mac?: string;
+  /** Addresses with prefix length, such as 10.0.0.1/24 or fd00::1/64. */
+  readonly addresses?: readonly string[];
+  /** Bridge that the interface becomes a port of. */
+  readonly bridge?: string;
+  /** How long the worker looks for more work before it sleeps, in µs; 0 (the default) … 1 000 000. */
+  readonly busyPoll?: number;
+}
+
+/** The longest {@link LinkOptions.busyPoll}, in µs. */
+export const MAX_BUSY_POLL = 1_000_000;
+
+/** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
+export function checkLinkOptions(options: LinkOptions): void {
+  checkInterfaceName(options.tap);
+  if (options.bridge !== undefined) checkInterfaceName(options.bridge);
+  const { mtu, mac, busyPoll = 0 } = options;
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
+    throw new RangeError(`MTU ${mtu}: must be ${MIN_MTU} to ${TAP_MAX_MTU} bytes`);
+  }
+  if (mac !== undefined && !/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac)) {
+    throw new RangeError(`MAC address ${mac}: must be a unicast address such as 02:00:00:00:00:01`);
+  }
+  for (const address of options.addresses ?? []) parseIpPrefix(address);
+  if (!(busyPoll >= 0 && busyPoll <= MAX_BUSY_POLL)) {
+    throw new RangeError(`busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
+  }
+}
+
+/**
+ * The MTU that a link takes, in bytes: the wanted one, or the protocol's default as far as a TAP allows it. Throws
+ * RangeError where the section is too small for the wanted one.
+ */
+export function effectiveMtu(wanted: number | undefined, layout: RingLayout): number {
+  const largest = Math.min(layout.maxMtu, TAP_MAX_MTU);
+  if (wanted === undefined) return Math.min(layout.defaultMtu, largest);
+  if (wanted > largest) {
+    throw new RangeError(
+      `MTU ${wanted}: output sections of ${layout.sectionSize} bytes allow ${largest} at most; choose a smaller MTU, or start the server with larger sections (-o)`,
+    );
+  }
+  return wanted;
+}

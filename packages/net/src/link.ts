@@ -1,0 +1,119 @@
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { drainEventFd, EventFd } from '@ivshmem/linux';
+import { type HandshakeStatus, State } from '@ivshmem/transport';
+import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
+import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
+import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
+import { checkLinkOptions, type LinkOptions } from './link-options.ts';
+
+/** How long a worker gets to end by itself before it is looked after, in ms. */
+const PATIENCE = 200;
+
+/** An Ethernet link between an ivshmem v2 port and a TAP interface. */
+export interface Link {
+  /** What the link is; changes when it moves to another port. */
+  readonly info: LinkInfo;
+  /** The handshake: the current state first, then every change. Completes when the link ends. */
+  readonly state$: Observable<HandshakeStatus>;
+  /** The counters, now and then every second. */
+  readonly stats$: Observable<LinkStats>;
+  /** One line for each thing worth knowing: a violation of the protocol, a server that went. */
+  readonly log$: Observable<string>;
+  /** The counters now. */
+  stats(): LinkStats;
+  /** Resolves when the link has ended; to an Error where it ended by itself. */
+  readonly closed: Promise<Error | null>;
+  /** Ends the link: the peer is told, the interface goes unless it is persistent. Resolves when all is given back. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes a link: opens the port, makes and configures the TAP interface, and runs the handshake and the data path in a
+ * worker thread. Resolves when the interface is there; the peer may come later. Rejects, with an Error of one line
+ * and nothing left behind, where an option can't be right (RangeError), the port can't be opened, or the interface
+ * can't be made.
+ */
+export async function createLink(options: LinkOptions): Promise<Link> {
+  checkLinkOptions(options);
+  const stop = new EventFd();
+  const counters = allocateCounters();
+  const input: WorkerInput = { options, stopFd: stop.fd, counters };
+  // The same file from src (under a test runner) and from dist.
+  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), { workerData: input });
+  // process.exit() waits for the worker, which does nothing but wait.
+  const onExit = () => stop.signal();
+  process.once('exit', onExit);
+
+  const status = new BehaviorSubject<HandshakeStatus>({
+    local: State.RESET,
+    peer: State.RESET,
+    carrier: false,
+  });
+  const log = new Subject<string>();
+  const ended = new Subject<void>();
+  let doorbells: readonly number[] = [];
+  let failure: Error | null = null;
+  let info: LinkInfo | undefined;
+  let onUp: () => void = () => {};
+  const up = new Promise<void>((resolve) => {
+    onUp = resolve;
+  });
+  worker.on('message', (message: WorkerMessage) => {
+    switch (message.type) {
+      case 'up':
+        info = message.info;
+        onUp();
+        break;
+      case 'state':
+        status.next(message.status);
+        break;
+      case 'log':
+        log.next(message.text);
+        break;
+      case 'doorbells':
+        doorbells = message.fds;
+        break;
+      case 'failed':
+        failure = new Error(message.message);
+        break;
+    }
+  });
+  worker.on('error', (error) => {
+    failure = error as Error;
+  });
+  const closed = once(worker, 'exit').then(() => {
+    process.off('exit', onExit);
+    stop.close();
+    ended.next();
+    status.complete();
+    log.complete();
+    return failure;
+  });
+
+  await Promise.race([up, closed]);
+  if (info === undefined) throw failure ?? new Error('the worker of the link ended without a word');
+  return {
+    get info() {
+      return info!;
+    },
+    state$: status.asObservable(),
+    stats$: interval(1000).pipe(
+      startWith(0),
+      map(() => readCounters(counters)),
+      takeUntil(ended),
+    ),
+    log$: log.asObservable(),
+    stats: () => readCounters(counters),
+    closed,
+    async close() {
+      stop.signal();
+      // A hostile peer can make its eventfd block us: O_NONBLOCK off, counter full. Emptying it lets the worker go on.
+      const rescue = setInterval(() => {
+        for (const fd of doorbells) drainEventFd(fd);
+      }, PATIENCE);
+      await closed;
+      clearInterval(rescue);
+    },
+  };
+}

@@ -1,0 +1,191 @@
+import { closeFd, EPOLLIN, type Poller, Timer } from '@ivshmem/linux';
+import { HostPort } from './host-port.ts';
+import type { Port } from './port.ts';
+import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
+import { type InitMessage, ServerProtocolError } from './server-messages.ts';
+import { SharedMemory } from './shared-memory.ts';
+
+/** How long a server may take to introduce itself, in ms. */
+const PATIENCE = 5000;
+
+/** A port that is being opened. */
+export interface OpeningPort {
+  /** Gives up. Without effect once the port was opened, or could not be. */
+  cancel(): void;
+}
+
+/** Called once, with the port, which belongs to the receiver, or with an Error of one line. */
+export type PortOpened = (opened: Port | Error) => void;
+
+/**
+ * A port on a host server: the server hands over the memory and everybody's eventfds, and tells who comes and goes.
+ * Should the server violate its protocol, it counts as gone.
+ */
+class ServerPort extends HostPort {
+  readonly #connection: ServerConnection;
+  readonly #poller: Poller;
+  /** By peer, the eventfds of one whose vectors have not all come. */
+  readonly #incomplete = new Map<number, number[]>();
+  #ready: (() => void) | undefined;
+  #lost: ((reason: Error) => void) | undefined;
+
+  /** Takes over memory and connection; `ready` is called when all own vectors are there, `lost` where they never come. */
+  constructor(
+    init: InitMessage,
+    memory: SharedMemory,
+    poller: Poller,
+    connection: ServerConnection,
+    ready: () => void,
+    lost: (reason: Error) => void,
+  ) {
+    super(init, memory, poller);
+    this.#connection = connection;
+    this.#poller = poller;
+    this.#ready = ready;
+    this.#lost = lost;
+  }
+
+  /** Deals with everything that the server has sent. */
+  read(): void {
+    try {
+      for (;;) {
+        const received = this.#connection.read();
+        if (received === 'wait') return;
+        if (received === 'end') throw new Error('the host server is gone');
+        this.#take(received);
+      }
+    } catch (error) {
+      this.#disconnect();
+      if (this.#lost !== undefined) this.#lost(error as Error);
+      else this.events.next({ type: 'provider-gone', reason: (error as Error).message });
+    }
+  }
+
+  #take(received: ReceivedMessage): void {
+    const { message } = received;
+    if (message.type === 'init') throw new ServerProtocolError('server sent INIT twice');
+    if (message.type === 'peer-gone') {
+      this.#dropIncomplete(message.id);
+      if (message.id === this.id) throw new ServerProtocolError('server sent PEER_GONE for this peer itself');
+      if (!this.removePeer(message.id)) return;
+      this.events.next({ type: 'peer-gone', peer: message.id });
+      // Source: seed, the device treats it as an interrupt on vector 0.
+      this.interrupt(0);
+      return;
+    }
+    const fds = this.#incomplete.get(message.id) ?? [];
+    fds.push(received.fd as number);
+    this.#incomplete.set(message.id, fds);
+    if (message.vector !== fds.length - 1 || this.doorbells(message.id).length > 0) {
+      throw new ServerProtocolError(
+        `server sent vector ${message.vector} of peer ${message.id}: expected ${this.doorbells(message.id).length || fds.length - 1}`,
+      );
+    }
+    if (fds.length < this.vectors) return;
+    this.#incomplete.delete(message.id);
+    if (message.id === this.id) {
+      this.listen(fds);
+      const ready = this.#ready;
+      this.#ready = undefined;
+      this.#lost = undefined;
+      ready?.();
+    } else {
+      this.addPeer(message.id, fds);
+      this.events.next({ type: 'peer-joined', peer: message.id });
+    }
+  }
+
+  #dropIncomplete(peer: number): void {
+    for (const fd of this.#incomplete.get(peer) ?? []) closeFd(fd);
+    this.#incomplete.delete(peer);
+  }
+
+  #disconnect(): void {
+    this.#poller.remove(this.#connection.fd);
+    this.#connection.close();
+  }
+
+  override close(): void {
+    super.close();
+    this.#disconnect();
+    for (const peer of [...this.#incomplete.keys()]) this.#dropIncomplete(peer);
+  }
+}
+
+/**
+ * Connects to the host server at `path`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
+ * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced.
+ */
+export function openServerPort(path: string, poller: Poller, opened: PortOpened): OpeningPort {
+  let connection: ServerConnection;
+  try {
+    connection = ServerConnection.connect(path);
+  } catch (error) {
+    opened(error as Error);
+    return { cancel() {} };
+  }
+  let port: ServerPort | undefined;
+  let timer: Timer | undefined;
+  const giveUp = () => {
+    timer?.close();
+    timer = undefined;
+    if (port === undefined) {
+      poller.remove(connection.fd);
+      connection.close();
+    } else {
+      port.close();
+    }
+  };
+  const fail = (error: Error) => {
+    giveUp();
+    opened(new Error(`host server at ${path}: ${error.message}`, { cause: error }));
+  };
+  const succeed = () => {
+    timer?.close();
+    timer = undefined;
+    opened(port!);
+  };
+  const onReadable = () => {
+    if (port !== undefined) return port.read();
+    try {
+      const received = connection.read();
+      if (received === 'wait') return;
+      if (received === 'end') {
+        throw new Error(
+          'closed the connection at once: it has no room for another peer, or speaks another protocol',
+        );
+      }
+      port = introduce(received, poller, connection, succeed, fail);
+    } catch (error) {
+      return fail(error as Error);
+    }
+    port.read();
+  };
+  try {
+    timer = new Timer(poller, () =>
+      fail(new Error(`no answer in ${PATIENCE} ms: is it an ivshmem v2 host server?`)),
+    );
+    timer.after(PATIENCE);
+    poller.add(connection.fd, EPOLLIN, onReadable);
+  } catch (error) {
+    fail(error as Error);
+  }
+  return {
+    cancel() {
+      if (timer !== undefined) giveUp();
+    },
+  };
+}
+
+function introduce(
+  received: ReceivedMessage,
+  poller: Poller,
+  connection: ServerConnection,
+  ready: () => void,
+  lost: (error: Error) => void,
+): ServerPort {
+  const { message, fd } = received;
+  if (message.type !== 'init') throw new ServerProtocolError(`server sent ${message.type} before INIT`);
+  const memory = new SharedMemory(fd!, message.id, message.maxPeers, message.outputSectionSize);
+  return new ServerPort(message, memory, poller, connection, ready, lost);
+}
