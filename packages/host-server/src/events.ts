@@ -1,0 +1,51 @@
+import type { PeerCredentials } from '@ivshmem/linux';
+
+/** A connected client. */
+export interface Peer {
+  /** 0 … maxPeers - 1: the lowest that was free. */
+  readonly id: number;
+  /** Process and user at the time of connect(2). */
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** When it connected. */
+  readonly since: Date;
+  /** Its entry of the state table when this was made, u32. */
+  readonly state: number;
+}
+
+/** What happens to a host server. */
+export type HostServerEvent =
+  | {
+      readonly type: 'listening';
+      readonly socketPath: string;
+      readonly memory: string;
+      readonly size: number;
+    }
+  | { readonly type: 'peer-joined'; readonly peer: Peer }
+  | { readonly type: 'peer-gone'; readonly id: number; readonly reason: string }
+  /** A client was turned away; it has received nothing. */
+  | { readonly type: 'refused'; readonly credentials: PeerCredentials | null; readonly reason: string }
+  /** The server goes on, but something is not as it should be. */
+  | { readonly type: 'warning'; readonly text: string }
+  | { readonly type: 'closed' };
+
+/** One line for the log. */
+export function eventText(event: HostServerEvent): string {
+  switch (event.type) {
+    case 'listening':
+      return `listening at ${event.socketPath}: ${event.size} bytes, ${event.memory}`;
+    case 'peer-joined':
+      return `peer ${event.peer.id} joined: pid ${event.peer.pid}, uid ${event.peer.uid}`;
+    case 'peer-gone':
+      return `peer ${event.id} gone: ${event.reason}`;
+    case 'refused': {
+      const who = event.credentials === null ? '' : ` of pid ${event.credentials.pid}`;
+      return `connection${who} refused: ${event.reason}`;
+    }
+    case 'warning':
+      return `warning: ${event.text}`;
+    case 'closed':
+      return 'closed';
+  }
+}

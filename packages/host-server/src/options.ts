@@ -1,0 +1,117 @@
+import { MAX_SOCKET_PATH, type PeerCredentials } from '@ivshmem/linux';
+import { memoryLayout } from '@ivshmem/transport';
+
+/** Where the shared memory comes from. */
+export type SharedMemorySource =
+  /** Anonymous memory. With `seal` nobody can change its size, so that no client can kill the others with it. */
+  | { readonly kind: 'memfd'; readonly seal: boolean }
+  /** A POSIX shared memory object, for those who open it by name. Any client can truncate it. */
+  | { readonly kind: 'posix'; readonly name: string }
+  /** A nameless file in a directory, for example a mount point of hugetlbfs. Any client can truncate it. */
+  | { readonly kind: 'directory'; readonly path: string };
+
+/** What a host server offers; what is not given has the default of the command line. */
+export interface HostServerSettings {
+  /** Path of the Unix socket, up to 107 bytes. Default `/tmp/ivshmem_socket`. */
+  readonly socketPath: string;
+  /** Permissions of the socket file: who may connect needs write permission. Default 0o600. */
+  readonly mode: number;
+  /** Default: a sealed memfd. */
+  readonly sharedMemory: SharedMemorySource;
+  /** Size of the shared memory in bytes; rounded up to a power of two. Default 4 MiB. */
+  readonly size: number;
+  /** Size of each output section in bytes, a multiple of 4096. Default 0. */
+  readonly outputSectionSize: number;
+  /** 2 … 1024. Default 2. */
+  readonly maxPeers: number;
+  /** Interrupt vectors of each peer, 1 … {@link MAX_SERVER_VECTORS}. Default 1. */
+  readonly vectors: number;
+  /**
+   * Protocol type, 16 bits. 0x8000 and above is virtio: for two peers, of which peer 0 is told the back-end's type
+   * (bit 0x4000 set) and peer 1 the front-end's. Default 0.
+   */
+  readonly protocol: number;
+  /** Who is let in, besides what `mode` permits. Default: everybody. */
+  readonly allow: (credentials: PeerCredentials) => boolean;
+}
+
+/** The most vectors a peer has. Source: the server of the patch series that introduced ivshmem v2. */
+export const MAX_SERVER_VECTORS = 64;
+/** The largest shared memory, in bytes: half of the address space of a process on x86-64. */
+export const MAX_SIZE = 2 ** 46;
+const FIRST_VIRTIO_PROTOCOL = 0x8000;
+const VIRTIO_BACK_END = 0x4000;
+
+export const DEFAULT_SETTINGS: HostServerSettings = {
+  socketPath: '/tmp/ivshmem_socket',
+  mode: 0o600,
+  sharedMemory: { kind: 'memfd', seal: true },
+  size: 4 * 1024 * 1024,
+  outputSectionSize: 0,
+  maxPeers: 2,
+  vectors: 1,
+  protocol: 0,
+  allow: () => true,
+};
+
+/** Settings that no server can have. The message names the setting and its range. */
+export class HostServerOptionError extends Error {
+  override readonly name = 'HostServerOptionError';
+}
+
+function checkInteger(what: string, value: number, minimum: number, maximum: number): void {
+  if (Number.isSafeInteger(value) && value >= minimum && value <= maximum) return;
+  throw new HostServerOptionError(`${what} ${value}: must be ${minimum} to ${maximum}`);
+}
+
+function nextPowerOfTwo(size: number): number {
+  let power = 1;
+  while (power < size) power *= 2;
+  return power;
+}
+
+/** The rules for names of shm_open(3): one component of a path, with a slash before it or without. */
+function isSharedMemoryName(name: string): boolean {
+  const bare = name.replace(/^\/+/, '');
+  return (
+    bare !== '' && bare !== '.' && bare !== '..' && !/[/\0]/.test(bare) && Buffer.byteLength(bare) <= 255
+  );
+}
+
+/**
+ * Completes settings with defaults, rounds the size of the memory, and checks them all without touching the system.
+ * Throws {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
+ */
+export function completeSettings(given: Partial<HostServerSettings>): HostServerSettings {
+  const settings: HostServerSettings = { ...DEFAULT_SETTINGS, ...given };
+  const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
+  const pathLength = Buffer.byteLength(socketPath);
+  if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {
+    const problem = `must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${pathLength}`;
+    throw new HostServerOptionError(`socket ${JSON.stringify(socketPath)}: ${problem}`);
+  }
+  if (sharedMemory.kind === 'posix' && !isSharedMemoryName(sharedMemory.name)) {
+    const problem = 'must be one name of up to 255 bytes, without slashes but a leading one';
+    throw new HostServerOptionError(`shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`);
+  }
+  if (sharedMemory.kind === 'directory' && !/^[^\0]+$/.test(sharedMemory.path)) {
+    throw new HostServerOptionError(`directory ${JSON.stringify(sharedMemory.path)}: must be a path`);
+  }
+  checkInteger('socket mode', settings.mode, 0, 0o777);
+  checkInteger('vectors', settings.vectors, 1, MAX_SERVER_VECTORS);
+  checkInteger('protocol', settings.protocol, 0, 0xffff);
+  checkInteger('size of shared memory', settings.size, 1, MAX_SIZE);
+  const size = Math.max(nextPowerOfTwo(settings.size), 4096);
+  memoryLayout(size, maxPeers, outputSectionSize);
+  if (settings.protocol >= FIRST_VIRTIO_PROTOCOL && maxPeers > 2) {
+    throw new HostServerOptionError(`${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`);
+  }
+  return { ...settings, size };
+}
+
+/** The protocol type that a peer is told: virtio has one for each side. */
+export function protocolOf(settings: Pick<HostServerSettings, 'protocol'>, peer: number): number {
+  const { protocol } = settings;
+  if (protocol < FIRST_VIRTIO_PROTOCOL) return protocol;
+  return peer === 0 ? protocol | VIRTIO_BACK_END : protocol & ~VIRTIO_BACK_END;
+}

@@ -1,0 +1,68 @@
+import { SystemCallError, type UnixSocket } from '@ivshmem/linux';
+import type { SharedFd } from './shared-fd.ts';
+
+const ETOOMANYREFS = 109;
+
+interface Entry {
+  bytes: Uint8Array;
+  attachment: SharedFd | null;
+}
+
+/**
+ * How {@link Outbox.flush} ended: `sent`, with nothing left; `full`, until the client reads; `congested`, where so
+ * many descriptors of this user are under way that the kernel takes no more, until clients read.
+ */
+export type FlushResult = 'sent' | 'full' | 'congested';
+
+/** Messages on their way to a client that may be slow. It owns the descriptors in it, not the socket. */
+export class Outbox {
+  readonly #socket: UnixSocket;
+  readonly #capacity: number;
+  #entries: Entry[] = [];
+
+  /** `capacity`: how many messages may wait. */
+  constructor(socket: UnixSocket, capacity: number) {
+    this.#socket = socket;
+    this.#capacity = capacity;
+  }
+
+  /** How many messages wait. */
+  get length(): number {
+    return this.#entries.length;
+  }
+
+  /** Adds a message, with one descriptor or none. Returns false where it is full, and adds nothing. */
+  push(bytes: Uint8Array, attachment: SharedFd | null): boolean {
+    if (this.#entries.length >= this.#capacity) return false;
+    this.#entries.push({ bytes, attachment: attachment?.share() ?? null });
+    return true;
+  }
+
+  /** Sends as much as the socket takes, never blocking. Throws SystemCallError where the client is gone. */
+  flush(): FlushResult {
+    let done = 0;
+    try {
+      while (done < this.#entries.length) {
+        const entry = this.#entries[done]!;
+        const taken = this.#socket.send(entry.bytes, entry.attachment === null ? [] : [entry.attachment.fd]);
+        if (taken === 0) return 'full';
+        entry.attachment?.release();
+        entry.attachment = null;
+        if (taken === entry.bytes.length) done++;
+        else entry.bytes = entry.bytes.subarray(taken);
+      }
+      return 'sent';
+    } catch (error) {
+      if (error instanceof SystemCallError && error.errno === ETOOMANYREFS) return 'congested';
+      throw error;
+    } finally {
+      this.#entries.splice(0, done);
+    }
+  }
+
+  /** Drops what waits. */
+  close(): void {
+    for (const entry of this.#entries) entry.attachment?.release();
+    this.#entries = [];
+  }
+}
