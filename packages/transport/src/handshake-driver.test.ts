@@ -1,0 +1,245 @@
+import { readdirSync } from 'node:fs';
+import { Epoll } from '@ivshmem/linux';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { State } from './handshake.ts';
+import { type DataPath, Handshake, type HandshakeStatus } from './handshake-driver.ts';
+import { Loopback, LoopbackPort } from './loopback-port.ts';
+
+/** A data path that writes down what it is told. */
+class Recorder implements DataPath {
+  readonly calls: string[] = [];
+  initialise(): void {
+    this.calls.push('initialise');
+  }
+  start(): void {
+    this.calls.push('start');
+  }
+  stop(): void {
+    this.calls.push('stop');
+  }
+  carrier(on: boolean): void {
+    this.calls.push(on ? 'carrier on' : 'carrier off');
+  }
+}
+
+let poller: Epoll;
+let loopback: Loopback;
+let ports: [LoopbackPort, LoopbackPort];
+let fdsBefore: number;
+
+beforeEach(() => {
+  fdsBefore = readdirSync('/proc/self/fd').length;
+  poller = new Epoll();
+  loopback = new Loopback({ outputSize: 4096 });
+  ports = [new LoopbackPort(loopback.ends[0], poller), new LoopbackPort(loopback.ends[1], poller)];
+});
+
+afterEach(() => {
+  for (const port of ports) port.close();
+  loopback.close();
+  poller.close();
+  expect(readdirSync('/proc/self/fd').length).toBe(fdsBefore);
+});
+
+/** One handshake on each port, evaluated on interrupts. */
+function pair(): { sides: [Handshake, Handshake]; paths: [Recorder, Recorder] } {
+  const paths: [Recorder, Recorder] = [new Recorder(), new Recorder()];
+  const sides: [Handshake, Handshake] = [
+    new Handshake(ports[0], 1, paths[0]),
+    new Handshake(ports[1], 0, paths[1]),
+  ];
+  for (const id of [0, 1] as const) ports[id].onInterrupt(() => sides[id].evaluate());
+  return { sides, paths };
+}
+
+/** Lets interrupts through until there are none left. */
+function settle(): void {
+  while (poller.wait(0) > 0);
+}
+
+describe('Handshake', () => {
+  it('brings both sides to RUN by interrupts alone, in the order of the protocol', () => {
+    const { sides, paths } = pair();
+    const seen: HandshakeStatus[] = [];
+    sides[0].state$.subscribe((status) => seen.push(status));
+    sides[0].evaluate();
+    settle();
+    expect(ports.map((port) => port.state)).toEqual([State.RUN, State.RUN]);
+    for (const { calls } of paths) expect(calls).toEqual(['initialise', 'start', 'carrier on']);
+    expect(seen[0]).toEqual({ local: State.RESET, peer: State.RESET, carrier: false });
+    expect(seen.at(-1)).toEqual({ local: State.RUN, peer: State.RUN, carrier: true });
+    for (let i = 1; i < seen.length; i++) expect(seen[i]).not.toEqual(seen[i - 1]);
+    expect(sides.map((side) => side.pollInterval)).toEqual([1000, 1000]);
+    for (const side of sides) side.shutdown();
+  });
+
+  it('comes up by polling where no interrupt is heard', () => {
+    const { sides } = pair();
+    for (const port of ports) port.onInterrupt(() => {});
+    for (let polls = 0; polls < 4; polls++) for (const side of sides) side.poll();
+    expect(sides.map((side) => side.status.carrier)).toEqual([true, true]);
+    for (const side of sides) side.shutdown();
+  });
+
+  it('interrupts the peer with each poll, for that one may have missed something', () => {
+    const { sides, paths } = pair();
+    settle();
+    const before = [...paths[0].calls];
+    const vectors: number[] = [];
+    ports[1].onInterrupt((vector) => vectors.push(vector));
+    sides[0].poll();
+    settle();
+    expect(vectors).toEqual([0]);
+    expect(paths[0].calls).toEqual(before);
+    for (const side of sides) side.shutdown();
+  });
+
+  it('begins at RESET, whatever an earlier user of the port has left', () => {
+    ports[0].state = State.RUN;
+    ports[1].state = State.RUN;
+    const side = new Handshake(ports[0], 1, new Recorder());
+    expect(ports[0].state).toBe(State.RESET);
+    side.evaluate();
+    expect(ports[0].state).toBe(State.RESET);
+    ports[1].state = State.RESET;
+    side.evaluate();
+    expect(ports[0].state).toBe(State.INIT);
+  });
+
+  it('takes the link through RESET after a violation, and brings it up again', () => {
+    const { sides, paths } = pair();
+    sides[0].evaluate();
+    settle();
+    const states: number[] = [];
+    sides[1].state$.subscribe(({ peer }) => states.push(peer));
+    sides[0].fault();
+    expect(paths[0].calls.slice(3)).toEqual(['carrier off', 'stop']);
+    expect(ports[0].state).toBe(State.RESET);
+    settle();
+    expect(states).toContain(State.RESET);
+    expect(paths[1].calls.slice(3)).toEqual(['carrier off', 'stop', 'initialise', 'start', 'carrier on']);
+    expect(sides.map((side) => side.status.carrier)).toEqual([true, true]);
+    expect(sides[0].counters).toEqual({ resets: 1, faults: 1, invalidPeerStates: 0 });
+    expect(sides[1].counters).toEqual({ resets: 1, faults: 0, invalidPeerStates: 0 });
+    for (const side of sides) side.shutdown();
+  });
+
+  it('takes a violation that is found while the data path is being started', () => {
+    ports[1].state = State.READY;
+    const path = new Recorder();
+    path.start = () => {
+      path.calls.push('start');
+      side.fault();
+    };
+    const side = new Handshake(ports[0], 1, path);
+    ports[1].state = State.INIT;
+    side.evaluate();
+    ports[1].state = State.READY;
+    side.evaluate();
+    expect(path.calls).toEqual(['initialise', 'start', 'stop']);
+    expect(ports[0].state).toBe(State.RESET);
+    expect(side.counters).toEqual({ resets: 1, faults: 1, invalidPeerStates: 0 });
+  });
+
+  it('ignores a violation while the data path rests', () => {
+    const side = new Handshake(ports[0], 1, new Recorder());
+    side.fault();
+    side.evaluate();
+    side.fault();
+    expect(ports[0].state).toBe(State.INIT);
+    expect(side.counters.faults).toBe(0);
+  });
+
+  it('takes an invalid state for RESET and counts each that it sees', () => {
+    const { sides, paths } = pair();
+    sides[0].evaluate();
+    settle();
+    ports[1].onInterrupt(() => {});
+    ports[1].state = 0xdeadbeef;
+    settle();
+    sides[0].evaluate();
+    expect(paths[0].calls.at(-1)).toBe('stop');
+    expect(ports[0].state).toBe(State.INIT);
+    expect(sides[0].status).toEqual({ local: State.INIT, peer: 0xdeadbeef, carrier: false });
+    expect(sides[0].counters.invalidPeerStates).toBe(1);
+    ports[1].state = 4;
+    sides[0].evaluate();
+    expect(sides[0].counters.invalidPeerStates).toBe(2);
+  });
+
+  it('returns to its caller though the peer changes its state as fast as it is read', () => {
+    const cycle = [State.INIT, State.INIT, State.RUN, State.RESET];
+    let reads = 0;
+    class Flipping extends LoopbackPort {
+      override peerState(): number {
+        return cycle[reads++ % cycle.length]!;
+      }
+    }
+    const port = new Flipping(loopback.ends[0], poller);
+    const path = new Recorder();
+    const side = new Handshake(port, 1, path);
+    side.evaluate();
+    expect(reads).toBe(16);
+    expect(side.counters.resets).toBe(4);
+    expect(path.calls.filter((call) => call === 'start').length).toBe(4);
+    expect(side.pollInterval).toBe(100);
+    side.shutdown();
+    port.close();
+  });
+
+  it('shuts down for good', () => {
+    const { sides, paths } = pair();
+    sides[0].evaluate();
+    settle();
+    let completed = false;
+    sides[0].state$.subscribe({ complete: () => (completed = true) });
+    sides[0].shutdown();
+    sides[0].shutdown();
+    settle();
+    sides[0].poll();
+    sides[0].fault();
+    expect(paths[0].calls).toEqual(['initialise', 'start', 'carrier on', 'carrier off', 'stop']);
+    expect(ports[0].state).toBe(State.RESET);
+    expect(ports[1].state).toBe(State.INIT);
+    expect({ completed, interval: sides[0].pollInterval }).toEqual({ completed: true, interval: Infinity });
+  });
+
+  it('shuts down from within an action once the step is done', () => {
+    const path = new Recorder();
+    path.start = () => {
+      path.calls.push('start');
+      side.shutdown();
+    };
+    const side = new Handshake(ports[0], 1, path);
+    ports[1].state = State.INIT;
+    side.evaluate();
+    ports[1].state = State.READY;
+    side.evaluate();
+    expect(path.calls).toEqual(['initialise', 'start', 'stop']);
+    expect(ports[0].state).toBe(State.RESET);
+  });
+
+  it.each(['initialise', 'start', 'carrier'] as const)('gives up where %s throws', (method) => {
+    const path = new Recorder();
+    path[method] = () => {
+      throw new Error('broken');
+    };
+    const side = new Handshake(ports[0], 1, path);
+    ports[1].state = State.INIT;
+    expect(() => {
+      side.evaluate();
+      ports[1].state = State.RUN;
+      side.evaluate();
+    }).toThrow('broken');
+    expect(ports[0].state).toBe(State.RESET);
+    expect(side.status).toMatchObject({ local: State.RESET, carrier: false });
+    side.evaluate();
+    expect(ports[0].state).toBe(State.RESET);
+  });
+
+  it.each([0, 2, -1, 0.5])('refuses %s as the peer of 0', (peer) => {
+    ports[0].state = State.INIT;
+    expect(() => new Handshake(ports[0], peer, new Recorder())).toThrow(RangeError);
+    expect(ports[0].state).toBe(State.INIT);
+  });
+});

@@ -1,0 +1,184 @@
+import { describe, expect, it } from 'vitest';
+import {
+  type HandshakeState,
+  type HandshakeStep,
+  handshakeStep,
+  INITIAL_HANDSHAKE,
+  pollInterval,
+  State,
+  shutdownStep,
+  stateName,
+} from './handshake.ts';
+
+/** The state after the peer has shown these states one after the other. */
+function after(...peerStates: number[]): HandshakeState {
+  return peerStates.reduce((self, peer) => handshakeStep(self, peer, false).next, INITIAL_HANDSHAKE);
+}
+
+function told(step: HandshakeStep): string[] {
+  return step.actions.map((action) => {
+    if (action.type === 'publish') return stateName(action.state);
+    return action.type === 'carrier' ? `carrier ${action.on ? 'on' : 'off'}` : action.type;
+  });
+}
+
+const { RESET, INIT, READY, RUN } = State;
+const inReset = after();
+const inInit = after(RESET);
+const inReady = after(INIT, INIT);
+const inRun = after(INIT, INIT, READY);
+const inRunBoth = after(INIT, INIT, RUN);
+
+describe('handshakeStep', () => {
+  it.each([
+    // The table of the protocol page, section 5, by own state and by peer state from RESET to RUN.
+    ['RESET', inReset, [['INIT'], ['INIT'], [], []]],
+    ['INIT', inInit, [[], ['initialise', 'READY'], ['initialise', 'READY'], ['initialise', 'READY']]],
+    ['READY', inReady, [['RESET'], [], ['start', 'RUN'], ['start', 'RUN', 'carrier on']]],
+    ['RUN', inRun, [['stop', 'RESET'], ['stop', 'RESET'], [], ['carrier on']]],
+    [
+      'RUN with carrier',
+      inRunBoth,
+      [
+        ['carrier off', 'stop', 'RESET'],
+        ['carrier off', 'stop', 'RESET'],
+        ['carrier off', 'stop', 'RESET'],
+        [],
+      ],
+    ],
+  ])('follows the table at %s', (_, self, rows) => {
+    expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer, false)))).toEqual(rows);
+  });
+
+  it.each([4, 7, 0x80000003, 0xffffffff])('takes the peer state %s for RESET', (value) => {
+    for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
+      expect(handshakeStep(self, value, false)).toBe(handshakeStep(self, RESET, false));
+    }
+  });
+
+  it('goes to RESET on a violation, and ignores one that comes too late', () => {
+    expect(told(handshakeStep(inRunBoth, RUN, true))).toEqual(['carrier off', 'stop', 'RESET']);
+    expect(told(handshakeStep(inRun, READY, true))).toEqual(['stop', 'RESET']);
+    expect(told(handshakeStep(inReady, READY, true))).toEqual(['RESET']);
+    expect(told(handshakeStep(inReset, READY, true))).toEqual([]);
+    expect(told(handshakeStep(inInit, INIT, true))).toEqual(['initialise', 'READY']);
+  });
+
+  it('has forgotten everything when it is back at RESET', () => {
+    expect(handshakeStep(inRunBoth, RESET, false).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inRun, INIT, false).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inReady, RESET, false).next).toBe(INITIAL_HANDSHAKE);
+  });
+
+  it('returns the same objects again and again, so that polling makes no garbage', () => {
+    for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
+      for (const peer of [RESET, INIT, READY, RUN]) {
+        expect(handshakeStep(self, peer, false)).toBe(handshakeStep(self, peer, false));
+      }
+    }
+    expect(handshakeStep(inRunBoth, RUN, false).next).toBe(inRunBoth);
+  });
+
+  it('refuses a state that comes from elsewhere', () => {
+    expect(() => handshakeStep({ ...inInit }, INIT, false)).toThrow(TypeError);
+  });
+
+  it('keeps the order of actions, whatever the peer publishes and whenever violations are found', () => {
+    // All ways through the states, together with what the actions have made of the data path.
+    interface Walk {
+      readonly self: HandshakeState;
+      readonly initialised: boolean;
+      readonly running: boolean;
+      readonly carrier: boolean;
+    }
+    const seen = new Set<string>();
+    const pending: Walk[] = [{ self: INITIAL_HANDSHAKE, initialised: false, running: false, carrier: false }];
+    const all = [inReset, inInit, inReady, inRun, inRunBoth];
+    for (let walk = pending.pop(); walk !== undefined; walk = pending.pop()) {
+      const key = JSON.stringify([all.indexOf(walk.self), walk]);
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const steps = [shutdownStep(walk.self)];
+      for (const peer of [RESET, INIT, READY, RUN, 99]) {
+        for (const fault of [false, true]) steps.push(handshakeStep(walk.self, peer, fault));
+      }
+      for (const step of steps) {
+        let { initialised, running, carrier } = walk;
+        let published = walk.self.published;
+        for (const action of step.actions) {
+          switch (action.type) {
+            case 'initialise':
+              expect({ running, published }).toEqual({ running: false, published: INIT });
+              initialised = true;
+              break;
+            case 'start':
+              expect({ initialised, running, published }).toEqual({
+                initialised: true,
+                running: false,
+                published: READY,
+              });
+              running = true;
+              break;
+            case 'stop':
+              expect({ running, carrier }).toEqual({ running: true, carrier: false });
+              running = false;
+              break;
+            case 'carrier':
+              expect({ running, carrier, published }).toEqual({
+                running: true,
+                carrier: !action.on,
+                published: RUN,
+              });
+              carrier = action.on;
+              break;
+            case 'publish':
+              if (action.state === READY) expect(initialised).toBe(true);
+              if (action.state === RUN) expect(running).toBe(true);
+              if (action.state === RESET) {
+                expect(running).toBe(false);
+                initialised = false;
+              }
+              expect(action.state).not.toBe(published);
+              published = action.state;
+          }
+        }
+        expect(step.actions.filter(({ type }) => type === 'publish').length).toBeLessThanOrEqual(1);
+        expect(published).toBe(step.next.published);
+        expect(carrier).toBe(step.next.carrier);
+        pending.push({ self: step.next, initialised, running, carrier });
+      }
+    }
+    expect(seen.size).toBe(all.length);
+  });
+});
+
+describe('shutdownStep', () => {
+  it('brings the data path to rest and publishes RESET, once', () => {
+    expect(told(shutdownStep(inReset))).toEqual([]);
+    expect(told(shutdownStep(inInit))).toEqual(['RESET']);
+    expect(told(shutdownStep(inReady))).toEqual(['RESET']);
+    expect(told(shutdownStep(inRun))).toEqual(['stop', 'RESET']);
+    expect(told(shutdownStep(inRunBoth))).toEqual(['carrier off', 'stop', 'RESET']);
+  });
+});
+
+describe('pollInterval', () => {
+  it('is short until both sides run, and never endless', () => {
+    expect([inReset, inInit, inReady, inRun, inRunBoth].map(pollInterval)).toEqual([
+      100, 100, 100, 100, 1000,
+    ]);
+  });
+});
+
+describe('stateName', () => {
+  it('names states and shows the value of others', () => {
+    expect([0, 1, 2, 3, 7, 0xffffffff].map(stateName)).toEqual([
+      'RESET',
+      'INIT',
+      'READY',
+      'RUN',
+      'invalid (0x7)',
+      'invalid (0xffffffff)',
+    ]);
+  });
+});

@@ -1,0 +1,130 @@
+/** Values of the state register under protocol 0x0001. Source: protocol page, section 5. */
+export const State = { RESET: 0, INIT: 1, READY: 2, RUN: 3 } as const;
+export type State = (typeof State)[keyof typeof State];
+
+const NAMES = ['RESET', 'INIT', 'READY', 'RUN'] as const;
+
+/** The name of a state register value; `invalid (0x7)` for one above 3. */
+export function stateName(value: number): string {
+  return NAMES[value] ?? `invalid (0x${value.toString(16)})`;
+}
+
+/** Whether a state table entry, an arbitrary u32, is none of the four states. */
+export function isInvalidState(value: number): boolean {
+  return value > State.RUN;
+}
+
+/** What one side has published, and what it remembers of the other. */
+export interface HandshakeState {
+  /** The own state register. */
+  readonly published: State;
+  /**
+   * Whether both sides are at RUN as far as this one has seen; only then may the network stack send, since a peer at
+   * READY may be unable to receive yet.
+   */
+  readonly carrier: boolean;
+}
+
+/** What a step asks of the caller; to be done in the order given. */
+export type HandshakeAction =
+  /** Clear the own output section and set up both queues from index 0. */
+  | { readonly type: 'initialise' }
+  /** Let the data path run: from now on it reads the peer's section. */
+  | { readonly type: 'start' }
+  /** Bring the data path to rest: after that, the peer may clear its section at any moment. */
+  | { readonly type: 'stop' }
+  /** Tell the network stack whether frames can be exchanged. */
+  | { readonly type: 'carrier'; readonly on: boolean }
+  /** Write the state register. */
+  | { readonly type: 'publish'; readonly state: State };
+
+export interface HandshakeStep {
+  /** The state once all actions are done; the very object that was passed in where there is nothing to do. */
+  readonly next: HandshakeState;
+  readonly actions: readonly HandshakeAction[];
+}
+
+// All states and all steps there are, made once, so that a step allocates nothing.
+const RESET: HandshakeState = { published: State.RESET, carrier: false };
+const INIT: HandshakeState = { published: State.INIT, carrier: false };
+const READY: HandshakeState = { published: State.READY, carrier: false };
+const RUN: HandshakeState = { published: State.RUN, carrier: false };
+const RUN_BOTH: HandshakeState = { published: State.RUN, carrier: true };
+
+function publish(state: State): HandshakeAction {
+  return { type: 'publish', state };
+}
+const initialise: HandshakeAction = { type: 'initialise' };
+const start: HandshakeAction = { type: 'start' };
+const stop: HandshakeAction = { type: 'stop' };
+const carrierOn: HandshakeAction = { type: 'carrier', on: true };
+const carrierOff: HandshakeAction = { type: 'carrier', on: false };
+
+const wait = new Map(
+  [RESET, INIT, READY, RUN, RUN_BOTH].map((next): [HandshakeState, HandshakeStep] => [
+    next,
+    { next, actions: [] },
+  ]),
+);
+const toInit: HandshakeStep = { next: INIT, actions: [publish(State.INIT)] };
+const toReady: HandshakeStep = { next: READY, actions: [initialise, publish(State.READY)] };
+const toRun: HandshakeStep = { next: RUN, actions: [start, publish(State.RUN)] };
+const toRunBoth: HandshakeStep = { next: RUN_BOTH, actions: [start, publish(State.RUN), carrierOn] };
+const peerRuns: HandshakeStep = { next: RUN_BOTH, actions: [carrierOn] };
+// The data path rests before RESET is published: that is what allows the peer to clear its section.
+const resetFromReady: HandshakeStep = { next: RESET, actions: [publish(State.RESET)] };
+const resetFromRun: HandshakeStep = { next: RESET, actions: [stop, publish(State.RESET)] };
+const resetFromRunBoth: HandshakeStep = { next: RESET, actions: [carrierOff, stop, publish(State.RESET)] };
+
+/** Where a side starts that has published RESET and knows nothing of the other. */
+export const INITIAL_HANDSHAKE: HandshakeState = RESET;
+
+/**
+ * One step of the state handshake: what to do about the peer's state table entry `peerState`, an arbitrary u32 (what
+ * is above 3 counts as RESET), and about a `fault`, a protocol violation that the data path has found. Publishes one
+ * state at most: call it again with the step's `next` until that is `self`. Pure, and allocates nothing. `self` must
+ * be {@link INITIAL_HANDSHAKE} or come from a step; throws TypeError otherwise. Source: protocol page, section 5.
+ */
+export function handshakeStep(self: HandshakeState, peerState: number, fault: boolean): HandshakeStep {
+  const peer = isInvalidState(peerState) ? State.RESET : peerState;
+  switch (self) {
+    case RESET:
+      // At READY or RUN the peer has not noticed our reset, and its data path may still run on our section.
+      if (peer <= State.INIT) return toInit;
+      break;
+    case INIT:
+      if (peer >= State.INIT) return toReady;
+      break;
+    case READY:
+      if (fault || peer === State.RESET) return resetFromReady;
+      if (peer >= State.READY) return peer === State.RUN ? toRunBoth : toRun;
+      break;
+    // No state leads back but to RESET: a peer that is lower than before has been there unseen.
+    case RUN:
+      if (fault || peer < State.READY) return resetFromRun;
+      if (peer === State.RUN) return peerRuns;
+      break;
+    case RUN_BOTH:
+      if (fault || peer < State.RUN) return resetFromRunBoth;
+      break;
+    default:
+      throw new TypeError('handshake state of unknown origin: pass INITIAL_HANDSHAKE or the next of a step');
+  }
+  return wait.get(self)!;
+}
+
+/** The step by which this side shuts down: comes to rest and publishes RESET, whatever the peer does. */
+export function shutdownStep(self: HandshakeState): HandshakeStep {
+  if (self === RUN_BOTH) return resetFromRunBoth;
+  if (self === RUN) return resetFromRun;
+  return self === RESET ? wait.get(RESET)! : resetFromReady;
+}
+
+/**
+ * How often to ring the peer's vector 0 and look at the state table, in ms, besides waiting for interrupts: every 100
+ * until both sides run, every 1000 from then on. Either side's interrupts go nowhere while it lacks the other's
+ * eventfds, and nobody is told; so one must look, and make the other look.
+ */
+export function pollInterval(self: HandshakeState): number {
+  return self === RUN_BOTH ? 1000 : 100;
+}
