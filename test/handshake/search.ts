@@ -1,0 +1,142 @@
+import { cutOff, Nodes, Numbers, order } from './graph.ts';
+import { Field, get } from './peer-state.ts';
+import { EVENTS, FIRST_FROM_OUTSIDE, type System } from './system.ts';
+
+/** What an exhaustive search has found. Traces are lines, shortest first found. */
+export interface Findings {
+  /** How many states can be reached. */
+  readonly states: number;
+  /** How many steps there are between them, those from outside not counted. */
+  readonly steps: number;
+  /** The most steps from any state to the end of all activity, when nothing more comes from outside; -1 for a cycle. */
+  readonly longest: number;
+  /** How it comes to a state where nothing happens any more and the link is not up. */
+  readonly hang: readonly string[] | null;
+  /** How it comes to a state from which nothing that the drivers do leads to a link that is up. */
+  readonly stuck: readonly string[] | null;
+  /** How it comes to something that must never be. */
+  readonly violation: readonly string[] | null;
+  /** How it comes to a state from which the drivers may go round for ever. */
+  readonly cycle: readonly string[] | null;
+  /** How it comes to a link that is up and goes down by itself. */
+  readonly unstable: readonly string[] | null;
+  /** How it comes to the first state that was wanted. */
+  readonly witness: readonly string[] | null;
+}
+
+export interface SearchOptions {
+  /** A pair of peers that is looked for besides. */
+  readonly wanted?: (peer0: number, peer1: number) => boolean;
+  /** End at the first hang; what is said of all states is said of those visited until then. */
+  readonly untilHang?: boolean;
+}
+
+/**
+ * Visits every state that can be reached from two peers that have never connected, breadth first, and follows what
+ * the drivers and the server do from each of them.
+ */
+export function search(system: System, { wanted, untilHang = false }: SearchOptions = {}): Findings {
+  const nodes = new Nodes();
+  const parents = new Numbers();
+  const causes = new Numbers();
+  /** Where each node's steps begin in `targets`. */
+  const first = new Numbers();
+  const targets = new Numbers();
+  let hang = -1;
+  let violation = -1;
+  let unstable = -1;
+  let witness = -1;
+
+  nodes.number(0, 0);
+  parents.push(-1);
+  causes.push(0);
+  let node = 0;
+  const emit = (event: number, who: number, peer0: number, peer1: number): void => {
+    const known = nodes.length;
+    const target = nodes.number(peer0, peer1);
+    if (target === known) {
+      parents.push(node);
+      causes.push(2 * event + who);
+    }
+    // A poll that finds nothing new is no step.
+    if (event < FIRST_FROM_OUTSIDE && target !== node) targets.push(target);
+  };
+  for (; node < nodes.length; node++) {
+    first.push(targets.length);
+    const peer0 = nodes.peer0(node);
+    const peer1 = nodes.peer1(node);
+    if (violation === -1 && system.violation(peer0, peer1) !== null) violation = node;
+    system.next(peer0, peer1, emit);
+    const up = system.isLinkUp(peer0, peer1);
+    if (hang === -1 && !up && targets.length === first.at(node)) hang = node;
+    if (untilHang && hang !== -1) break;
+    if (up && unstable === -1) {
+      for (let i = first.at(node); i < targets.length; i++) {
+        const target = targets.at(i);
+        if (!system.isLinkUp(nodes.peer0(target), nodes.peer1(target))) unstable = target;
+      }
+    }
+    if (witness === -1 && wanted?.(peer0, peer1)) witness = node;
+  }
+  first.push(targets.length);
+
+  const trace = (end: number): string[] | null => {
+    if (end === -1) return null;
+    const lines: string[] = [];
+    for (let at = end; parents.at(at) !== -1; at = parents.at(at)) {
+      const from = parents.at(at);
+      lines.push(
+        describe(
+          system,
+          causes.at(at),
+          nodes.peer0(from),
+          nodes.peer1(from),
+          nodes.peer0(at),
+          nodes.peer1(at),
+        ),
+      );
+    }
+    return lines.reverse();
+  };
+  const found = {
+    states: nodes.length,
+    steps: targets.length,
+    hang: trace(hang),
+    violation: trace(violation),
+    unstable: trace(unstable),
+    witness: trace(witness),
+  };
+  if (node < nodes.length) return { ...found, longest: -1, cycle: null, stuck: found.hang };
+  const goals = Uint8Array.from({ length: nodes.length }, (_, at) =>
+    Number(system.isLinkUp(nodes.peer0(at), nodes.peer1(at))),
+  );
+  const stuck = cutOff(goals, first, targets);
+  const { longest, onCycle } = order(nodes.length, first, targets);
+  return { ...found, longest, cycle: trace(onCycle), stuck: trace(stuck) };
+}
+
+const STATES = ['RESET', 'INIT', 'READY', 'RUN'];
+
+/** One line: what happens to whom, and both entries of the state table afterwards. */
+function describe(
+  system: System,
+  cause: number,
+  from0: number,
+  from1: number,
+  to0: number,
+  to1: number,
+): string {
+  const who = (cause & 1) as 0 | 1;
+  const op = system.currentOp(who, who === 0 ? from0 : from1);
+  const event = EVENTS[cause >> 1]!;
+  const states = `${STATES[get(to0, Field.STATE)]}/${STATES[get(to1, Field.STATE)]}`;
+  return `${states}: peer ${who} ${event === 'goes on' ? deed(op) : event}`;
+}
+
+function deed(op: number): string {
+  if (op < 4) return `publishes ${STATES[op]}`;
+  if (op >= 16) return 'is done';
+  return ['rings', 'initialises', 'starts', 'stops', 'switches the carrier on', 'switches the carrier off'][
+    op - 4
+  ]!;
+}

@@ -1,0 +1,29 @@
+import { State } from '@ivshmem/transport';
+import { type Decision, NOTHING, Op, publish, type Rules } from './rules.ts';
+
+/**
+ * Zephyr eth_ivshmem: one thread, woken by every interrupt, makes one transition per wake-up and then receives; it
+ * remembers nothing. The interface's start only wakes it.
+ */
+export function zephyr(lateOpen = false): Rules {
+  return {
+    name: lateOpen ? 'Zephyr, opened late' : 'Zephyr',
+    guest: true,
+    boot: 0,
+    lateOpen,
+    evaluate({ own, peer, up, running }): Decision {
+      if (own === State.RESET) return peer < State.READY ? { ops: publish(State.INIT) } : NOTHING;
+      if (own === State.INIT) {
+        return peer > State.RESET ? { ops: [Op.INITIALISE, ...publish(State.READY)] } : NOTHING;
+      }
+      if (peer === State.RESET) {
+        return { ops: [Op.CARRIER_OFF, ...(running ? [Op.STOP] : []), ...publish(State.RESET)] };
+      }
+      if (own === State.READY && peer >= State.READY && up) {
+        // Receiving begins when the evaluation is over.
+        return { ops: [...publish(State.RUN), Op.CARRIER_ON, Op.START] };
+      }
+      return NOTHING;
+    },
+  };
+}
