@@ -1,0 +1,55 @@
+import { parseIpAddress } from '@ivshmem/linux';
+import { RECEIVED, SENT } from './control.ts';
+import { checkPayloadSize } from './numbered-payload.ts';
+import { type RunOptions, runWorkers } from './run-workers.ts';
+import type { EchoResult } from './worker/tasks.ts';
+
+/** Common to all that sends requests and waits for the answers. */
+export interface EchoOptions extends RunOptions {
+  /** How many requests; 1 or more. */
+  readonly count: number;
+  /** Payload in bytes, 8 … 65507; 56 unless told. */
+  readonly size?: number;
+  /** From one request to the next; 0, unless told, sends each as soon as the one before was answered or given up. */
+  readonly intervalMs?: number;
+  /** An answer that takes longer is not counted; 1000 unless told. */
+  readonly timeoutMs?: number;
+  readonly onProgress?: (progress: { readonly sent: number; readonly received: number }) => void;
+}
+
+export interface PingOptions extends EchoOptions {
+  /** Path of the network namespace to send from: `Netns.path`. */
+  readonly netns: string;
+  /** `10.0.0.2` or `fd00::2` */
+  readonly to: string;
+}
+
+/** Checks {@link EchoOptions} and fills in what is left out. Throws RangeError. */
+export function echoParameters(options: EchoOptions) {
+  const { count, size = 56, intervalMs = 0, timeoutMs = 1000 } = options;
+  if (!Number.isInteger(count) || count < 1) throw new RangeError(`${count} requests: send 1 or more`);
+  checkPayloadSize(size);
+  if (!(intervalMs >= 0)) throw new RangeError(`an interval of ${intervalMs} ms: must be 0 or more`);
+  if (!(timeoutMs > 0)) throw new RangeError(`a time-out of ${timeoutMs} ms: must be more than 0`);
+  return { count, size, intervalMs, timeoutMs };
+}
+
+/** Hands the counters of a run to an {@link EchoOptions.onProgress}. */
+export function echoProgress({ onProgress }: EchoOptions) {
+  return (
+    onProgress &&
+    ((counters: Float64Array) => onProgress({ sent: counters[SENT]!, received: counters[RECEIVED]! }))
+  );
+}
+
+/**
+ * Sends ICMP or ICMPv6 echo requests, verifies each answer byte by byte, and measures the round trips. Needs
+ * CAP_NET_RAW. Throws RangeError for bad options, and Error where there is no route to the destination.
+ */
+export async function ping(options: PingOptions): Promise<EchoResult> {
+  const { netns, to, signal } = options;
+  parseIpAddress(to);
+  const task = { kind: 'ping', netns, to, ...echoParameters(options) } as const;
+  const [result] = await runWorkers([task], { signal, onProgress: echoProgress(options) });
+  return result as EchoResult;
+}

@@ -1,0 +1,69 @@
+import { randomInt } from 'node:crypto';
+import { parseIpAddress } from '@ivshmem/linux';
+import { RECEIVED, SENT } from './control.ts';
+import { checkPayloadSize } from './numbered-payload.ts';
+import { type RunOptions, runWorkers } from './run-workers.ts';
+import { limits } from './tcp.ts';
+import type { UdpReceiverResult } from './worker/tasks.ts';
+
+export interface UdpTransferOptions extends RunOptions {
+  /** Path of the network namespace that sends: `Netns.path`. */
+  readonly from: string;
+  /** Path of the one that receives. */
+  readonly to: string;
+  /** The receiver's address: `10.0.0.2` or `fd00::2`. */
+  readonly address: string;
+  /** Payload of each datagram in bytes, 8 … 65507. */
+  readonly size: number;
+  /** How long to send. One of `seconds` and `count` must be there. */
+  readonly seconds?: number;
+  /** How many to send. */
+  readonly count?: number;
+  /** Datagrams per second; as fast as the sending socket takes them unless told. */
+  readonly rate?: number;
+  /** Fill each with a pattern of its own, and compare every byte of it on arrival. */
+  readonly verify?: boolean;
+  readonly onProgress?: (progress: { readonly sent: number; readonly received: number }) => void;
+}
+
+export interface UdpTransferResult {
+  readonly sent: number;
+  /** Different datagrams that arrived intact. */
+  readonly received: number;
+  /** Those that never arrived. */
+  readonly lost: number;
+  /** Those that arrived after a later one. */
+  readonly reordered: number;
+  readonly duplicates: number;
+  /** Those that arrived damaged: of another length or, with `verify`, with other bytes. */
+  readonly corrupted: number;
+  /** From the first arrival to the last. */
+  readonly seconds: number;
+}
+
+/**
+ * Sends numbered datagrams from one network namespace to another, and counts what becomes of them. Throws RangeError for
+ * bad options, and Error where an end can't be set up.
+ */
+export async function udpTransfer(options: UdpTransferOptions): Promise<UdpTransferResult> {
+  const { from, to, address, size, signal, onProgress, verify = false } = options;
+  const { rate = Number.POSITIVE_INFINITY } = options;
+  parseIpAddress(address);
+  checkPayloadSize(size);
+  if (!(rate > 0)) throw new RangeError(`a rate of ${rate} datagrams per second: must be more than 0`);
+  const { amount: count, seconds } = limits('count', options.count, options.seconds);
+  const token = randomInt(2 ** 32);
+  const [sent, arrived] = (await runWorkers(
+    [
+      { kind: 'udp-sender', netns: from, address, size, token, count, seconds, rate, verify },
+      { kind: 'udp-receiver', netns: to, address, size, token, verify },
+    ],
+    {
+      signal,
+      onProgress:
+        onProgress && ((counters) => onProgress({ sent: counters[SENT]!, received: counters[RECEIVED]! })),
+    },
+  )) as [number, UdpReceiverResult];
+  const lost = Math.max(0, sent - arrived.received - arrived.corrupted);
+  return { sent, lost, ...arrived };
+}

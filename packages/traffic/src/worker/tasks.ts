@@ -1,0 +1,111 @@
+/** What each kind of worker is told. `netns` is the path of the network namespace it enters. */
+interface InNetns {
+  readonly netns: string;
+}
+
+export interface EchoParameters {
+  readonly count: number;
+  /** Payload in bytes. */
+  readonly size: number;
+  /** 0: the next as soon as the one before was answered. */
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+}
+
+export interface PingTask extends InNetns, EchoParameters {
+  readonly kind: 'ping';
+  readonly to: string;
+}
+
+export interface UdpEchoClientTask extends InNetns, EchoParameters {
+  readonly kind: 'udp-echo-client';
+  readonly address: string;
+}
+
+export interface UdpEchoServerTask extends InNetns {
+  readonly kind: 'udp-echo-server';
+  readonly address: string;
+}
+
+export interface TcpClientTask extends InNetns {
+  readonly kind: 'tcp-client';
+  readonly address: string;
+  /** Infinity: until `seconds` have passed. */
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly verify: boolean;
+  readonly maxSegment: number | null;
+}
+
+export interface TcpServerTask extends InNetns {
+  readonly kind: 'tcp-server';
+  readonly address: string;
+  readonly verify: boolean;
+  readonly maxSegment: number | null;
+}
+
+export interface UdpSenderTask extends InNetns {
+  readonly kind: 'udp-sender';
+  readonly address: string;
+  readonly size: number;
+  readonly token: number;
+  /** Infinity: until `seconds` have passed. */
+  readonly count: number;
+  readonly seconds: number;
+  /** Datagrams per second; Infinity: as fast as the socket takes them. */
+  readonly rate: number;
+  readonly verify: boolean;
+}
+
+export interface UdpReceiverTask extends InNetns {
+  readonly kind: 'udp-receiver';
+  readonly address: string;
+  readonly size: number;
+  readonly token: number;
+  readonly verify: boolean;
+}
+
+export type Task =
+  | PingTask
+  | UdpEchoClientTask
+  | UdpEchoServerTask
+  | TcpClientTask
+  | TcpServerTask
+  | UdpSenderTask
+  | UdpReceiverTask;
+
+/** Round trips of a ping or of UDP echoes. */
+export interface EchoResult {
+  readonly sent: number;
+  /** Requests whose answer came in time and intact. */
+  readonly received: number;
+  /** Requests that were not answered in time. */
+  readonly lost: number;
+  /** Answers to requests that had been answered. */
+  readonly duplicates: number;
+  /** Answers whose payload was damaged. Their requests are not among the lost. */
+  readonly corrupted: number;
+  /** Of each request that was answered, in the order in which they were sent. */
+  readonly rttsMicroseconds: Float64Array;
+}
+
+export interface TcpServerResult {
+  readonly bytes: number;
+  /** From the connection to the end of the stream. */
+  readonly seconds: number;
+  readonly intact: boolean;
+}
+
+export interface UdpReceiverResult {
+  readonly received: number;
+  readonly reordered: number;
+  readonly duplicates: number;
+  readonly corrupted: number;
+  /** From the first datagram to the last. */
+  readonly seconds: number;
+}
+
+/** A worker's only message; null where it was stopped before it could begin. */
+export type Outcome =
+  | { readonly result: unknown }
+  | { readonly error: { readonly message: string; readonly code: string | undefined } };
