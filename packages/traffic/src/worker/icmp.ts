@@ -14,6 +14,7 @@ import {
 } from '@ivshmem/linux';
 import { type Control, SLICE_MS } from '../control.ts';
 import { NumberedPayload } from '../numbered-payload.ts';
+import { internetChecksum } from './checksum.ts';
 import { CORRUPTED, type EchoSocket, exchangeEchoes, NOTHING } from './echo.ts';
 import { datagramErrno } from './network-errors.ts';
 import type { EchoResult, PingTask } from './tasks.ts';
@@ -31,16 +32,6 @@ const ICMP_FILTER = 1;
 const REQUEST_AT = 0;
 const ANSWER_AT = 65536;
 const ANSWER_CAPACITY = 65536;
-
-/** RFC 1071; the two bytes of the checksum itself must be 0. */
-export function internetChecksum(bytes: Uint8Array, offset: number, length: number): number {
-  let sum = 0;
-  const end = offset + length;
-  for (let i = offset; i + 1 < end; i += 2) sum += (bytes[i]! << 8) | bytes[i + 1]!;
-  if (length % 2 === 1) sum += bytes[end - 1]! << 8;
-  while (sum > 0xffff) sum = (sum & 0xffff) + Math.floor(sum / 65536);
-  return ~sum & 0xffff;
-}
 
 class IcmpEcho implements EchoSocket {
   sentAt = 0;
