@@ -1,3 +1,4 @@
+export { parseServerArguments, ServerArgumentError, type ServerArguments, serverUsage } from './arguments.ts';
 export { eventText, type HostServerEvent, type Peer } from './events.ts';
 export { createHostServer, type HostServer, type HostServerOptions } from './host-server.ts';
 export {
@@ -6,3 +7,4 @@ export {
   MAX_SERVER_VECTORS,
   type SharedMemorySource,
 } from './options.ts';
+export { type RunServerOptions, runServer } from './run-server.ts';

@@ -83,7 +83,8 @@ function isSharedMemoryName(name: string): boolean {
  * Throws {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
  */
 export function completeSettings(given: Partial<HostServerSettings>): HostServerSettings {
-  const settings: HostServerSettings = { ...DEFAULT_SETTINGS, ...given };
+  const known = Object.entries(given).filter(([, value]) => value !== undefined);
+  const settings: HostServerSettings = { ...DEFAULT_SETTINGS, ...Object.fromEntries(known) };
   const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
   const pathLength = Buffer.byteLength(socketPath);
   if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {

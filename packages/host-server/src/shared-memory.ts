@@ -9,13 +9,15 @@ import {
   mapShared,
   openSharedMemoryObject,
   punchHole,
+  SystemCallError,
   setFileLength,
   tryLockFile,
   unlinkSharedMemoryObject,
 } from '@ivshmem/linux';
 import { STATE_TABLE_SIZE } from '@ivshmem/transport';
-import { HostServerOptionError, type SharedMemorySource } from './options.ts';
+import type { SharedMemorySource } from './options.ts';
 
+const EEXIST = 17;
 const HUGETLBFS_MAGIC = 0x958458f6;
 const ZEROS = new Uint8Array(1 << 20);
 
@@ -122,8 +124,11 @@ function openPosix(given: string): Backing {
   const name = `/${given.replace(/^\/+/, '')}`;
   const description = `shared memory object ${name}`;
   const inUse = () =>
-    new HostServerOptionError(
-      `${description}: another server uses it: choose another name, or stop that server`,
+    new SystemCallError(
+      'shm_open',
+      name,
+      EEXIST,
+      'another server uses it: stop that, or choose another name',
     );
   let fd = createSharedMemoryObject(name);
   if (fd === null) {

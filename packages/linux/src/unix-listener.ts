@@ -58,7 +58,12 @@ function clearPath(path: string, address: Uint8Array): void {
     );
   }
   if (isOwned(path, address)) {
-    throw new SystemCallError('bind', path, EADDRINUSE, 'another server answers there');
+    throw new SystemCallError(
+      'bind',
+      path,
+      EADDRINUSE,
+      'another server answers there: stop it, or choose another path',
+    );
   }
   // Somebody else may have taken it over in the meantime: theirs has another inode.
   if (isSameFile(found, statusOf(path))) unlinkSync(path);

@@ -1,0 +1,101 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { UnixSocket } from '@ivshmem/linux';
+import { describe, expect, it } from 'vitest';
+import { runServer } from './run-server.ts';
+
+/** Runs the command with its output collected; `onLine` gets what it writes to stdout. */
+async function run(
+  argv: string[],
+  onLine: (line: string) => void = () => {},
+  more: { signal?: AbortSignal; json?: boolean } = {},
+) {
+  let stdout = '';
+  let stderr = '';
+  const status = await runServer(argv, {
+    stdout: {
+      write(text: string) {
+        stdout += text;
+        onLine(text);
+      },
+    },
+    stderr: {
+      write(text: string) {
+        stderr += text;
+      },
+    },
+    ...more,
+  });
+  return { status, stdout, stderr };
+}
+
+describe('the host server as a command', () => {
+  it('shows its help', async () => {
+    const { status, stdout, stderr } = await run(['-h']);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^Usage: ivshmem2-server \[OPTION\]/);
+  });
+
+  it.each([
+    [['-Q'], '-Q: unknown option'],
+    [['-v'], '-v: a daemon has nowhere to log to: add -F'],
+    [['-F', '-V65'], 'vectors 65: must be 1 to 64'],
+    [['-V0'], 'vectors 0: must be 1 to 64'],
+    [['-F', '-n3', '-P0x8000'], '3 peers: virtio protocols (0x8000 to 0xffff) have two'],
+    [['-n2000'], '2000 peers: the state table holds 2 to 1024 of them'],
+  ])('refuses %j with status 2, one line, and where to look', async (argv, line) => {
+    const { status, stdout, stderr } = await run(argv);
+    expect([status, stdout]).toEqual([2, '']);
+    expect(stderr).toBe(`ivshmem2-server: ${line}\nTry 'ivshmem2-server -h' for more information.\n`);
+  });
+
+  it('fails with status 1 and one line where the machine does not let it', async () => {
+    const { status, stderr } = await run(['-F', '-S/nonexistent/socket']);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^ivshmem2-server: bind \/nonexistent\/socket: ENOENT: [^\n]*\n$/);
+  });
+
+  it('serves in the foreground until it is told to stop, and takes its signal handlers back', async () => {
+    const directory = mkdtempSync('/tmp/run-server-');
+    const socket = join(directory, 'socket');
+    const handlers = () => ['SIGINT', 'SIGTERM', 'SIGHUP'].map((name) => process.listenerCount(name));
+    const before = handlers();
+    const abort = new AbortController();
+    let client: UnixSocket | undefined;
+    const onLine = (line: string) => {
+      if (line.startsWith('listening')) client = UnixSocket.connect(socket);
+      if (line.startsWith('peer 0 joined')) client!.close();
+      if (line.startsWith('peer 0 gone')) abort.abort();
+    };
+    const { status, stdout } = await run(['-Fv', '-S', socket, '-l64K'], onLine, { signal: abort.signal });
+    expect(status).toBe(0);
+    expect(stdout.split('\n')).toEqual([
+      `listening at ${socket}: 65536 bytes, sealed memfd`,
+      `peer 0 joined: pid ${process.pid}, uid ${process.getuid!()}`,
+      'peer 0 gone: disconnected',
+      'closed',
+      '',
+    ]);
+    expect(handlers()).toEqual(before);
+    expect(readdirSync(directory)).toEqual([]);
+    rmSync(directory, { recursive: true });
+  });
+
+  it('logs events as JSON, one a line, for programs', async () => {
+    const directory = mkdtempSync('/tmp/run-server-');
+    const socketPath = join(directory, 'socket');
+    const abort = new AbortController();
+    const { stdout } = await run(['-F', '-S', socketPath], () => abort.abort(), {
+      signal: abort.signal,
+      json: true,
+    });
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    ).toEqual([{ type: 'listening', socketPath, memory: 'sealed memfd', size: 4 << 20 }, { type: 'closed' }]);
+    expect(await run(['-S', socketPath], () => {}, { json: true })).toMatchObject({ status: 2, stdout: '' });
+    rmSync(directory, { recursive: true });
+  });
+});
