@@ -94,7 +94,10 @@ describe('the host server as a command', () => {
         .trimEnd()
         .split('\n')
         .map((line) => JSON.parse(line)),
-    ).toEqual([{ type: 'listening', socketPath, memory: 'sealed memfd', size: 4 << 20 }, { type: 'closed' }]);
+    ).toEqual([
+      { time: expect.any(Number), type: 'listening', socketPath, memory: 'sealed memfd', size: 4 << 20 },
+      { time: expect.any(Number), type: 'closed' },
+    ]);
     expect(await run(['-S', socketPath], () => {}, { json: true })).toMatchObject({ status: 2, stdout: '' });
     rmSync(directory, { recursive: true });
   });

@@ -10,9 +10,7 @@ export interface RunServerOptions {
   readonly stderr: { write(text: string): unknown };
   /** As the user calls it. Default `ivshmem2-server`. */
   readonly program?: string;
-  /** Print every event as one JSON object a line, whatever -v says; in the foreground only. */
-  readonly json?: boolean;
-  /** Log each event as one JSON object a line; in the foreground only. */
+  /** Print every event as one JSON object a line, with its time in ms, whatever -v says; in the foreground only. */
   readonly json?: boolean;
   /** Ends a server in the foreground, as SIGTERM does. */
   readonly signal?: AbortSignal;
@@ -32,9 +30,6 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
       return 0;
     }
     if (json && !foreground) throw new ServerArgumentError('--json: a daemon has nowhere to log to: add -F');
-    if (json && !foreground) {
-      throw new ServerArgumentError('--json: a daemon has nowhere to log to: add -F');
-    }
     completeSettings(settings);
     if (!foreground) {
       await startDaemon(argv);
