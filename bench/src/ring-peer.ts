@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { mapShared } from '@ivshmem/linux';
-import { ringLayout, RxQueue, TxQueue, Violation } from '@ivshmem/transport';
+import { RxQueue, ringLayout, TxQueue, Violation } from '@ivshmem/transport';
 
 // One side of the ring benchmark, in a thread of its own: the producer copies a frame into each slot, the consumer
 // checks each descriptor and reads the number in the frame's first word. Both spin; doorbells are not part of it.
@@ -64,7 +64,8 @@ function consume(): void {
   while (received < data.frames) {
     for (let n = Math.min(rx.available(), data.burst); n > 0; n--) {
       if (!rx.next()) throw new Error(`consumer: violation ${rx.violation}`);
-      if (words[rx.offset >> 2] !== received) throw new Error(`consumer: frame ${received} is not the one that came`);
+      if (words[rx.offset >> 2] !== received)
+        throw new Error(`consumer: frame ${received} is not the one that came`);
       received++;
     }
     rx.flush();

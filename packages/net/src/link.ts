@@ -66,7 +66,7 @@ export async function createLink(options: LinkOptions): Promise<Link> {
         onUp();
         break;
       case 'state':
-        status.next(message.status);
+        if (!isSame(message.status, status.value)) status.next(message.status);
         break;
       case 'log':
         log.next(message.text);
@@ -116,4 +116,9 @@ export async function createLink(options: LinkOptions): Promise<Link> {
       clearInterval(rescue);
     },
   };
+}
+
+/** A link that moves to another port begins where it ended on the one before. */
+function isSame(a: HandshakeStatus, b: HandshakeStatus): boolean {
+  return a.local === b.local && a.peer === b.peer && a.carrier === b.carrier;
 }

@@ -131,6 +131,7 @@ export class Handshake {
         if (step.next === this.#self) break;
         this.#take(step);
         if (this.#down) break;
+        this.#report();
       }
     } finally {
       this.#busy = false;

@@ -1,0 +1,77 @@
+import { mainPoller } from '@ivshmem/linux';
+import {
+  decodeServerMessage,
+  encodeEventFd,
+  encodeInit,
+  handshakeStep,
+  INITIAL_HANDSHAKE,
+  Loopback,
+  LoopbackPort,
+  RxQueue,
+  ringLayout,
+  TxQueue,
+} from '@ivshmem/transport';
+import Benchmark from 'benchmark';
+import type { Figure } from './statistics.ts';
+
+const SECTION_SIZE = 0x100000;
+
+/** Single operations in one thread, by benchmark.js. Prints nanoseconds. */
+export async function benchMicro(): Promise<Record<string, Figure>> {
+  console.log('Single operations, one thread, ns: mean (± relative margin of error)');
+  using loopback = new Loopback({ outputSize: SECTION_SIZE });
+  using a = new LoopbackPort(loopback.ends[0], mainPoller);
+  using b = new LoopbackPort(loopback.ends[1], mainPoller);
+  const layout = ringLayout(SECTION_SIZE);
+  const tx = new TxQueue(a.output!, a.input(1)!, layout);
+  const rx = new RxQueue(b.output!, b.input(0)!, layout);
+  tx.initialise();
+  rx.initialise();
+  const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
+  const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false).next, 1, false).next;
+
+  const results: Record<string, Figure> = {};
+  const suite = new Benchmark.Suite();
+  suite
+    .add('a frame through the rings, enqueue to completion', () => {
+      tx.reserve(1514);
+      tx.commit(1514);
+      tx.flush();
+      rx.available();
+      rx.next();
+      rx.flush();
+      tx.reclaim();
+    })
+    .add('the same in bursts of 64, for each frame', () => {
+      for (let i = 0; i < 64; i++) {
+        tx.reserve(1514);
+        tx.commit(1514);
+      }
+      tx.flush();
+      for (let i = rx.available(); i > 0; i--) rx.next();
+      rx.flush();
+      tx.reclaim();
+    })
+    .add('a doorbell (write to an eventfd)', () => {
+      a.ring(1, 1);
+    })
+    .add('a handshake step', () => {
+      handshakeStep(ready, 2, false);
+    })
+    .add('INIT, decoded', () => {
+      decodeServerMessage(init);
+    })
+    .add('EVENT_FD, encoded', () => {
+      encodeEventFd(1, 1);
+    });
+  suite.on('cycle', (event: { target: unknown }) => {
+    const { name, stats } = event.target as Benchmark;
+    const scale = 1e9 / (name!.includes('bursts of 64') ? 64 : 1);
+    const mean = stats!.mean * scale;
+    const margin = stats!.moe * scale;
+    results[name!] = { median: mean, minimum: mean - margin, maximum: mean + margin };
+    console.log(`  ${name!.padEnd(50)} ${mean.toFixed(1).padStart(8)} (± ${stats!.rme.toFixed(1)} %)`);
+  });
+  await new Promise((resolve) => suite.on('complete', resolve).run({ async: true }));
+  return results;
+}

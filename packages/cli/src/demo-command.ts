@@ -1,0 +1,85 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { missingNetworkPrivilege } from '@ivshmem/linux';
+import type { Command } from 'commander';
+import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
+import { createScreen, noScreen, type Screen } from './demo/screen.ts';
+import { abortOnSignals, EXIT_FAILURE, EXIT_OK } from './exit.ts';
+
+const EXAMPLES = `
+Examples:
+  ivshmem demo
+  ivshmem demo --json | tail -1
+`;
+
+/** Set for the demo that was started inside a user namespace: it does not try that again. */
+const INSIDE = 'IVSHMEM_DEMO_USER_NAMESPACE';
+
+export function addDemoCommand(program: Command, finish: (code: number) => void): void {
+  program
+    .command('demo')
+    .summary('link two network namespaces and measure')
+    .description(
+      'Starts a host server, links two fresh network namespaces by two processes, and shows handshake, ping, TCP throughput and recovery from a crash. Takes about half a minute and leaves nothing behind. Needs root, or user namespaces.',
+    )
+    .option('--json', 'print one JSON object with the results and nothing else', false)
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: { json: boolean }) => finish(await demo(options.json)));
+}
+
+async function demo(json: boolean): Promise<number> {
+  using signals = abortOnSignals();
+  const missing = missingNetworkPrivilege();
+  if (missing !== null) {
+    if (process.getuid?.() !== 0 && process.env[INSIDE] === undefined) return insideUserNamespace(missing);
+    throw new Error(`The demo can't run here. ${missing}`);
+  }
+  const screen = json ? noScreen : createScreen(process.stdout);
+  try {
+    const result = await runDemo(screen, signals.signal);
+    if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    else summarise(screen, result);
+    return EXIT_OK;
+  } catch (error) {
+    if (!signals.signal.aborted) throw error;
+    screen.heading('Stopped. Nothing is left behind.');
+    return EXIT_FAILURE;
+  }
+}
+
+function summarise(screen: Screen, { linkUpMs, ping, tcp, crash }: DemoResult): void {
+  screen.heading('Summary');
+  screen.table([
+    ['link up after', `${linkUpMs} ms`],
+    ['ping', `${ping.sent} sent, ${ping.lost} lost`],
+    ['round trip', `${ping.p50.toFixed(0)} µs (p50), ${ping.p99.toFixed(0)} µs (p99)`],
+    ...tcp.map(({ mtu, aToB, bToA }): [string, string] => [
+      `TCP at MTU ${mtu}`,
+      `${gbits(aToB * 1e9)} A to B, ${gbits(bToA * 1e9)} B to A`,
+    ]),
+    ['after a SIGKILL', `noticed in ${crash.noticedMs} ms, link up again after ${crash.downMs} ms`],
+  ]);
+}
+
+/**
+ * Runs the demo as root of a user namespace, which has all privileges over network namespaces of its own.
+ * unshare(1) belongs to util-linux, which every Debian has; a process with several threads can't do it itself.
+ */
+async function insideUserNamespace(missing: string): Promise<number> {
+  const command = [
+    '--user',
+    '--map-root-user',
+    '--net',
+    '--mount',
+    '--',
+    process.execPath,
+    ...process.argv.slice(1),
+  ];
+  const child = spawn('unshare', command, { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } });
+  try {
+    const [code] = await once(child, 'exit');
+    return code ?? EXIT_FAILURE;
+  } catch {
+    throw new Error(`The demo can't run here. ${missing}`);
+  }
+}

@@ -1,0 +1,81 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { EventEmitter, once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import type { NetEvent } from '../net-command.ts';
+
+// The same file from src (under a test runner) and from dist.
+const COMMAND = fileURLToPath(new URL('../../dist/bin/ivshmem.js', import.meta.url));
+
+/** One end of the demo's link: `ivshmem net` in a process of its own, followed by what it prints. */
+export class PeerProcess {
+  readonly name: string;
+  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
+  readonly #events = new EventEmitter<{ event: [NetEvent] }>();
+  readonly #exited: Promise<unknown>;
+  #complaint = '';
+  #last: Extract<NetEvent, { event: 'state' }> | undefined;
+
+  constructor(name: string, options: readonly string[], onEvent: (event: NetEvent) => void) {
+    this.name = name;
+    // In a process group of its own: Ctrl-C reaches the demo alone, which then ends it in order.
+    this.#child = spawn(process.execPath, [COMMAND, 'net', '--json', '--until-eof', ...options], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+    });
+    this.#child.stdin.on('error', () => {});
+    this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.#complaint += text;
+    });
+    createInterface(this.#child.stdout).on('line', (line) => {
+      const event: NetEvent = JSON.parse(line);
+      if (event.event === 'state') this.#last = event;
+      onEvent(event);
+      this.#events.emit('event', event);
+    });
+    this.#exited = once(this.#child, 'close');
+  }
+
+  /** Resolves with the next event for which `matches` holds; rejects when the process ends before, or on `signal`. */
+  async next<E extends NetEvent>(matches: (event: NetEvent) => event is E, signal: AbortSignal): Promise<E> {
+    const ended = new AbortController();
+    const either = AbortSignal.any([signal, ended.signal]);
+    this.#exited.then(() => ended.abort());
+    for (;;) {
+      let event: NetEvent;
+      try {
+        [event] = (await once(this.#events, 'event', { signal: either })) as [NetEvent];
+      } catch (error) {
+        signal.throwIfAborted();
+        if (ended.signal.aborted)
+          throw new Error(`peer ${this.name} ended: ${this.#complaint.trim() || 'killed'}`);
+        throw error;
+      }
+      if (matches(event)) return event;
+    }
+  }
+
+  /** Resolves, with the time in ms since 1970, when both sides run. */
+  async linkUp(signal: AbortSignal): Promise<number> {
+    if (this.#last?.carrier) return this.#last.time;
+    const isUp = (event: NetEvent): event is Extract<NetEvent, { event: 'state' }> =>
+      event.event === 'state' && event.carrier;
+    return (await this.next(isUp, signal)).time;
+  }
+
+  /** Ends it without a warning, as a crash would. Resolves with the time of the kill, in ms since 1970. */
+  async crash(): Promise<number> {
+    const time = Date.now();
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+    return time;
+  }
+
+  /** Ends it in order. */
+  async stop(): Promise<void> {
+    this.#child.kill('SIGTERM');
+    this.#child.stdin.end();
+    await this.#exited;
+  }
+}

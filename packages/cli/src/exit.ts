@@ -1,0 +1,48 @@
+import { CommanderError, InvalidArgumentError } from 'commander';
+
+/** Exit codes of all commands. */
+export const EXIT_OK = 0;
+export const EXIT_FAILURE = 1;
+export const EXIT_USAGE = 2;
+
+/** A mistake in the arguments, as opposed to something that this machine can't do. */
+export class UsageError extends Error {}
+
+/** Prints one line that says what is wrong (the stack, too, with `verbose`), and returns the exit code. */
+export function reportError(error: unknown, verbose: boolean): number {
+  // commander has printed its own line already; --help and --version come here, too.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`ivshmem: ${message}\n`);
+  if (verbose && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return error instanceof UsageError || error instanceof RangeError ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+/** An option's value as a whole number. */
+export function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+  return Number(text);
+}
+
+/** Appends each value of an option that may be given several times. */
+export function collect(text: string, previous: readonly string[]): string[] {
+  return [...previous, text];
+}
+
+/** Aborts on SIGINT and SIGTERM; a second signal of either kind ends the process at once. */
+export function abortOnSignals(): { signal: AbortSignal; [Symbol.dispose](): void } {
+  const controller = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(EXIT_FAILURE);
+    controller.abort(name);
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.off('SIGINT', onSignal);
+      process.off('SIGTERM', onSignal);
+    },
+  };
+}

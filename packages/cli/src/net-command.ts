@@ -1,0 +1,136 @@
+import { once } from 'node:events';
+import { createLink, type Link, type LinkOptions } from '@ivshmem/net';
+import { type HandshakeStatus, stateName } from '@ivshmem/transport';
+import type { Command } from 'commander';
+import { abortOnSignals, collect, EXIT_FAILURE, EXIT_OK, wholeNumber } from './exit.ts';
+
+interface NetOptions {
+  socket: string;
+  tap: string;
+  netns?: string;
+  mtu?: number;
+  mac?: string;
+  address: string[];
+  bridge?: string;
+  busyPoll: number;
+  stats?: number;
+  json: boolean;
+  untilEof: boolean;
+}
+
+/** What `ivshmem net --json` prints, one object a line. `time` is in ms since 1970. */
+export type NetEvent = { readonly time: number } & (
+  | ({ readonly event: 'up' } & Link['info'])
+  | { readonly event: 'state'; readonly local: string; readonly peer: string; readonly carrier: boolean }
+  | { readonly event: 'log'; readonly text: string }
+  | ({ readonly event: 'stats' } & ReturnType<Link['stats']>)
+);
+
+const EXAMPLES = `
+Examples:
+  A link on a host server, with an address of its own:
+    ivshmem net --socket /run/ivshmem.sock --tap ivn0 --address 10.0.0.1/24
+  Inside a network namespace, with large packets:
+    ivshmem net --tap ivn0 --netns blue --mtu 65521 --address 10.0.0.2/24
+  As a port of a bridge, spinning for up to 50 µs before the worker sleeps:
+    ivshmem net --tap ivn0 --bridge br0 --busy-poll 50
+  For a program, with the counters every 5 s:
+    ivshmem net --tap ivn0 --json --stats 5
+`;
+
+export function addNetCommand(program: Command, finish: (code: number) => void): void {
+  program
+    .command('net')
+    .summary('link a TAP interface to an ivshmem v2 host server')
+    .description(
+      'Links a TAP interface to a host server: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT or SIGTERM; the interface goes with it, unless it existed before.',
+    )
+    .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
+    .option('-t, --tap <name>', 'TAP interface, made unless it exists', 'ivn0')
+    .option('--netns <name|path>', 'network namespace of the interface: a name under /run/netns, or a path')
+    .option('--mtu <bytes>', '68 to 65521, as far as the output sections allow it', wholeNumber)
+    .option('--mac <address>', 'hardware address of the interface, such as 02:00:00:00:00:01')
+    .option(
+      '-a, --address <ip/prefix>',
+      'IPv4 or IPv6 address of the interface (may be repeated)',
+      collect,
+      [],
+    )
+    .option('--bridge <name>', 'bridge that the interface becomes a port of')
+    .option('--busy-poll <µs>', 'how long to look for more work before sleeping', wholeNumber, 0)
+    .option('--stats <seconds>', 'print the counters so often', wholeNumber)
+    .option('--json', 'print one JSON object a line', false)
+    .option('--until-eof', 'end with standard input, too: for programs that start this one', false)
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: NetOptions) => finish(await runNet(options)));
+}
+
+async function runNet(options: NetOptions): Promise<number> {
+  using signals = abortOnSignals();
+  const link = await createLink(linkOptions(options));
+  const print = options.json ? printJson : printText;
+  print(link, { event: 'up', time: Date.now(), ...link.info });
+  link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...names(status) }));
+  link.log$.subscribe((text) => print(link, { event: 'log', time: Date.now(), text }));
+  const printStats = () => print(link, { event: 'stats', time: Date.now(), ...link.stats() });
+  const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
+  try {
+    const stopped = [
+      signals.signal.aborted || once(signals.signal, 'abort'),
+      ...(options.untilEof ? [once(process.stdin.resume(), 'end')] : []),
+    ];
+    await Promise.race([link.closed, ...stopped]);
+  } finally {
+    clearInterval(timer);
+    process.stdin.pause();
+    await link.close();
+  }
+  const failure = await link.closed;
+  if (failure !== null) throw failure;
+  printStats();
+  return failure === null ? EXIT_OK : EXIT_FAILURE;
+}
+
+function linkOptions(options: NetOptions): LinkOptions {
+  const { socket, tap, netns, mtu, mac, address, bridge, busyPoll } = options;
+  return {
+    port: { type: 'server', path: socket },
+    tap,
+    addresses: address,
+    busyPoll,
+    ...(netns !== undefined && { netns }),
+    ...(mtu !== undefined && { mtu }),
+    ...(mac !== undefined && { mac }),
+    ...(bridge !== undefined && { bridge }),
+  };
+}
+
+function names({ local, peer, carrier }: HandshakeStatus) {
+  return { local: stateName(local), peer: stateName(peer), carrier };
+}
+
+function printJson(_link: Link, event: NetEvent): void {
+  process.stdout.write(`${JSON.stringify(event)}\n`);
+}
+
+function printText(link: Link, event: NetEvent): void {
+  process.stdout.write(`${link.info.tap}: ${describe(event)}\n`);
+}
+
+function describe(event: NetEvent): string {
+  switch (event.event) {
+    case 'up':
+      return `peer ${event.id}, MTU ${event.mtu}, sections of ${event.sectionSize} bytes, rings of ${event.queueLength}`;
+    case 'state':
+      return `${event.local}, peer ${event.peer}: ${event.carrier ? 'link is up' : 'link is down'}`;
+    case 'log':
+      return event.text;
+    case 'stats': {
+      const { event: _event, time: _time, ...counters } = event;
+      return Object.entries(counters)
+        .filter(([name, value]) => value > 0 || /^[tr]x/.test(name))
+        .map(([name, value]) => `${name} ${value}`)
+        .join(', ');
+    }
+  }
+}
