@@ -38,22 +38,30 @@ export class PeerProcess {
   }
 
   /** Resolves with the next event for which `matches` holds; rejects when the process ends before, or on `signal`. */
-  async next<E extends NetEvent>(matches: (event: NetEvent) => event is E, signal: AbortSignal): Promise<E> {
-    const ended = new AbortController();
-    const either = AbortSignal.any([signal, ended.signal]);
-    this.#exited.then(() => ended.abort());
-    for (;;) {
-      let event: NetEvent;
-      try {
-        [event] = (await once(this.#events, 'event', { signal: either })) as [NetEvent];
-      } catch (error) {
-        signal.throwIfAborted();
-        if (ended.signal.aborted)
-          throw new Error(`peer ${this.name} ended: ${this.#complaint.trim() || 'killed'}`);
-        throw error;
-      }
-      if (matches(event)) return event;
-    }
+  next<E extends NetEvent>(matches: (event: NetEvent) => event is E, signal: AbortSignal): Promise<E> {
+    return new Promise<E>((resolve, reject) => {
+      const finish = () => {
+        this.#events.off('event', onEvent);
+        signal.removeEventListener('abort', onAbort);
+      };
+      // Many events can come in one go: a listener that is put back after each would miss some.
+      const onEvent = (event: NetEvent) => {
+        if (!matches(event)) return;
+        finish();
+        resolve(event);
+      };
+      const onAbort = () => {
+        finish();
+        reject(signal.reason);
+      };
+      this.#events.on('event', onEvent);
+      signal.addEventListener('abort', onAbort);
+      if (signal.aborted) onAbort();
+      this.#exited.then(() => {
+        finish();
+        reject(new Error(`peer ${this.name} ended: ${this.#complaint.trim() || 'killed'}`));
+      });
+    });
   }
 
   /** Resolves, with the time in ms since 1970, when both sides run. */
