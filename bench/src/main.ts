@@ -3,6 +3,7 @@ import { cpus, release } from 'node:os';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { DEFAULT_BUSY_POLL } from '@ivshmem/net';
 import { benchMicro } from './micro.ts';
 import { benchRings } from './rings.ts';
 import type { Figure } from './statistics.ts';
@@ -51,7 +52,7 @@ function parse() {
     allowPositionals: true,
     options: {
       rounds: { type: 'string', default: '5' },
-      'busy-poll': { type: 'string', default: '0' },
+      'busy-poll': { type: 'string', default: String(DEFAULT_BUSY_POLL) },
       json: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },

@@ -30,7 +30,7 @@ export {
 } from './ip-address.ts';
 export { IpSocket, type IpSocketType, MSG_NOSIGNAL, openIpSocket } from './ip-socket.ts';
 // Unchecked, for hot paths: -1 means that errno() tells why.
-export { errno, read, recv, send, write } from './libc.ts';
+export { errno, read, recv, schedYield as yieldProcessor, send, write } from './libc.ts';
 export { mainPoller } from './main-poller.ts';
 export { createMemfd, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fileLength, sealsOf } from './memfd.ts';
 export { type Mapping, mapPrivate, mapShared, PAGE_SIZE, setFileLength } from './memory.ts';

@@ -169,4 +169,5 @@ export const umount2: (target: string, flags: number) => number = process_.func(
   'int umount2(const char *, int)',
 );
 export const umask: (mask: number) => number = process_.func('unsigned int umask(unsigned int)');
+export const schedYield: () => number = process_.func('int sched_yield()');
 export const sysconf: (name: number) => number = process_.func('long sysconf(int)');

@@ -8,6 +8,7 @@ import {
   setInterface,
   type Tap,
   Timer,
+  yieldProcessor,
 } from '@ivshmem/linux';
 import {
   Handshake,
@@ -19,10 +20,11 @@ import {
   Violation,
   violationText,
 } from '@ivshmem/transport';
+import { BusyPoll } from './busy-poll.ts';
 import { Counter, countersOf } from './counters.ts';
 import { FramePath } from './frame-path.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
-import { effectiveMtu } from './link-options.ts';
+import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
 
 /** The protocol type of virtual peer-to-peer Ethernet. Source: specification, "Protocols". */
 const ETHERNET = 0x0001;
@@ -73,23 +75,24 @@ export class LinkLoop {
   /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
   run(): void {
     this.#connect();
-    const busyPoll = (this.#input.options.busyPoll ?? 0) / 1000;
-    let spinUntil = 0;
+    const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let bursts = 0;
     while (!this.#stopping) {
+      if (this.#failure !== undefined) throw this.#failure;
       const moved = this.#session?.path.poll() ?? false;
       if (this.#session !== undefined && this.#session.path.violation !== Violation.NONE) this.#violated();
       if (moved) {
+        busyPoll.worked();
         if (++bursts % BURSTS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
-        if (busyPoll > 0) spinUntil = performance.now() + busyPoll;
-      } else if (busyPoll > 0 && performance.now() < spinUntil) {
+      } else if (busyPoll.lookAgain()) {
         this.#session?.path.tapReady();
+        // Who has work for us may be waiting for this very processor.
+        yieldProcessor();
       } else if (this.#session?.path.sleep() ?? true) {
         this.#muteTap(this.#session?.path.full ?? false);
         this.#epoll.wait(-1);
         this.#counters[Counter.wakeups]!++;
       }
-      if (this.#failure !== undefined) throw this.#failure;
     }
   }
 

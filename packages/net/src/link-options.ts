@@ -17,9 +17,15 @@ export interface LinkOptions {
   readonly addresses?: readonly string[];
   /** Bridge that the interface becomes a port of. */
   readonly bridge?: string;
-  /** How long the worker looks for more work before it sleeps, in µs; 0 (the default) … 1 000 000. */
+  /**
+   * How long the worker looks for more work before it sleeps, in µs, 0 … 1 000 000, while waits of late were shorter
+   * than that on average; {@link DEFAULT_BUSY_POLL} unless told. An idle link sleeps in any case.
+   */
   readonly busyPoll?: number;
 }
+
+/** In µs: about what it costs to sleep and to be woken. */
+export const DEFAULT_BUSY_POLL = 30;
 
 /** The longest {@link LinkOptions.busyPoll}, in µs. */
 export const MAX_BUSY_POLL = 1_000_000;
@@ -28,7 +34,7 @@ export const MAX_BUSY_POLL = 1_000_000;
 export function checkLinkOptions(options: LinkOptions): void {
   checkInterfaceName(options.tap);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
-  const { mtu, mac, busyPoll = 0 } = options;
+  const { mtu, mac, busyPoll = DEFAULT_BUSY_POLL } = options;
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
     throw new RangeError(`MTU ${mtu}: must be ${MIN_MTU} to ${TAP_MAX_MTU} bytes`);
   }

@@ -1,0 +1,37 @@
+/** How much of the past counts: each wait moves the average by this part. */
+const WEIGHT = 1 / 8;
+
+/**
+ * Decides whether it pays off to look for more work for a while before going to sleep: as long as the waits of late
+ * were shorter, on average, than the time that may be spent on it. Going to sleep and being woken costs both sides a
+ * system call, and the time until the scheduler is back.
+ */
+export class BusyPoll {
+  readonly #limit: number;
+  #average: number;
+  #idleSince = 0;
+
+  /** `limit` in µs; with 0 it never pays off. */
+  constructor(limit: number) {
+    this.#limit = limit / 1000;
+    // Until waits have shown to be short, they count as long.
+    this.#average = 2 * this.#limit;
+  }
+
+  /** There was something to do. */
+  worked(): void {
+    if (this.#idleSince === 0) return;
+    // A long wait counts as four short ones at most, so that a single one is soon forgotten.
+    const waited = Math.min(performance.now() - this.#idleSince, 4 * this.#limit);
+    this.#average += (waited - this.#average) * WEIGHT;
+    this.#idleSince = 0;
+  }
+
+  /** There is nothing to do: whether to look again rather than to sleep. */
+  lookAgain(): boolean {
+    if (this.#limit === 0) return false;
+    const now = performance.now();
+    if (this.#idleSince === 0) this.#idleSince = now;
+    return this.#average < this.#limit && now - this.#idleSince < this.#limit;
+  }
+}
