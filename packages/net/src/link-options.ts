@@ -25,7 +25,7 @@ export interface LinkOptions {
 }
 
 /** In µs: about what it costs to sleep and to be woken. */
-export const DEFAULT_BUSY_POLL = 30;
+export const DEFAULT_BUSY_POLL = 50;
 
 /** The longest {@link LinkOptions.busyPoll}, in µs. */
 export const MAX_BUSY_POLL = 1_000_000;
