@@ -20,6 +20,8 @@ export const MIN_MTU = 68;
 export const MAX_MTU = 65535;
 /** The largest default MTU, in bytes. */
 const MAX_DEFAULT_MTU = 16384;
+/** Offsets in a section are kept in 32 bits, and one ArrayBuffer holds it: 4 GiB. */
+const LARGEST_SECTION = 2 ** 32;
 const LARGEST_QUEUE = 4096;
 const SMALLEST_QUEUE = 64;
 /** Taken where no queue fits; the area is then still that of the smallest queue, as all drivers have it. */
@@ -62,9 +64,12 @@ function ringsSize(n: number): number {
 
 /**
  * The layout that both sides derive from the size of an output section, in bytes, and from nothing else.
- * Throws {@link LayoutError} where the section is too small for protocol 0x0001.
+ * Throws {@link LayoutError} where the section is too small for protocol 0x0001, or larger than 4 GiB.
  */
 export function ringLayout(sectionSize: number): RingLayout {
+  if (sectionSize > LARGEST_SECTION) {
+    throw new LayoutError(`output sections of ${sectionSize} bytes are too large: they may have up to 4G`);
+  }
   let length = LARGEST_QUEUE;
   let data = ringsSize(length);
   while (length >= SMALLEST_QUEUE && data >= Math.floor(sectionSize / 8)) {

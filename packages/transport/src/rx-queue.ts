@@ -3,6 +3,8 @@ import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';
 
 const U16 = 0xffff;
+/** Frames are numbered anew after so many, so that numbers stay small integers and none ever comes twice. */
+const RENUMBER = 0x2000_0000;
 
 /**
  * The receiving side of protocol 0x0001: descriptors, avail ring and frames in the peer's output section, used ring
@@ -37,13 +39,13 @@ export class RxQueue {
   readonly #usedIdx: number;
   readonly #usedRing: number;
   readonly #availEvent: number;
-  /** By descriptor: the number of the frame that it carried last. A number never comes twice within 2^32 frames. */
+  /** By descriptor: the number of the frame that it carried last, 0 where it has carried none. */
   readonly #carried: Uint32Array;
 
   /** avail.idx up to which frames were taken, and used.idx as published. Both u16. */
   #last = 0;
   #published = 0;
-  /** Frames taken since the last {@link flush}, and the number of the first of them (u32, from 1). */
+  /** Frames taken since the last {@link flush}, and the number of the first of them (from 1). */
   #held = 0;
   #firstHeld = 1;
 
@@ -90,6 +92,7 @@ export class RxQueue {
    * valid until {@link flush}. Returns false after a {@link violation}.
    */
   next(): boolean {
+    if (this.violation !== Violation.NONE) return false;
     const descriptor = this.#peer16[this.#availRing + (this.#last & this.#mask)]!;
     if (descriptor > this.#mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
     const word = descriptor * 4;
@@ -101,12 +104,9 @@ export class RxQueue {
     if (offsetHigh !== 0 || offset < this.#layout.data || offset + length > this.#layout.sectionSize) {
       return this.#fail(Violation.DESCRIPTOR_RANGE);
     }
-    const number = (this.#firstHeld + this.#held) >>> 0;
     // Held frames have the numbers from firstHeld on; whatever a descriptor carried before lies behind them.
-    if ((this.#carried[descriptor]! - this.#firstHeld) >>> 0 < this.#held) {
-      return this.#fail(Violation.DESCRIPTOR_REPEATED);
-    }
-    this.#carried[descriptor] = number;
+    if (this.#carried[descriptor]! >= this.#firstHeld) return this.#fail(Violation.DESCRIPTOR_REPEATED);
+    this.#carried[descriptor] = this.#firstHeld + this.#held;
     // Storing only what differs leaves the cache line with the peer, which reads it.
     const entry = this.#usedRing + 2 * ((this.#published + this.#held) & this.#mask);
     if (this.#own32[entry] !== descriptor) this.#own32[entry] = descriptor;
@@ -127,8 +127,12 @@ export class RxQueue {
     if (held === 0) return false;
     const used = (this.#published + held) & U16;
     this.#published = used;
-    this.#firstHeld = (this.#firstHeld + held) >>> 0;
+    this.#firstHeld += held;
     this.#held = 0;
+    if (this.#firstHeld > RENUMBER) {
+      this.#carried.fill(0);
+      this.#firstHeld = 1;
+    }
     // Sequentially consistent: the load of used_event cannot pass the store of used.idx.
     Atomics.store(this.#own16, this.#usedIdx, used);
     const event = Atomics.load(this.#peer16, this.#usedEvent);

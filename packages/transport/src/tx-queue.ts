@@ -122,7 +122,10 @@ export class TxQueue {
     return slot;
   }
 
-  /** Puts the frame of `length` bytes in the reserved slot into the queue; {@link flush} shows it to the peer. */
+  /**
+   * Puts the frame of `length` bytes (1 … as many as were reserved) in the reserved slot into the queue;
+   * {@link flush} shows it to the peer.
+   */
   commit(length: number): void {
     const descriptor = this.#next & this.#mask;
     const word = descriptor * 4;
@@ -173,13 +176,17 @@ export class TxQueue {
   }
 
   /**
-   * Asks the peer for an interrupt when it has completed half of what is in flight, then looks once more. Returns
-   * true where there is still no room for a frame of `length` bytes, and the caller may sleep.
+   * Asks the peer for an interrupt when it has completed half of what it was shown, then looks once more. Returns
+   * true where there is still no room for a frame of `length` bytes, and the caller may sleep; {@link flush} before.
    */
   waitForRoom(length: number): boolean {
-    const event = (this.#lastUsed + (this.inFlight >> 1)) & U16;
-    Atomics.store(this.#own16, this.#usedEvent, event);
-    this.reclaim();
+    let reclaimed: number;
+    do {
+      const shown = (this.#published - this.#lastUsed) & U16;
+      Atomics.store(this.#own16, this.#usedEvent, (this.#lastUsed + (shown >> 1)) & U16);
+      // What comes back now may be more than half: the peer has passed the index that was asked for, so ask anew.
+      reclaimed = this.reclaim();
+    } while (reclaimed > 0 && this.reserve(length) === -1);
     return this.violation === Violation.NONE && this.reserve(length) === -1;
   }
 
