@@ -1,11 +1,15 @@
-import { fstatSync } from 'node:fs';
-import { check } from './errors.ts';
+import { existsSync, fstatSync, readFileSync } from 'node:fs';
+import { check, SystemCallError } from './errors.ts';
 import { closeFd } from './fd.ts';
 import * as libc from './libc.ts';
-import { setFileLength } from './memory.ts';
+import { reserveShared, setFileLength } from './memory.ts';
 
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
+const MFD_HUGETLB = 4;
+/** log2 of the page size goes above this bit of the flags. */
+const MFD_HUGE_SHIFT = 26;
+const ENODEV = 19;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 
@@ -17,13 +21,24 @@ export const F_SEAL_GROW = 4;
 /**
  * Anonymous shared memory of `size` bytes, zeroed; the caller owns the descriptor. Sealed against every change of
  * its size (unless `seal` is false), so that whoever maps it can't be killed by a peer that truncates it.
- * Throws {@link SystemCallError}.
+ * With `hugePageSize` (in bytes, 2^21 and 2^30 on x86-64) it consists of huge pages, which are reserved at once; `size`
+ * is a multiple of that. Throws {@link SystemCallError}: ENODEV for a page size that the machine does not have, ENOMEM
+ * where too few pages are free.
  */
-export function createMemfd(name: string, size: number, options: { seal?: boolean } = {}): number {
-  const fd = check(libc.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+export function createMemfd(
+  name: string,
+  size: number,
+  options: { seal?: boolean; hugePageSize?: number | undefined } = {},
+): number {
+  const { seal = true, hugePageSize } = options;
+  if (hugePageSize !== undefined) checkHugePageSize(name, hugePageSize);
+  const huge = hugePageSize === undefined ? 0 : MFD_HUGETLB + Math.log2(hugePageSize) * 2 ** MFD_HUGE_SHIFT;
+  const flags = MFD_CLOEXEC + MFD_ALLOW_SEALING + huge;
+  const fd = check(libc.memfdCreate(name, flags), 'memfd_create', name);
   try {
     setFileLength(fd, size, `memfd ${name}`);
-    if (options.seal ?? true) {
+    if (hugePageSize !== undefined) reserveHugePages(fd, 0, size, hugePageSize, `memfd ${name}`);
+    if (seal) {
       const seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
       check(libc.fcntl(fd, F_ADD_SEALS, 'int', seals), 'fcntl F_ADD_SEALS', `memfd ${name}`);
     }
@@ -32,6 +47,45 @@ export function createMemfd(name: string, size: number, options: { seal?: boolea
     throw error;
   }
   return fd;
+}
+
+/** The kernel's directory about huge pages of `size` bytes. */
+function hugePagePool(size: number): string {
+  return `/sys/kernel/mm/hugepages/hugepages-${size / 1024}kB`;
+}
+
+function checkHugePageSize(name: string, size: number): void {
+  if (existsSync(hugePagePool(size))) return;
+  const remedy = 'see /sys/kernel/mm/hugepages for those that it has';
+  throw new SystemCallError(
+    'memfd_create',
+    name,
+    ENODEV,
+    `this machine has no huge pages of ${size} bytes: ${remedy}`,
+  );
+}
+
+/**
+ * Sets huge pages aside for a range of a file (multiples of their size), for good: without that, an access finds out
+ * that there are none left, which kills. Throws {@link SystemCallError} (ENOMEM where there are too few).
+ */
+export function reserveHugePages(
+  fd: number,
+  offset: number,
+  length: number,
+  pageSize: number,
+  subject: string,
+): void {
+  try {
+    // The reservation belongs to the file and stays with it.
+    reserveShared(fd, offset, length, subject);
+  } catch (error) {
+    if (!(error instanceof SystemCallError) || error.code !== 'ENOMEM') throw error;
+    const free = readFileSync(`${hugePagePool(pageSize)}/free_hugepages`, 'utf8').trim();
+    const remedy = `raise ${pageSize === 2 ** 21 ? '/proc/sys/vm/nr_hugepages' : `${hugePagePool(pageSize)}/nr_hugepages`}`;
+    const explanation = `needs ${length / pageSize} huge pages of ${pageSize} bytes, and at most ${free} are free: ${remedy}`;
+    throw new SystemCallError('mmap', subject, error.errno, explanation);
+  }
 }
 
 /** The seals of a file; 0 where it cannot have any (not a memfd). */

@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer';
 import koffi from 'koffi';
 import { check, SystemCallError } from './errors.ts';
 import * as libc from './libc.ts';
@@ -9,6 +10,7 @@ const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 2 ** 64;
 const SC_PAGESIZE = 30;
+const EFBIG = 27;
 
 /** The size of a mappable page, in bytes. */
 export const PAGE_SIZE: number = libc.sysconf(SC_PAGESIZE);
@@ -54,17 +56,32 @@ function mapOrThrow(
   fd: number,
   offset: number,
   subject: string,
-) {
+): Mapping {
+  if (length > constants.MAX_LENGTH) {
+    const problem = `Node cannot look at more than ${constants.MAX_LENGTH} bytes at once, and these are ${length}`;
+    throw new SystemCallError('mmap', subject, EFBIG, problem);
+  }
+  return new Mapping(mapAddress(length, prot, flags, fd, offset, subject), length);
+}
+
+function mapAddress(
+  length: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+  subject: string,
+): number {
   const address = libc.mmap(0, length, prot, flags, fd, offset);
-  // MAP_FAILED is (void *) -1, which as a double is 2^64.
-  if (address >= MAP_FAILED || address === -1) throw new SystemCallError('mmap', subject, libc.errno());
-  return new Mapping(address, length);
+  // MAP_FAILED is (void *) -1: beyond what a number holds exactly, it comes as a BigInt, which Number() rounds up.
+  if (Number(address) >= MAP_FAILED) throw new SystemCallError('mmap', subject, libc.errno());
+  return address;
 }
 
 /**
  * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of {@link PAGE_SIZE}). Without `write`, a
  * write to the mapping kills the process. The caller makes sure that the file is that long and stays so: reading
- * beyond its end kills the process, too. Throws {@link SystemCallError}.
+ * beyond its end kills the process, too. Throws {@link SystemCallError}; EFBIG for more than Node can look at (4 GiB).
  */
 export function mapShared(
   fd: number,
@@ -73,6 +90,15 @@ export function mapShared(
 ): Mapping {
   const prot = options.write ? PROT_READ | PROT_WRITE : PROT_READ;
   return mapOrThrow(length, prot, MAP_SHARED, fd, options.offset ?? 0, options.subject ?? `fd ${fd}`);
+}
+
+/**
+ * Maps a part of a file as {@link mapShared} does, and unmaps it at once: what that takes is reserved from then on,
+ * where the file system reserves at all (hugetlbfs). Any length. Throws {@link SystemCallError}.
+ */
+export function reserveShared(fd: number, offset: number, length: number, subject: string): void {
+  const address = mapAddress(length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset, subject);
+  libc.munmap(address, length);
 }
 
 /** Private zeroed memory with a known address, for buffers of system calls. Throws {@link SystemCallError}. */
