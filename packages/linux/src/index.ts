@@ -1,6 +1,8 @@
+export { groupId, userId } from './accounts.ts';
 export { addAddress, addRoute, type Route, setIpv6 } from './address.ts';
 export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
+export { sendUnixDatagram } from './datagram.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
 export { createEventFd, drainEventFd, EventFd, signalEventFd } from './eventfd.ts';
@@ -32,10 +34,24 @@ export { IpSocket, type IpSocketType, MSG_NOSIGNAL, openIpSocket } from './ip-so
 // Unchecked, for hot paths: -1 means that errno() tells why.
 export { errno, read, recv, schedYield as yieldProcessor, send, write } from './libc.ts';
 export { mainPoller } from './main-poller.ts';
-export { createMemfd, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fileLength, sealsOf } from './memfd.ts';
+export {
+  createMemfd,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
+  F_SEAL_SHRINK,
+  fileLength,
+  reserveHugePages,
+  sealsOf,
+} from './memfd.ts';
 export { type Mapping, mapPrivate, mapShared, PAGE_SIZE, setFileLength } from './memory.ts';
 export { createNamedNetns, deleteNamedNetns, listNamedNetns } from './named-netns.ts';
 export { NETNS_DIRECTORY, Netns } from './netns.ts';
+export {
+  type OpenFilesLimit,
+  openFilesLimit,
+  raiseOpenFilesLimit,
+  setOpenFilesLimit,
+} from './open-files-limit.ts';
 export { openPacketSocket, PacketSocket } from './packet-socket.ts';
 export {
   createSharedMemoryObject,
@@ -45,5 +61,5 @@ export {
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
 export { openTap, TAP_MAX_MTU, Tap, type TapOptions } from './tap.ts';
 export { Timer } from './timer.ts';
-export { UnixListener } from './unix-listener.ts';
+export { listeningPath, UnixListener } from './unix-listener.ts';
 export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';

@@ -101,8 +101,8 @@ export const listen: (fd: number, backlog: number) => number = process_.func('in
 export const accept4: (fd: number, address: null, length: null, flags: number) => number = process_.func(
   'int accept4(int, void *, void *, int)',
 );
-/** sendmsg(2) of the msghdr at an address. */
 export const shutdown: (fd: number, how: number) => number = process_.func('int shutdown(int, int)');
+/** sendmsg(2) of the msghdr at an address. */
 export const sendmsg: (fd: number, message: number, flags: number) => number = process_.func(
   'int64_t sendmsg(int, uintptr_t, int)',
 );
@@ -171,3 +171,20 @@ export const umount2: (target: string, flags: number) => number = process_.func(
 export const umask: (mask: number) => number = process_.func('unsigned int umask(unsigned int)');
 export const schedYield: () => number = process_.func('int sched_yield()');
 export const sysconf: (name: number) => number = process_.func('long sysconf(int)');
+/** getrlimit(2) of this process: struct rlimit {u64 soft, u64 hard}. */
+export const getrlimit: (resource: number, limits: Uint8Array) => number = process_.func(
+  'int getrlimit(int, _Out_ void *)',
+);
+export const setrlimit: (resource: number, limits: Uint8Array) => number = process_.func(
+  'int setrlimit(int, const void *)',
+);
+
+/** Both struct passwd and struct group have their number behind two pointers. */
+const numberOf = (entry: unknown): number | null =>
+  entry === null ? null : koffi.decode(entry, 16, 'uint32_t');
+const getpwnam_ = process_.func('void *getpwnam(const char *)');
+const getgrnam_ = process_.func('void *getgrnam(const char *)');
+/** The uid of getpwnam(3)'s entry; null where there is none. */
+export const getpwnam = (name: string): number | null => numberOf(getpwnam_(name));
+/** The gid of getgrnam(3)'s entry; null where there is none. */
+export const getgrnam = (name: string): number | null => numberOf(getgrnam_(name));

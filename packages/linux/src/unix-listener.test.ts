@@ -2,6 +2,8 @@ import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, wri
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { closeFd } from './fd.ts';
+import { createMemfd } from './memfd.ts';
 import { UnixListener } from './unix-listener.ts';
 import { UnixSocket } from './unix-socket.ts';
 
@@ -93,5 +95,37 @@ describe('UnixListener', () => {
     listener.close();
     expect(existsSync(path)).toBe(true);
     await new Promise((resolve) => successor.close(resolve));
+  });
+
+  it.runIf(process.geteuid?.() === 0)('gives its socket file a group before anybody can connect', () => {
+    const listener = UnixListener.listen(path, { mode: 0o660, group: 54321 });
+    const { mode, uid, gid } = statSync(path);
+    expect([mode & 0o777, uid, gid]).toEqual([0o660, process.getuid!(), 54321]);
+    listener.close();
+  });
+
+  it('adopts the socket of somebody else, whose it remains', () => {
+    const owner = UnixListener.listen(path);
+    const adopted = UnixListener.adopt(owner.fd);
+    expect(adopted.path).toBe(path);
+    const client = UnixSocket.connect(path);
+    const accepted = adopted.accept()!;
+    expect(accepted.peerCredentials().pid).toBe(process.pid);
+    adopted.close();
+    expect(existsSync(path)).toBe(true);
+    const second = UnixSocket.connect(path);
+    owner.accept()!.close();
+    for (const socket of [client, accepted, second]) socket.close();
+    owner.close();
+  });
+
+  it('adopts nothing but a listening Unix stream socket', () => {
+    const [a, b] = UnixSocket.pair();
+    expect(() => UnixListener.adopt(a.fd)).toThrow('must be a Unix stream socket that listens at a path');
+    a.close();
+    b.close();
+    const memory = createMemfd('test', 4096);
+    expect(() => UnixListener.adopt(memory)).toThrow('ENOTSOCK');
+    closeFd(memory);
   });
 });

@@ -1,7 +1,7 @@
-import { type BigIntStats, lstatSync, unlinkSync } from 'node:fs';
+import { type BigIntStats, chmodSync, lchownSync, lstatSync, unlinkSync } from 'node:fs';
 import { EAGAIN } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
-import { closeFd } from './fd.ts';
+import { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 import * as libc from './libc.ts';
 import {
   AF_UNIX,
@@ -19,6 +19,10 @@ const ECONNABORTED = 103;
 const EPROTOTYPE = 91;
 const ECONNREFUSED = 111;
 const ENOENT = 2;
+const EINVAL = 22;
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
 
 function statusOf(path: string): BigIntStats | undefined {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false });
@@ -69,6 +73,36 @@ function clearPath(path: string, address: Uint8Array): void {
   if (isSameFile(found, statusOf(path))) unlinkSync(path);
 }
 
+function socketOption(fd: number, option: number, name: string): number {
+  const value = new Int32Array(1);
+  const length = new Uint8Array(new Uint32Array([4]).buffer);
+  check(
+    libc.getsockopt(fd, SOL_SOCKET, option, new Uint8Array(value.buffer), length),
+    `getsockopt ${name}`,
+    `fd ${fd}`,
+  );
+  return value[0]!;
+}
+
+/** Where a Unix stream socket listens. Throws {@link SystemCallError} for any other descriptor. */
+export function listeningPath(fd: number): string {
+  const isListening = socketOption(fd, SO_ACCEPTCONN, 'SO_ACCEPTCONN') === 1;
+  const address = new Uint8Array(128);
+  const length = new Uint32Array([address.length]);
+  check(libc.getsockname(fd, address, new Uint8Array(length.buffer)), 'getsockname', `fd ${fd}`);
+  const isStream = socketOption(fd, SO_TYPE, 'SO_TYPE') === SOCK_STREAM;
+  const isUnix = (address[0]! | (address[1]! << 8)) === AF_UNIX;
+  const end = address.indexOf(0, 2);
+  const path = Buffer.from(address.subarray(2, end === -1 ? length[0] : end)).toString();
+  if (isUnix && isStream && isListening && path !== '') return path;
+  throw new SystemCallError(
+    'getsockname',
+    `fd ${fd}`,
+    EINVAL,
+    'must be a Unix stream socket that listens at a path',
+  );
+}
+
 /** A listening Unix stream socket. Non-blocking and close-on-exec. */
 export class UnixListener {
   readonly fd: number;
@@ -76,38 +110,60 @@ export class UnixListener {
   readonly #file: BigIntStats | undefined;
   #open = true;
 
-  private constructor(fd: number, path: string) {
+  private constructor(fd: number, path: string, file: BigIntStats | undefined) {
     this.fd = fd;
     this.path = path;
-    this.#file = statusOf(path);
+    this.#file = file;
   }
 
   /**
    * Listens at `path`, and takes it over where a dead process has left a socket there. `backlog`: how many clients
-   * may wait for {@link accept}; `mode`: who may connect, as permissions of the socket file, from the first moment on.
-   * Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket, EEXIST where the path is
-   * something else, ENAMETOOLONG, and what bind(2) says.
+   * may wait for {@link accept}; `mode` and `group` (a gid): who may connect, as permissions and group of the socket
+   * file, from the first moment on. Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket,
+   * EEXIST where the path is something else, ENAMETOOLONG, and what bind(2) says; Error of `node:fs` (EPERM) where this
+   * user may not give the file to that group.
    */
-  static listen(path: string, options: { backlog?: number; mode?: number } = {}): UnixListener {
+  static listen(
+    path: string,
+    options: { backlog?: number; mode?: number; group?: number | undefined } = {},
+  ): UnixListener {
     const address = socketAddress(path, 'bind');
     clearPath(path, address);
     const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     const fd = check(libc.socket(AF_UNIX, type, 0), 'socket', 'AF_UNIX');
     let bound = false;
     try {
-      const before = libc.umask(0o777 & ~(options.mode ?? 0o600));
+      const mode = options.mode ?? 0o600;
+      const before = libc.umask(0o777 & ~mode);
       const result = libc.bind(fd, address, address.length);
       const errno = libc.errno();
       libc.umask(before);
       if (result === -1) throw new SystemCallError('bind', path, errno);
       bound = true;
+      if (options.group !== undefined) {
+        // Nobody can connect before listen(2), so nobody gets in by the group that the file had at first.
+        lchownSync(path, -1, options.group);
+        chmodSync(path, mode);
+      }
       check(libc.listen(fd, options.backlog ?? 128), 'listen', path);
-      return new UnixListener(fd, path);
+      return new UnixListener(fd, path, statusOf(path));
     } catch (error) {
       closeFd(fd);
       if (bound) unlinkSync(path);
       throw error;
     }
+  }
+
+  /**
+   * A listener on a socket that somebody else has made and goes on to own, such as a service manager; it gets a
+   * descriptor of its own, and leaves the socket file alone. Throws {@link SystemCallError}: EINVAL where it is no
+   * listening Unix stream socket with a path, ENOTSOCK.
+   */
+  static adopt(fd: number): UnixListener {
+    const path = listeningPath(fd);
+    const own = duplicateFd(fd);
+    setNonBlocking(own);
+    return new UnixListener(own, path, undefined);
   }
 
   /**

@@ -160,4 +160,18 @@ describe('UnixSocket', () => {
     expect(() => UnixSocket.connect('/tmp/a\0b')).toThrow(SystemCallError);
     expect(openFds()).toBe(before);
   });
+
+  it('tells what is to be received without taking it, and what the other end has not received', () => {
+    const [a, b] = UnixSocket.pair();
+    expect([b.peek(), a.unreadBytes()]).toEqual(['nothing', 0]);
+    a.send(Uint8Array.of(7));
+    expect([b.peek(), b.peek()]).toEqual(['data', 'data']);
+    expect(a.unreadBytes()).toBeGreaterThan(0);
+    expect(b.receive(new Uint8Array(4), [])).toBe(1);
+    expect([b.peek(), a.unreadBytes()]).toEqual(['nothing', 0]);
+    a.close();
+    expect(b.peek()).toBe('end');
+    b.close();
+    expect(b.peek()).toBe('end');
+  });
 });

@@ -12,9 +12,11 @@ export const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const SO_PEERCRED = 17;
+const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
+const SIOCOUTQ = 0x5411;
 const EMFILE = 24;
 const ENAMETOOLONG = 36;
 const EINVAL = 22;
@@ -188,6 +190,26 @@ export class UnixSocket {
     takeFds(fds);
     into.set(data.subarray(0, received));
     return received;
+  }
+
+  /**
+   * What {@link receive} would find, without taking it: `data`, `nothing` yet, or the `end` of the stream, which a
+   * connection that broke counts as, too.
+   */
+  peek(): 'data' | 'nothing' | 'end' {
+    const received = libc.recv(this.#descriptor(), block.address + BYTES, 1, MSG_PEEK);
+    if (received > 0) return 'data';
+    return received === -1 && libc.errno() === EAGAIN ? 'nothing' : 'end';
+  }
+
+  /**
+   * How much of what was sent here the other end has not yet received, in bytes of the kernel's memory. SIOCOUTQ.
+   */
+  unreadBytes(): number {
+    const value = new Int32Array(1);
+    const bytes = new Uint8Array(value.buffer);
+    check(libc.ioctl(this.#descriptor(), SIOCOUTQ, 'void *', bytes), 'ioctl SIOCOUTQ', `fd ${this.fd}`);
+    return value[0]!;
   }
 
   /** SO_PEERCRED. Throws {@link SystemCallError}. */
