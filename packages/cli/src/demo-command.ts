@@ -23,6 +23,7 @@ export function addDemoCommand(program: Command, finish: (code: number) => void)
       'Starts a host server, links two fresh network namespaces by two processes, and shows handshake, ping, TCP throughput and recovery from a crash. Takes about half a minute and leaves nothing behind. Needs root, or user namespaces.',
     )
     .option('--json', 'print one JSON object with the results and nothing else', false)
+    .option('--verbose', 'print stack traces of errors', false)
     .addHelpText('after', EXAMPLES)
     .action(async (options: { json: boolean }) => finish(await demo(options.json)));
 }

@@ -13,8 +13,8 @@ export function reportError(error: unknown, verbose: boolean): number {
   // commander has printed its own line already; --help and --version come here, too.
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
   const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`ivshmem: ${message}\n`);
-  if (verbose && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  const stack = verbose && error instanceof Error ? `${error.stack}\n` : '';
+  process.stderr.write(`ivshmem: ${message}\n${stack}`);
   return error instanceof UsageError || error instanceof RangeError ? EXIT_USAGE : EXIT_FAILURE;
 }
 
@@ -22,6 +22,13 @@ export function reportError(error: unknown, verbose: boolean): number {
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
   return Number(text);
+}
+
+/** An option's value as a time that a timer can measure. */
+export function seconds(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 1 || value > 86_400) throw new InvalidArgumentError('It must be 1 to 86400 seconds.');
+  return value;
 }
 
 /** Appends each value of an option that may be given several times. */

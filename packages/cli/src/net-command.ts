@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createLink, DEFAULT_BUSY_POLL, type Link, type LinkOptions } from '@ivshmem/net';
 import { type HandshakeStatus, stateName } from '@ivshmem/transport';
 import type { Command } from 'commander';
-import { abortOnSignals, collect, EXIT_FAILURE, EXIT_OK, wholeNumber } from './exit.ts';
+import { abortOnSignals, collect, EXIT_OK, seconds, wholeNumber } from './exit.ts';
 
 interface NetOptions {
   socket: string;
@@ -63,8 +63,9 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
       wholeNumber,
       DEFAULT_BUSY_POLL,
     )
-    .option('--stats <seconds>', 'print the counters so often', wholeNumber)
+    .option('--stats <seconds>', 'print the counters so often, 1 to 86400', seconds)
     .option('--json', 'print one JSON object a line', false)
+    .option('--verbose', 'print stack traces of errors', false)
     .option('--until-eof', 'end with standard input, too: for programs that start this one', false)
     .addHelpText('after', EXAMPLES)
     .action(async (options: NetOptions) => finish(await runNet(options)));
@@ -72,7 +73,9 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
 
 async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
-  const link = await createLink(linkOptions(options));
+  const stop = options.untilEof ? AbortSignal.any([signals.signal, abortOnEof()]) : signals.signal;
+  const link = await connect(options, stop);
+  if (link === null) return EXIT_OK;
   const print = options.json ? printJson : printText;
   print(link, { event: 'up', time: Date.now(), ...link.info });
   link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...names(status) }));
@@ -80,11 +83,7 @@ async function runNet(options: NetOptions): Promise<number> {
   const printStats = () => print(link, { event: 'stats', time: Date.now(), ...link.stats() });
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
   try {
-    const stopped = [
-      signals.signal.aborted || once(signals.signal, 'abort'),
-      ...(options.untilEof ? [once(process.stdin.resume(), 'end')] : []),
-    ];
-    await Promise.race([link.closed, ...stopped]);
+    await Promise.race([link.closed, stop.aborted || once(stop, 'abort')]);
   } finally {
     clearInterval(timer);
     process.stdin.pause();
@@ -93,7 +92,27 @@ async function runNet(options: NetOptions): Promise<number> {
   const failure = await link.closed;
   if (failure !== null) throw failure;
   printStats();
-  return failure === null ? EXIT_OK : EXIT_FAILURE;
+  return EXIT_OK;
+}
+
+/** Aborts when standard input has come to its end, however that happens. */
+function abortOnEof(): AbortSignal {
+  const controller = new AbortController();
+  process.stdin
+    .on('error', () => {})
+    .once('close', () => controller.abort())
+    .resume();
+  return controller.signal;
+}
+
+/** Null where a signal came first. */
+async function connect(options: NetOptions, signal: AbortSignal): Promise<Link | null> {
+  try {
+    return await createLink(linkOptions(options), signal);
+  } catch (error) {
+    if (signal.aborted) return null;
+    throw error;
+  }
 }
 
 function linkOptions(options: NetOptions): LinkOptions {

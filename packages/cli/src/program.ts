@@ -18,7 +18,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .version(version)
     .option('--verbose', 'print stack traces of errors', false)
     .exitOverride()
-    .showHelpAfterError('(try --help)')
+    .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
     .addHelpText('after', EXAMPLES)
     .enablePositionalOptions();
   addServerCommand(program, finish);
@@ -28,8 +28,17 @@ export async function main(argv: readonly string[]): Promise<number> {
     await program.parseAsync(argv as string[], { from: 'user' });
     return code;
   } catch (error) {
-    return reportError(error, program.opts().verbose);
+    return reportError(error, argv.includes('--verbose'));
   }
+}
+
+/** commander's `error: …`, perhaps with a suggestion on a line of its own. */
+function oneLine(text: string): string {
+  const message = text
+    .trim()
+    .replace(/^error: /, '')
+    .replace(/\s*\n\s*/g, ' ');
+  return `ivshmem: ${message} (try --help)\n`;
 }
 
 const EXAMPLES = `

@@ -52,9 +52,9 @@ export class EventFd {
     this.fd = fd;
   }
 
-  /** See {@link signalEventFd}. */
+  /** See {@link signalEventFd}. False after {@link close}: the number may be somebody else's by then. */
   signal(): boolean {
-    return signalEventFd(this.fd);
+    return this.#open && signalEventFd(this.fd);
   }
 
   /** See {@link drainEventFd}. */

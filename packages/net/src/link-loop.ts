@@ -50,7 +50,7 @@ export class LinkLoop {
   readonly #epoll = new Epoll();
   readonly #pollTimer: Timer;
   readonly #retryTimer: Timer;
-  readonly #netns: Netns | undefined;
+  #netns: Netns | undefined;
   #tap: Tap | undefined;
   #session: Session | undefined;
   #opening: OpeningPort | undefined;
@@ -69,11 +69,12 @@ export class LinkLoop {
     this.#epoll.add(input.stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
-    if (input.options.netns !== undefined) this.#netns = Netns.open(input.options.netns);
   }
 
   /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
   run(): void {
+    const { netns } = this.#input.options;
+    if (netns !== undefined) this.#netns = Netns.open(netns);
     this.#connect();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let bursts = 0;

@@ -30,4 +30,4 @@ export type WorkerMessage =
   | { readonly type: 'log'; readonly text: string }
   /** The eventfds that the worker writes to: see {@link ./link.ts}. */
   | { readonly type: 'doorbells'; readonly fds: readonly number[] }
-  | { readonly type: 'failed'; readonly message: string };
+  | { readonly type: 'failed'; readonly message: string; readonly stack: string | undefined };

@@ -1,4 +1,4 @@
-import { checkInterfaceName, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
+import { checkInterfaceName, MAX_SOCKET_PATH, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
 import { MIN_MTU, type PortSource, type RingLayout } from '@ivshmem/transport';
 
 /** What a link is made of. */
@@ -33,6 +33,7 @@ export const MAX_BUSY_POLL = 1_000_000;
 /** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
 export function checkLinkOptions(options: LinkOptions): void {
   checkInterfaceName(options.tap);
+  if (options.port.type === 'server') checkSocketPath(options.port.path);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
   const { mtu, mac, busyPoll = DEFAULT_BUSY_POLL } = options;
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
@@ -45,6 +46,14 @@ export function checkLinkOptions(options: LinkOptions): void {
   if (!(busyPoll >= 0 && busyPoll <= MAX_BUSY_POLL)) {
     throw new RangeError(`busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
   }
+}
+
+function checkSocketPath(path: string): void {
+  const length = Buffer.byteLength(path);
+  if (length >= 1 && length <= MAX_SOCKET_PATH && !path.includes('\0')) return;
+  throw new RangeError(
+    `socket ${JSON.stringify(path)}: must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${length}`,
+  );
 }
 
 /**

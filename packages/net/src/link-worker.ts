@@ -12,5 +12,6 @@ try {
   using loop = new LinkLoop(input, tell);
   loop.run();
 } catch (error) {
-  tell({ type: 'failed', message: error instanceof Error ? error.message : String(error) });
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  tell({ type: 'failed', message, stack });
 }

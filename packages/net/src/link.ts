@@ -32,10 +32,11 @@ export interface Link {
  * Makes a link: opens the port, makes and configures the TAP interface, and runs the handshake and the data path in a
  * worker thread. Resolves when the interface is there; the peer may come later. Rejects, with an Error of one line
  * and nothing left behind, where an option can't be right (RangeError), the port can't be opened, or the interface
- * can't be made.
+ * can't be made. An aborted `signal` gives up the wait for the port, and rejects with its reason; later it has no effect.
  */
-export async function createLink(options: LinkOptions): Promise<Link> {
+export async function createLink(options: LinkOptions, signal?: AbortSignal): Promise<Link> {
   checkLinkOptions(options);
+  signal?.throwIfAborted();
   const stop = new EventFd();
   const counters = allocateCounters();
   const input: WorkerInput = { options, stopFd: stop.fd, counters };
@@ -76,6 +77,7 @@ export async function createLink(options: LinkOptions): Promise<Link> {
         break;
       case 'failed':
         failure = new Error(message.message);
+        if (message.stack !== undefined) failure.stack = message.stack;
         break;
     }
   });
@@ -91,7 +93,14 @@ export async function createLink(options: LinkOptions): Promise<Link> {
     return failure;
   });
 
+  const onAbort = () => stop.signal();
+  signal?.addEventListener('abort', onAbort);
   await Promise.race([up, closed]);
+  signal?.removeEventListener('abort', onAbort);
+  if (signal?.aborted) {
+    await closed;
+    signal.throwIfAborted();
+  }
   if (info === undefined) throw failure ?? new Error('the worker of the link ended without a word');
   return {
     get info() {

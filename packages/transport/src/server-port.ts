@@ -1,4 +1,4 @@
-import { closeFd, EPOLLIN, type Poller, Timer } from '@ivshmem/linux';
+import { closeFd, EPOLLIN, type Poller, SystemCallError, Timer } from '@ivshmem/linux';
 import { HostPort } from './host-port.ts';
 import type { Port } from './port.ts';
 import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
@@ -7,6 +7,13 @@ import { SharedMemory } from './shared-memory.ts';
 
 /** How long a server may take to introduce itself, in ms. */
 const PATIENCE = 5000;
+
+const connectRemedies: Record<string, string> = {
+  ENOENT: 'there is no socket: start a host server, or say where its socket is',
+  ECONNREFUSED: 'no host server answers there: start one, or say where its socket is',
+  EACCES: 'needs permission to write to the socket: run as the user of the host server',
+  EAGAIN: 'too many clients wait for the host server: try again later',
+};
 
 /** A port that is being opened. */
 export interface OpeningPort {
@@ -121,7 +128,7 @@ export function openServerPort(path: string, poller: Poller, opened: PortOpened)
   try {
     connection = ServerConnection.connect(path);
   } catch (error) {
-    opened(error as Error);
+    opened(withRemedy(error as Error));
     return { cancel() {} };
   }
   let port: ServerPort | undefined;
@@ -175,6 +182,11 @@ export function openServerPort(path: string, poller: Poller, opened: PortOpened)
       if (timer !== undefined) giveUp();
     },
   };
+}
+
+function withRemedy(error: Error): Error {
+  if (!(error instanceof SystemCallError) || error.syscall !== 'connect') return error;
+  return new SystemCallError(error.syscall, error.subject, error.errno, connectRemedies[error.code]);
 }
 
 function introduce(
