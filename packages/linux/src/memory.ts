@@ -1,4 +1,5 @@
 import { constants } from 'node:buffer';
+import { fstatSync } from 'node:fs';
 import koffi from 'koffi';
 import { check, SystemCallError } from './errors.ts';
 import * as libc from './libc.ts';
@@ -29,19 +30,24 @@ export class Mapping {
   readonly length: number;
   /** The same bytes, for typed arrays. */
   readonly buffer: ArrayBuffer;
+  readonly #start: number;
+  readonly #size: number;
   #mapped = true;
 
-  constructor(address: number, length: number) {
+  /** Takes over `size` bytes mapped at `start`, of which `length` from `address` on are asked for. */
+  constructor(address: number, length: number, start = address, size = length) {
     this.address = address;
     this.length = length;
     this.buffer = koffi.view(address, length);
+    this.#start = start;
+    this.#size = size;
   }
 
   /** Unmaps. Doing it again changes nothing. */
   close(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
-    libc.munmap(this.address, this.length);
+    libc.munmap(this.#start, this.#size);
   }
 
   [Symbol.dispose](): void {
@@ -49,19 +55,10 @@ export class Mapping {
   }
 }
 
-function mapOrThrow(
-  length: number,
-  prot: number,
-  flags: number,
-  fd: number,
-  offset: number,
-  subject: string,
-): Mapping {
-  if (length > constants.MAX_LENGTH) {
-    const problem = `Node cannot look at more than ${constants.MAX_LENGTH} bytes at once, and these are ${length}`;
-    throw new SystemCallError('mmap', subject, EFBIG, problem);
-  }
-  return new Mapping(mapAddress(length, prot, flags, fd, offset, subject), length);
+function checkLength(length: number, subject: string): void {
+  if (length <= constants.MAX_LENGTH) return;
+  const problem = `Node cannot look at more than ${constants.MAX_LENGTH} bytes at once, and these are ${length}`;
+  throw new SystemCallError('mmap', subject, EFBIG, problem);
 }
 
 function mapAddress(
@@ -80,16 +77,40 @@ function mapAddress(
 
 /**
  * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of {@link PAGE_SIZE}). Without `write`, a
- * write to the mapping kills the process. The caller makes sure that the file is that long and stays so: reading
- * beyond its end kills the process, too. Throws {@link SystemCallError}; EFBIG for more than Node can look at (4 GiB).
+ * write to the mapping kills the process. A file of huge pages can be mapped by whole ones only: then what surrounds
+ * the bytes is mapped with the same rights, but not shown. The caller makes sure that the file is that long and stays
+ * so: reading beyond its end kills the process, too. Throws {@link SystemCallError}; EFBIG for more than Node can look
+ * at (4 GiB).
  */
 export function mapShared(
   fd: number,
   length: number,
   options: { offset?: number; write?: boolean; subject?: string } = {},
 ): Mapping {
-  const prot = options.write ? PROT_READ | PROT_WRITE : PROT_READ;
-  return mapOrThrow(length, prot, MAP_SHARED, fd, options.offset ?? 0, options.subject ?? `fd ${fd}`);
+  const { offset = 0, write = false, subject = `fd ${fd}` } = options;
+  checkLength(length, subject);
+  const prot = write ? PROT_READ | PROT_WRITE : PROT_READ;
+  const map = (from: number, size: number) => mapAddress(size, prot, MAP_SHARED, fd, from, subject);
+  try {
+    return new Mapping(map(offset, length), length);
+  } catch (error) {
+    const page = pageSizeOf(fd);
+    if ((error as SystemCallError).code !== 'EINVAL' || page === PAGE_SIZE || offset % PAGE_SIZE !== 0)
+      throw error;
+    const from = Math.floor(offset / page) * page;
+    const size = Math.ceil((offset + length) / page) * page - from;
+    const start = map(from, size);
+    return new Mapping(start + offset - from, length, start, size);
+  }
+}
+
+/** On hugetlbfs, the block size of a file is the size of its pages. */
+function pageSizeOf(fd: number): number {
+  try {
+    return Math.max(fstatSync(fd).blksize, PAGE_SIZE);
+  } catch {
+    return PAGE_SIZE;
+  }
 }
 
 /**
@@ -104,7 +125,9 @@ export function reserveShared(fd: number, offset: number, length: number, subjec
 /** Private zeroed memory with a known address, for buffers of system calls. Throws {@link SystemCallError}. */
 export function mapPrivate(length: number): Mapping {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-  return mapOrThrow(length, PROT_READ | PROT_WRITE, flags, -1, 0, `${length} bytes of memory`);
+  const subject = `${length} bytes of memory`;
+  checkLength(length, subject);
+  return new Mapping(mapAddress(length, PROT_READ | PROT_WRITE, flags, -1, 0, subject), length);
 }
 
 /** A one-way door to {@link check} for callers that hold an fd: sets the length of a file, in bytes. */

@@ -4,18 +4,18 @@ import type { Section } from './port.ts';
 
 /**
  * The shared memory region as one peer may use it: state table and read/write section writable, the own output
- * section writable, the others read-only. Sections are mapped one by one, the others' when they are first asked for.
+ * section writable, the others read-only. Sections are mapped one by one, when they are first asked for.
  * Source: specification, "Shared Memory Region Layout".
  */
 export class SharedMemory {
   readonly layout: MemoryLayout;
   /** One u32 for each peer; a peer writes its own entry only. After {@link close}, a table of zeros. */
   stateTable: Uint32Array<ArrayBuffer>;
-  readonly readWrite: Section | null = null;
   readonly #fd: number;
   readonly #id: number;
   readonly #outputs: (Mapping | undefined)[] = [];
   readonly #mappings: Mapping[] = [];
+  #readWrite: Mapping | undefined;
   #open = true;
 
   /**
@@ -33,12 +33,19 @@ export class SharedMemory {
         throw new LayoutError(`peer ${id}: only ${maxPeers} peers are possible`);
       }
       this.stateTable = new Uint32Array(this.#map(0, STATE_TABLE_SIZE, true).buffer, 0, maxPeers);
-      const { readWriteOffset, readWriteSize } = this.layout;
-      if (readWriteSize > 0) this.readWrite = this.#map(readWriteOffset, readWriteSize, true);
     } catch (error) {
       this.close();
       throw error;
     }
+  }
+
+  /** The common read/write section; null where its size is zero. Throws SystemCallError where it can't be mapped. */
+  get readWrite(): Section | null {
+    const { readWriteOffset, readWriteSize } = this.layout;
+    if (readWriteSize === 0) return null;
+    this.#checkOpen();
+    this.#readWrite ??= this.#map(readWriteOffset, readWriteSize, true);
+    return this.#readWrite;
   }
 
   /** The output section of a peer; null where output sections have no size. Throws RangeError. */
@@ -47,8 +54,8 @@ export class SharedMemory {
     if (!Number.isInteger(peer) || peer < 0 || peer >= maxPeers) {
       throw new RangeError(`peer ${peer}: only ${maxPeers} peers are possible`);
     }
-    if (!this.#open) throw new Error('the shared memory was closed');
     if (outputSize === 0) return null;
+    this.#checkOpen();
     const offset = outputOffset + peer * outputSize;
     this.#outputs[peer] ??= this.#map(offset, outputSize, peer === this.#id);
     return this.#outputs[peer];
@@ -58,6 +65,10 @@ export class SharedMemory {
     const mapping = mapShared(this.#fd, length, { offset, write, subject: 'shared memory' });
     this.#mappings.push(mapping);
     return mapping;
+  }
+
+  #checkOpen(): void {
+    if (!this.#open) throw new Error('the shared memory was closed');
   }
 
   /** Unmaps everything: no view of any section may be used any more. */
