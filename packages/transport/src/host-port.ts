@@ -111,9 +111,9 @@ export class HostPort implements Port {
     return this.#dropDoorbells(peer);
   }
 
-  /** Calls the interrupt handler as if the vector had been rung. */
+  /** Calls the interrupt handler as if the vector had been rung; not once the port is closed. */
   protected interrupt(vector: number): void {
-    this.#handler(vector);
+    if (this.#open) this.#handler(vector);
   }
 
   #dropDoorbells(peer: number): boolean {

@@ -1,12 +1,14 @@
 import { closeFd, EPOLLIN, type Poller, SystemCallError, Timer } from '@ivshmem/linux';
 import { HostPort } from './host-port.ts';
-import type { Port } from './port.ts';
+import type { Port, PortEvent } from './port.ts';
 import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
 import { type InitMessage, ServerProtocolError } from './server-messages.ts';
 import { SharedMemory } from './shared-memory.ts';
 
 /** How long a server may take to introduce itself, in ms. */
 const PATIENCE = 5000;
+/** Messages that are dealt with before other descriptors get their turn. */
+const MESSAGES_AT_ONCE = 64;
 
 const connectRemedies: Record<string, string> = {
   ENOENT: 'there is no socket: start a host server, or say where its socket is',
@@ -35,6 +37,7 @@ class ServerPort extends HostPort {
   readonly #incomplete = new Map<number, number[]>();
   #ready: (() => void) | undefined;
   #lost: ((reason: Error) => void) | undefined;
+  #connected = true;
 
   /** Takes over memory and connection; `ready` is called when all own vectors are there, `lost` where they never come. */
   constructor(
@@ -52,33 +55,31 @@ class ServerPort extends HostPort {
     this.#lost = lost;
   }
 
-  /** Deals with everything that the server has sent. */
+  /** Deals with what the server has sent; where that is much, the connection is still readable after it. */
   read(): void {
-    try {
-      for (;;) {
+    for (let messages = 0; messages < MESSAGES_AT_ONCE && this.#connected; messages++) {
+      let news: PortEvent | 'ready' | null;
+      try {
         const received = this.#connection.read();
         if (received === 'wait') return;
         if (received === 'end') throw new Error('the host server is gone');
-        this.#take(received);
+        news = this.#take(received);
+      } catch (error) {
+        return this.#lose(error as Error);
       }
-    } catch (error) {
-      this.#disconnect();
-      if (this.#lost !== undefined) this.#lost(error as Error);
-      else this.events.next({ type: 'provider-gone', reason: (error as Error).message });
+      // Not within try: what a handler throws is not the server's fault. It may also close this port.
+      if (news !== null) this.#tell(news);
     }
   }
 
-  #take(received: ReceivedMessage): void {
+  /** Takes over what a message brings. Returns what the user of the port has to know. */
+  #take(received: ReceivedMessage): PortEvent | 'ready' | null {
     const { message } = received;
     if (message.type === 'init') throw new ServerProtocolError('server sent INIT twice');
     if (message.type === 'peer-gone') {
       this.#dropIncomplete(message.id);
       if (message.id === this.id) throw new ServerProtocolError('server sent PEER_GONE for this peer itself');
-      if (!this.removePeer(message.id)) return;
-      this.events.next({ type: 'peer-gone', peer: message.id });
-      // Source: seed, the device treats it as an interrupt on vector 0.
-      this.interrupt(0);
-      return;
+      return this.removePeer(message.id) ? { type: 'peer-gone', peer: message.id } : null;
     }
     const fds = this.#incomplete.get(message.id) ?? [];
     fds.push(received.fd as number);
@@ -88,18 +89,33 @@ class ServerPort extends HostPort {
         `server sent vector ${message.vector} of peer ${message.id}: expected ${this.doorbells(message.id).length || fds.length - 1}`,
       );
     }
-    if (fds.length < this.vectors) return;
+    if (fds.length < this.vectors) return null;
     this.#incomplete.delete(message.id);
     if (message.id === this.id) {
       this.listen(fds);
+      return 'ready';
+    }
+    this.addPeer(message.id, fds);
+    return { type: 'peer-joined', peer: message.id };
+  }
+
+  #tell(news: PortEvent | 'ready'): void {
+    if (news === 'ready') {
       const ready = this.#ready;
       this.#ready = undefined;
       this.#lost = undefined;
       ready?.();
-    } else {
-      this.addPeer(message.id, fds);
-      this.events.next({ type: 'peer-joined', peer: message.id });
+      return;
     }
+    this.events.next(news);
+    // Source: seed, the device treats it as an interrupt on vector 0.
+    if (news.type === 'peer-gone') this.interrupt(0);
+  }
+
+  #lose(error: Error): void {
+    this.#disconnect();
+    if (this.#lost !== undefined) this.#lost(error);
+    else this.events.next({ type: 'provider-gone', reason: error.message });
   }
 
   #dropIncomplete(peer: number): void {
@@ -108,6 +124,9 @@ class ServerPort extends HostPort {
   }
 
   #disconnect(): void {
+    // The descriptor's number may be somebody else's by now.
+    if (!this.#connected) return;
+    this.#connected = false;
     this.#poller.remove(this.#connection.fd);
     this.#connection.close();
   }
