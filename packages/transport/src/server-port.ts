@@ -65,7 +65,8 @@ class ServerPort extends HostPort {
         if (received === 'end') throw new Error('the host server is gone');
         news = this.#take(received);
       } catch (error) {
-        return this.#lose(error as Error);
+        this.#lose(error as Error);
+        return;
       }
       // Not within try: what a handler throws is not the server's fault. It may also close this port.
       if (news !== null) this.#tell(news);
