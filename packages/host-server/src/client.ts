@@ -8,6 +8,8 @@ import {
   type UnixSocket,
 } from '@ivshmem/linux';
 import { encodeEventFd } from '@ivshmem/transport';
+import type { DescriptorBudget } from './descriptor-budget.ts';
+import type { DepartureCause } from './events.ts';
 import { Outbox } from './outbox.ts';
 import { SharedFd } from './shared-fd.ts';
 
@@ -20,31 +22,41 @@ export class Client {
   /** The messages, with their eventfds, that tell a peer of this one: one per vector. */
   readonly introduction: readonly { readonly bytes: Uint8Array; readonly event: SharedFd }[];
   /** Why it is to be disconnected, as soon as nothing iterates over the clients any more. */
-  failure: string | null = null;
-  /** Nothing tells when it can be sent to again: try later. */
+  failure: { readonly cause: DepartureCause; readonly reason: string } | null = null;
+  /** The kernel takes no descriptors at the moment, and does not tell when it will: try later. */
   congested = false;
+  /** Since when, on the clock of performance.now(), its socket has taken none of what waits; null where nothing waits. */
+  stalledSince: number | null = null;
   readonly #outbox: Outbox;
+  readonly #budget: DescriptorBudget;
   #full = false;
 
-  /** Takes over the socket. Throws SystemCallError where no eventfds can be had; the socket stays the caller's then. */
+  /**
+   * Takes over the socket, and 1 + `vectors` descriptors that the caller has taken from the budget. Throws
+   * SystemCallError where no eventfds can be had; both stay the caller's then.
+   */
   constructor(
     id: number,
     socket: UnixSocket,
     credentials: PeerCredentials,
     limits: { vectors: number; capacity: number },
+    budget: DescriptorBudget,
   ) {
+    const fds: number[] = [];
     const vectors: SharedFd[] = [];
     try {
-      while (vectors.length < limits.vectors) vectors.push(new SharedFd(createEventFd()));
+      while (fds.length < limits.vectors) fds.push(createEventFd());
     } catch (error) {
-      for (const vector of vectors) vector.release();
+      for (const fd of fds) new SharedFd(fd).release();
       throw error;
     }
+    for (const fd of fds) vectors.push(new SharedFd(fd, () => budget.give(1)));
     this.id = id;
     this.socket = socket;
     this.credentials = credentials;
     this.introduction = vectors.map((event, vector) => ({ bytes: encodeEventFd(id, vector), event }));
     this.#outbox = new Outbox(socket, limits.capacity);
+    this.#budget = budget;
   }
 
   /** What to watch its socket for. A client has nothing to say: whatever can be read means that it is gone. */
@@ -52,30 +64,56 @@ export class Client {
     return EPOLLIN | EPOLLRDHUP | (this.#full ? EPOLLOUT : 0);
   }
 
+  /** What waits for it. */
+  get waiting(): { messages: number; bytes: number } {
+    return { messages: this.#outbox.length, bytes: this.#outbox.bytes };
+  }
+
   /** Queues a message; {@link flush} sends it. */
   push(bytes: Uint8Array, attachment: SharedFd | null): void {
     if (this.#outbox.push(bytes, attachment)) return;
-    this.failure ??= `does not read: ${this.#outbox.length} messages wait for it`;
+    this.fail('not-reading', `does not read: ${this.#outbox.length} messages wait for it`);
   }
 
   /** Sends what its socket takes. Returns whether {@link interest} has changed. */
   flush(): boolean {
     if (this.failure !== null) return false;
-    const before = this.#full;
+    const wasFull = this.#full;
+    const before = this.#outbox.bytes;
     try {
       const result = this.#outbox.flush();
       this.#full = result === 'full';
       this.congested = result === 'congested';
     } catch (error) {
-      this.failure = error instanceof SystemCallError ? `unreachable: ${error.code}` : String(error);
+      const reason = error instanceof SystemCallError ? `unreachable: ${error.code}` : String(error);
+      this.fail('disconnected', reason);
     }
-    return this.#full !== before;
+    if (this.#outbox.length === 0) this.stalledSince = null;
+    else if (this.stalledSince === null || this.#outbox.bytes < before) this.stalledSince = performance.now();
+    return this.#full !== wasFull;
+  }
+
+  /**
+   * Whether it has read nothing for `limit` ms, although something waits for it. What the kernel does not take on
+   * account of others is not held against it.
+   */
+  isStalled(now: number, limit: number): boolean {
+    if (this.stalledSince === null || now - this.stalledSince < limit) return false;
+    if (!this.congested || this.socket.unreadBytes() > 0) return true;
+    this.stalledSince = now;
+    return false;
+  }
+
+  /** Marks it as one to be disconnected; the first reason counts. */
+  fail(cause: DepartureCause, reason: string): void {
+    this.failure ??= { cause, reason };
   }
 
   /** Closes the connection, and the eventfds as soon as no message with them waits for anyone. */
   close(): void {
     this.#outbox.close();
     this.socket.close();
+    this.#budget.give(1);
     for (const { event } of this.introduction) event.release();
   }
 }

@@ -4,15 +4,29 @@ import type { PeerCredentials } from '@ivshmem/linux';
 export interface Peer {
   /** 0 … maxPeers - 1: the lowest that was free. */
   readonly id: number;
-  /** Process and user at the time of connect(2). */
+  /** Process and user at the time of connect(2). `pid` is 0 for a process in another PID namespace. */
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
   /** When it connected. */
   readonly since: Date;
-  /** Its entry of the state table when this was made, u32. */
+  /** Its entry of the state table when this was made, an arbitrary u32. */
   readonly state: number;
+  /** How many messages wait for it to read. */
+  readonly waiting: number;
 }
+
+/**
+ * Why a peer has gone: it closed its connection or died; it sent something, which no client does; it left its messages
+ * unread until one of the limits, and was evicted.
+ */
+export type DepartureCause = 'disconnected' | 'sent-data' | 'not-reading';
+
+/**
+ * Why a client was turned away: not on the list of those who may; all IDs taken; no descriptors left for it;
+ * disconnected again, or sending, before it was its turn; a failure of the system.
+ */
+export type RefusalCause = 'not-allowed' | 'no-free-id' | 'descriptors' | 'gone' | 'error';
 
 /** What happens to a host server. */
 export type HostServerEvent =
@@ -23,9 +37,19 @@ export type HostServerEvent =
       readonly size: number;
     }
   | { readonly type: 'peer-joined'; readonly peer: Peer }
-  | { readonly type: 'peer-gone'; readonly id: number; readonly reason: string }
+  | {
+      readonly type: 'peer-gone';
+      readonly id: number;
+      readonly cause: DepartureCause;
+      readonly reason: string;
+    }
   /** A client was turned away; it has received nothing. */
-  | { readonly type: 'refused'; readonly credentials: PeerCredentials | null; readonly reason: string }
+  | {
+      readonly type: 'refused';
+      readonly credentials: PeerCredentials | null;
+      readonly cause: RefusalCause;
+      readonly reason: string;
+    }
   /** The server goes on, but something is not as it should be. */
   | { readonly type: 'warning'; readonly text: string }
   | { readonly type: 'closed' };

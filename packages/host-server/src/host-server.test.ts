@@ -92,7 +92,10 @@ describe('host server', () => {
     const server = fixture.start({ allow: ({ uid }) => uid === 4711 });
     const refused = occurrence(server, 'refused');
     await fixture.connect().expectEnd();
-    expect(await refused).toMatchObject({ reason: `uid ${process.getuid!()} is not allowed` });
+    expect(await refused).toMatchObject({
+      cause: 'not-allowed',
+      reason: `uid ${process.getuid!()}, gid ${process.getgid!()} is not allowed`,
+    });
   });
 
   it('close() ends all connections, and leaves clients their memory and doorbells', async () => {

@@ -1,23 +1,36 @@
-import { EPOLLIN, EPOLLOUT, mainPoller, type Poller, UnixListener, type UnixSocket } from '@ivshmem/linux';
-import { encodeInit, encodePeerGone, type MemoryLayout, memoryLayout } from '@ivshmem/transport';
-import { BehaviorSubject, type Observable, Subject } from 'rxjs';
+import {
+  mainPoller,
+  openFilesLimit,
+  type PeerCredentials,
+  type Poller,
+  UnixListener,
+  type UnixSocket,
+} from '@ivshmem/linux';
+import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport';
+import { defer, map, type Observable, Subject, startWith } from 'rxjs';
+import { Acceptor } from './acceptor.ts';
 import { Client } from './client.ts';
-import type { HostServerEvent, Peer } from './events.ts';
+import { ClientTable } from './client-table.ts';
+import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
+import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
 import { completeSettings, type HostServerSettings, protocolOf } from './options.ts';
+import { SharedFd } from './shared-fd.ts';
 import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
 
 /** Messages that may wait for a client besides those that introduce all peers to it. */
 const SLACK = 1024;
-/** How long to leave alone what fails for want of descriptors, in ms. */
-const RETRY = 100;
-/** Connections to accept before others get their turn. */
-const BURST = 64;
+/** Descriptors of a server without peers: listener, its reserve, the memory, and what locks a POSIX object. */
+const OWN_DESCRIPTORS = 4;
 
 export interface HostServerOptions extends Partial<HostServerSettings> {
   /** Where sockets are watched. Default: {@link mainPoller}. */
   readonly poller?: Poller;
   /** Called with each event from the first one on. */
-  readonly log?: (event: HostServerEvent) => void;
+  readonly log?: ((event: HostServerEvent) => void) | undefined;
+  /** What it may take descriptors from, with other servers. Default: what this process has left now. */
+  readonly budget?: DescriptorBudget;
+  /** Taken over: where to listen instead of at `socketPath`, which then only names the place. */
+  readonly listener?: UnixListener | undefined;
 }
 
 /** A running host server. */
@@ -30,6 +43,8 @@ export interface HostServer {
   /** The same, at once and after each change; their states as of then. Completes when the server is closed. */
   readonly peers$: Observable<readonly Peer[]>;
   readonly events$: Observable<HostServerEvent>;
+  /** What waits for all clients together. */
+  readonly waiting: { readonly messages: number; readonly bytes: number };
   /**
    * Disconnects all clients and removes the socket file and the shared memory's name. Clients keep their memory and
    * their eventfds, so their links go on. Doing it again changes nothing.
@@ -44,187 +59,194 @@ export interface HostServer {
  * SystemCallError, or Error of `node:fs`, where a socket or the memory can't be had. It leaves nothing behind then.
  */
 export function createHostServer(options: HostServerOptions = {}): HostServer {
-  const { poller = mainPoller, log, ...given } = options;
-  return new Server(completeSettings(given), poller, log);
+  const { poller = mainPoller, log, budget, listener, ...given } = options;
+  try {
+    const settings = completeSettings(given);
+    return new Server(settings, poller, log, budget ?? DescriptorBudget.ofProcess(), listener);
+  } catch (error) {
+    listener?.close();
+    throw error;
+  }
+}
+
+/** Why a client is not let in. */
+class Refusal extends Error {
+  readonly refusal: RefusalCause;
+  constructor(refusal: RefusalCause, reason: string) {
+    super(reason);
+    this.refusal = refusal;
+  }
 }
 
 class Server implements HostServer {
   readonly options: HostServerSettings;
   readonly layout: MemoryLayout;
   readonly closed: Promise<void>;
-  readonly #poller: Poller;
+  readonly #budget: DescriptorBudget;
   readonly #memory: SharedMemory;
+  /** The memory's descriptor as clients are given it. Never released: the memory closes it. */
+  readonly #memoryFd: SharedFd;
   readonly #listener: UnixListener;
-  readonly #clients = new Map<number, Client>();
+  readonly #acceptor: Acceptor;
+  readonly #table: ClientTable;
   /** IDs that somebody has had, and may still write with. */
   readonly #usedIds = new Set<number>();
-  readonly #peers = new BehaviorSubject<readonly Peer[]>([]);
+  readonly #changes = new Subject<void>();
   readonly #events = new Subject<HostServerEvent>();
   readonly #resolveClosed: () => void;
-  #acceptTimer: NodeJS.Timeout | undefined;
-  #congestionTimer: NodeJS.Timeout | undefined;
   #open = true;
 
-  constructor(settings: HostServerSettings, poller: Poller, log: HostServerOptions['log']) {
-    this.#poller = poller;
+  constructor(
+    settings: HostServerSettings,
+    poller: Poller,
+    log: HostServerOptions['log'],
+    budget: DescriptorBudget,
+    listener: UnixListener | undefined,
+  ) {
+    this.#budget = budget;
+    if (!budget.take(OWN_DESCRIPTORS)) throw new Error(shortage(budget, 'the server', OWN_DESCRIPTORS));
     // The socket comes first: it shows whether another server with the same settings is alive.
-    this.#listener = UnixListener.listen(settings.socketPath, { mode: settings.mode });
     let memory: SharedMemory | undefined;
     try {
+      const { socketPath, mode, group } = settings;
+      // A burst of clients waits in the backlog; the kernel caps it at net.core.somaxconn.
+      listener ??= UnixListener.listen(socketPath, { mode, group, backlog: 4096 });
       memory = createSharedMemory(settings.sharedMemory, settings.size);
-      poller.add(this.#listener.fd, EPOLLIN, () => this.#acceptClients());
+      this.#acceptor = new Acceptor(listener, poller, {
+        admit: (socket) => this.#admit(socket),
+        turnAway: (socket) => this.#turnAway(socket),
+        warn: (text) => this.#warn(text),
+      });
     } catch (error) {
       memory?.close();
-      this.#listener.close();
+      listener?.close();
+      budget.give(OWN_DESCRIPTORS);
       throw error;
     }
+    this.#listener = listener;
     this.#memory = memory;
-    this.options = { ...settings, size: memory.size };
+    this.#memoryFd = new SharedFd(memory.fd);
+    this.#table = new ClientTable(poller, settings, {
+      vacated: ({ id }) => this.#vacate(id),
+      gone: (client) => this.#reportGone(client),
+    });
+    this.options = { ...settings, socketPath: listener.path, size: memory.size };
     this.layout = memoryLayout(memory.size, settings.maxPeers, settings.outputSectionSize);
     const { promise, resolve } = withResolvers();
     this.closed = promise;
     this.#resolveClosed = resolve;
     if (log !== undefined) this.#events.subscribe(log);
-    const { socketPath } = settings;
-    this.#events.next({ type: 'listening', socketPath, memory: memory.description, size: memory.size });
+    this.#events.next({
+      type: 'listening',
+      socketPath: listener.path,
+      memory: memory.description,
+      size: memory.size,
+    });
+    const room = Math.floor(budget.left / (1 + settings.vectors));
+    if (room < settings.maxPeers) {
+      this.#warn(
+        `room for ${room} of ${settings.maxPeers} peers: RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`,
+      );
+    }
   }
 
   get peers(): readonly Peer[] {
     if (!this.#open) return [];
-    const byId = [...this.#clients.values()].sort((a, b) => a.id - b.id);
-    return byId.map((client) => this.#describe(client));
+    return this.#table.clients.map((client) => this.#describe(client));
   }
 
   get peers$(): Observable<readonly Peer[]> {
-    return this.#peers.asObservable();
+    return defer(() =>
+      this.#changes.pipe(
+        startWith(undefined),
+        map(() => this.peers),
+      ),
+    );
   }
 
   get events$(): Observable<HostServerEvent> {
     return this.#events.asObservable();
   }
 
-  #describe({ id, credentials, since }: Client): Peer {
-    return { id, ...credentials, since, state: this.#memory.state(id) };
+  get waiting(): { messages: number; bytes: number } {
+    return this.#table.waiting;
   }
 
-  #acceptClients(): void {
-    for (let i = 0; i < BURST && this.#open; i++) {
-      let socket: UnixSocket | null;
-      try {
-        socket = this.#listener.accept();
-      } catch (error) {
-        // The connection stays in the backlog, and would be reported again at once.
-        this.#poller.modify(this.#listener.fd, 0);
-        this.#acceptTimer = setTimeout(() => this.#poller.modify(this.#listener.fd, EPOLLIN), RETRY);
-        this.#warn(`connections wait: ${messageOf(error)}`);
-        return;
-      }
-      if (socket === null) return;
-      this.#admit(socket);
-      this.#disconnectFailed();
-    }
+  #describe({ id, credentials, since, waiting }: Client): Peer {
+    return { id, ...credentials, since, state: this.#memory.state(id), waiting: waiting.messages };
   }
 
-  /** Lets a client in, or closes its socket. The order of the messages is part of the protocol. */
+  /** Lets a client in, or closes its socket. */
   #admit(socket: UnixSocket): void {
-    const client = this.#prepare(socket);
-    if (client === null) return;
-    const { id } = client;
-    const others = [...this.#clients.values()];
-    this.#clients.set(id, client);
-    this.#usedIds.add(id);
-    for (const other of others) this.#introduce(client, other);
-    for (const other of others) this.#introduce(other, client);
-    this.#introduce(client, client);
-    this.#events.next({ type: 'peer-joined', peer: this.#describe(client) });
-    this.#peers.next(this.peers);
-  }
-
-  /** A client that has its ID, cleared memory and its INIT message; null where it was refused. */
-  #prepare(socket: UnixSocket): Client | null {
-    let client: Client | undefined;
     let credentials = null;
+    let taken = 0;
+    let client: Client | undefined;
     try {
       credentials = socket.peerCredentials();
-      if (!this.options.allow(credentials)) throw new Error(`uid ${credentials.uid} is not allowed`);
-      if (!this.#open) throw new Error('the server is closed');
-      const id = this.#lowestFreeId();
+      this.#checkWelcome(socket, credentials);
+      const { vectors, maxPeers, outputSectionSize } = this.options;
+      const id = this.#table.lowestFreeId();
+      if (id === null) throw new Refusal('no-free-id', `all ${maxPeers} IDs are taken`);
+      const needed = 1 + vectors;
+      if (!this.#budget.take(needed)) {
+        throw new Refusal('descriptors', shortage(this.#budget, 'a peer', needed));
+      }
+      taken = needed;
       // Whoever had the ID may have written to the memory long after disconnecting.
       if (this.#usedIds.has(id)) this.#clear(id);
-      const { vectors, maxPeers, outputSectionSize } = this.options;
-      client = new Client(id, socket, credentials, { vectors, capacity: 1 + maxPeers * vectors + SLACK });
+      const capacity = 1 + maxPeers * vectors + SLACK;
+      client = new Client(id, socket, credentials, { vectors, capacity }, this.#budget);
+      taken = 0;
       const protocol = protocolOf(this.options, id);
-      const init = encodeInit({ id, maxPeers, vectors, protocol, outputSectionSize });
-      const sent = socket.send(init, [this.#memory.fd]);
-      if (sent !== init.length) throw new Error(`its socket took ${sent} bytes of INIT`);
-      const watched = client;
-      this.#poller.add(socket.fd, client.interest, (events) => this.#handle(watched, events));
-      return client;
+      this.#table.add(
+        client,
+        encodeInit({ id, maxPeers, vectors, protocol, outputSectionSize }),
+        this.#memoryFd,
+      );
+      this.#usedIds.add(id);
     } catch (error) {
       client?.close();
       socket.close();
-      this.#events.next({ type: 'refused', credentials, reason: messageOf(error) });
-      return null;
+      this.#budget.give(taken);
+      const cause = error instanceof Refusal ? error.refusal : 'error';
+      this.#events.next({ type: 'refused', credentials, cause, reason: messageOf(error) });
+      return;
     }
+    this.#events.next({ type: 'peer-joined', peer: this.#describe(client) });
+    this.#changes.next();
+    this.#table.disconnectFailed();
   }
 
-  #lowestFreeId(): number {
-    for (let id = 0; id < this.options.maxPeers; id++) if (!this.#clients.has(id)) return id;
-    throw new Error(`all ${this.options.maxPeers} IDs are taken`);
-  }
-
-  /** Tells `to` all eventfds of `peer`. */
-  #introduce(peer: Client, to: Client): void {
-    for (const { bytes, event } of peer.introduction) to.push(bytes, event);
-    this.#flush(to);
-  }
-
-  #handle(client: Client, events: number): void {
-    if ((events & ~EPOLLOUT) === 0) this.#flush(client);
-    else if ((events & ~EPOLLOUT) === EPOLLIN) client.failure ??= 'it sent something, which no client does';
-    else client.failure ??= 'disconnected';
-    this.#disconnectFailed();
-  }
-
-  #flush(client: Client): void {
-    if (client.flush()) this.#poller.modify(client.socket.fd, client.interest);
-    if (client.congested) {
-      this.#congestionTimer ??= setTimeout(() => {
-        this.#congestionTimer = undefined;
-        for (const each of this.#clients.values()) if (each.congested) this.#flush(each);
-        this.#disconnectFailed();
-      }, RETRY);
+  #checkWelcome(socket: UnixSocket, { pid, uid, gid }: PeerCredentials): void {
+    if (!this.options.allow({ pid, uid, gid })) {
+      throw new Refusal('not-allowed', `uid ${uid}, gid ${gid} is not allowed`);
     }
+    if (!this.#open) throw new Refusal('error', 'the server is closed');
+    // Whoever is gone already is not worth telling everybody.
+    const heard = socket.peek();
+    if (heard === 'end') throw new Refusal('gone', 'it has disconnected already');
+    if (heard === 'data') throw new Refusal('gone', 'it sent something, which no client does');
   }
 
-  /** Whose failure shows while another's is dealt with is dealt with next. */
-  #disconnectFailed(): void {
-    for (let failed = this.#findFailed(); failed !== undefined; failed = this.#findFailed()) {
-      this.#disconnect(failed);
-    }
+  /** For those who the kernel has no descriptors for, whatever the budget says. */
+  #turnAway(socket: UnixSocket): void {
+    const credentials = socket.peerCredentials();
+    socket.close();
+    const reason = `the process has no descriptors left, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
+    this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
   }
 
-  #findFailed(): Client | undefined {
-    for (const client of this.#clients.values()) if (client.failure !== null) return client;
-    return undefined;
-  }
-
-  #disconnect(client: Client): void {
-    const { id } = client;
-    this.#poller.remove(client.socket.fd);
-    this.#clients.delete(id);
-    client.close();
+  #vacate(id: number): void {
     try {
       this.#clear(id);
     } catch (error) {
-      this.#warn(`output section ${id} is not cleared: ${messageOf(error)}`);
+      this.#warn(`output section ${id}: ${messageOf(error)}`);
     }
-    for (const other of this.#clients.values()) {
-      other.push(encodePeerGone(id), null);
-      this.#flush(other);
-    }
-    this.#events.next({ type: 'peer-gone', id, reason: client.failure ?? 'disconnected' });
-    this.#peers.next(this.peers);
+  }
+
+  #reportGone({ id, failure }: Client): void {
+    this.#events.next({ type: 'peer-gone', id, ...failure! });
+    this.#changes.next();
   }
 
   /** State 0, and nothing left in the output section. */
@@ -241,22 +263,21 @@ class Server implements HostServer {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    clearTimeout(this.#acceptTimer);
-    clearTimeout(this.#congestionTimer);
-    this.#poller.remove(this.#listener.fd);
+    this.#acceptor.close();
     this.#listener.close();
-    for (const client of this.#clients.values()) {
-      this.#poller.remove(client.socket.fd);
-      client.close();
-    }
-    this.#clients.clear();
+    this.#table.close();
     this.#memory.close();
-    this.#peers.next([]);
-    this.#peers.complete();
+    this.#budget.give(OWN_DESCRIPTORS);
+    this.#changes.next();
+    this.#changes.complete();
     this.#events.next({ type: 'closed' });
     this.#events.complete();
     this.#resolveClosed();
   }
+}
+
+function shortage(budget: DescriptorBudget, what: string, needed: number): string {
+  return `${what} needs ${needed} descriptors and ${budget.left} are left, RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`;
 }
 
 function withResolvers(): { promise: Promise<void>; resolve: () => void } {

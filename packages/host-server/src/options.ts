@@ -4,7 +4,12 @@ import { memoryLayout } from '@ivshmem/transport';
 /** Where the shared memory comes from. */
 export type SharedMemorySource =
   /** Anonymous memory. With `seal` nobody can change its size, so that no client can kill the others with it. */
-  | { readonly kind: 'memfd'; readonly seal: boolean }
+  | {
+      readonly kind: 'memfd';
+      readonly seal: boolean;
+      /** In bytes, such as 2^21 or 2^30: the memory consists of huge pages of that size. */
+      readonly hugePageSize?: number | undefined;
+    }
   /** A POSIX shared memory object, for those who open it by name. Any client can truncate it. */
   | { readonly kind: 'posix'; readonly name: string }
   /** A nameless file in a directory, for example a mount point of hugetlbfs. Any client can truncate it. */
@@ -16,6 +21,8 @@ export interface HostServerSettings {
   readonly socketPath: string;
   /** Permissions of the socket file: who may connect needs write permission. Default 0o600. */
   readonly mode: number;
+  /** A gid, the group of the socket file. Default: that of this process. */
+  readonly group?: number | undefined;
   /** Default: a sealed memfd. */
   readonly sharedMemory: SharedMemorySource;
   /** Size of the shared memory in bytes; rounded up to a power of two. Default 4 MiB. */
@@ -33,6 +40,8 @@ export interface HostServerSettings {
   readonly protocol: number;
   /** Who is let in, besides what `mode` permits. Default: everybody. */
   readonly allow: (credentials: PeerCredentials) => boolean;
+  /** How long a client may leave messages unread that its socket has no room for, in seconds, 1 … 86400. Default 30. */
+  readonly evictAfter: number;
 }
 
 /** The most vectors a peer has. Source: the server of the patch series that introduced ivshmem v2. */
@@ -52,16 +61,29 @@ export const DEFAULT_SETTINGS: HostServerSettings = {
   vectors: 1,
   protocol: 0,
   allow: () => true,
+  evictAfter: 30,
 };
 
 /** Settings that no server can have. The message names the setting and its range. */
 export class HostServerOptionError extends Error {
   override readonly name = 'HostServerOptionError';
+  readonly setting: keyof HostServerSettings;
+
+  constructor(setting: keyof HostServerSettings, message: string) {
+    super(message);
+    this.setting = setting;
+  }
 }
 
-function checkInteger(what: string, value: number, minimum: number, maximum: number): void {
+function checkInteger(
+  setting: keyof HostServerSettings,
+  what: string,
+  value: number,
+  minimum: number,
+  maximum: number,
+): void {
   if (Number.isSafeInteger(value) && value >= minimum && value <= maximum) return;
-  throw new HostServerOptionError(`${what} ${value}: must be ${minimum} to ${maximum}`);
+  throw new HostServerOptionError(setting, `${what} ${value}: must be ${minimum} to ${maximum}`);
 }
 
 function nextPowerOfTwo(size: number): number {
@@ -89,23 +111,42 @@ export function completeSettings(given: Partial<HostServerSettings>): HostServer
   const pathLength = Buffer.byteLength(socketPath);
   if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {
     const problem = `must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${pathLength}`;
-    throw new HostServerOptionError(`socket ${JSON.stringify(socketPath)}: ${problem}`);
+    throw new HostServerOptionError('socketPath', `socket ${JSON.stringify(socketPath)}: ${problem}`);
   }
   if (sharedMemory.kind === 'posix' && !isSharedMemoryName(sharedMemory.name)) {
     const problem = 'must be one name of up to 255 bytes, without slashes but a leading one';
-    throw new HostServerOptionError(`shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`);
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`,
+    );
   }
   if (sharedMemory.kind === 'directory' && !/^[^\0]+$/.test(sharedMemory.path)) {
-    throw new HostServerOptionError(`directory ${JSON.stringify(sharedMemory.path)}: must be a path`);
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `directory ${JSON.stringify(sharedMemory.path)}: must be a path`,
+    );
   }
-  checkInteger('socket mode', settings.mode, 0, 0o777);
-  checkInteger('vectors', settings.vectors, 1, MAX_SERVER_VECTORS);
-  checkInteger('protocol', settings.protocol, 0, 0xffff);
-  checkInteger('size of shared memory', settings.size, 1, MAX_SIZE);
-  const size = Math.max(nextPowerOfTwo(settings.size), 4096);
+  checkInteger('mode', 'socket mode', settings.mode, 0, 0o777);
+  checkInteger('vectors', 'vectors', settings.vectors, 1, MAX_SERVER_VECTORS);
+  checkInteger('protocol', 'protocol', settings.protocol, 0, 0xffff);
+  checkInteger('size', 'size of shared memory', settings.size, 1, MAX_SIZE);
+  checkInteger('evictAfter', 'time to evict', settings.evictAfter, 1, 86400);
+  if (settings.group !== undefined) checkInteger('group', 'group', settings.group, 0, 0xfffffffe);
+  const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || 4096;
+  checkInteger('sharedMemory', 'size of huge pages', pageSize, 4096, MAX_SIZE);
+  if (!Number.isInteger(Math.log2(pageSize))) {
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `size of huge pages ${pageSize}: must be a power of two, such as 2M`,
+    );
+  }
+  const size = Math.max(nextPowerOfTwo(settings.size), pageSize);
   memoryLayout(size, maxPeers, outputSectionSize);
   if (settings.protocol >= FIRST_VIRTIO_PROTOCOL && maxPeers > 2) {
-    throw new HostServerOptionError(`${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`);
+    throw new HostServerOptionError(
+      'maxPeers',
+      `${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`,
+    );
   }
   return { ...settings, size };
 }

@@ -19,6 +19,7 @@ export class Outbox {
   readonly #socket: UnixSocket;
   readonly #capacity: number;
   #entries: Entry[] = [];
+  #bytes = 0;
 
   /** `capacity`: how many messages may wait. */
   constructor(socket: UnixSocket, capacity: number) {
@@ -31,9 +32,15 @@ export class Outbox {
     return this.#entries.length;
   }
 
+  /** How many bytes wait. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** Adds a message, with one descriptor or none. Returns false where it is full, and adds nothing. */
   push(bytes: Uint8Array, attachment: SharedFd | null): boolean {
     if (this.#entries.length >= this.#capacity) return false;
+    this.#bytes += bytes.length;
     this.#entries.push({ bytes, attachment: attachment?.share() ?? null });
     return true;
   }
@@ -48,6 +55,7 @@ export class Outbox {
         if (taken === 0) return 'full';
         entry.attachment?.release();
         entry.attachment = null;
+        this.#bytes -= taken;
         if (taken === entry.bytes.length) done++;
         else entry.bytes = entry.bytes.subarray(taken);
       }
@@ -64,5 +72,6 @@ export class Outbox {
   close(): void {
     for (const entry of this.#entries) entry.attachment?.release();
     this.#entries = [];
+    this.#bytes = 0;
   }
 }

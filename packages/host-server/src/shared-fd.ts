@@ -6,11 +6,13 @@ import { closeFd } from '@ivshmem/linux';
  */
 export class SharedFd {
   readonly fd: number;
+  readonly #onClosed: () => void;
   #owners = 1;
 
-  /** Takes over `fd`, on behalf of the first owner. */
-  constructor(fd: number) {
+  /** Takes over `fd`, on behalf of the first owner. `onClosed` is called once, when it has been closed. */
+  constructor(fd: number, onClosed: () => void = () => {}) {
     this.fd = fd;
+    this.#onClosed = onClosed;
   }
 
   /** Adds an owner. */
@@ -21,6 +23,8 @@ export class SharedFd {
 
   /** To be called once by each owner. */
   release(): void {
-    if (--this.#owners === 0) closeFd(this.fd);
+    if (--this.#owners > 0) return;
+    closeFd(this.fd);
+    this.#onClosed();
   }
 }

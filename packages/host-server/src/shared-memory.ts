@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, fstatSync, openSync, statfsSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, statfsSync, unlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   closeFd,
@@ -9,6 +9,7 @@ import {
   mapShared,
   openSharedMemoryObject,
   punchHole,
+  reserveHugePages,
   SystemCallError,
   setFileLength,
   tryLockFile,
@@ -55,32 +56,28 @@ interface Backing {
  */
 export function createSharedMemory(source: SharedMemorySource, wanted: number): SharedMemory {
   const backing = open(source, wanted);
-  const { fd, hugePageSize } = backing;
+  const { fd, hugePageSize, sealed, description } = backing;
   const size = Math.max(wanted, hugePageSize);
   try {
-    if (source.kind !== 'memfd') setFileLength(fd, size, backing.description);
+    if (source.kind !== 'memfd') setFileLength(fd, size, description);
+    if (hugePageSize > 0 && !sealed) reserveHugePages(fd, 0, size, hugePageSize, description);
     // What cannot be had is to fail here, not at the first access, where it kills.
     if (hugePageSize === 0) writeSync(fd, ZEROS, 0, STATE_TABLE_SIZE, 0);
-    const table = mapShared(fd, Math.max(STATE_TABLE_SIZE, hugePageSize), {
-      write: true,
-      subject: backing.description,
-    });
-    const states = new Uint32Array(table.buffer, 0, STATE_TABLE_SIZE / 4);
-    /** Clients can truncate what is not sealed, and an access behind the end of a file kills the process. */
+    const table = sealed
+      ? mappedTable(fd, Math.max(STATE_TABLE_SIZE, hugePageSize))
+      : fileTable(fd, hugePageSize);
+    /** Clients can truncate what is not sealed; the others find their bytes again, taken back to zero. */
     const restoreLength = () => {
-      if (!backing.sealed && fileLength(fd) < size) setFileLength(fd, size, backing.description);
+      if (!sealed && fileLength(fd) < size) setFileLength(fd, size, description);
     };
     return {
       fd,
       size,
-      description: backing.description,
-      state(peer) {
-        restoreLength();
-        return Atomics.load(states, peer);
-      },
+      description,
+      state: table.state,
       clearState(peer) {
         restoreLength();
-        Atomics.store(states, peer, 0);
+        table.clearState(peer);
       },
       clear(offset, length) {
         if (length === 0) return;
@@ -101,12 +98,57 @@ export function createSharedMemory(source: SharedMemorySource, wanted: number): 
   }
 }
 
+interface StateTable {
+  state(peer: number): number;
+  clearState(peer: number): void;
+  close(): void;
+}
+
+/** The state table of memory that nobody can truncate. */
+function mappedTable(fd: number, length: number): StateTable {
+  const mapping = mapShared(fd, length, { write: true, subject: 'state table' });
+  const states = new Uint32Array(mapping.buffer, 0, STATE_TABLE_SIZE / 4);
+  return {
+    state: (peer) => Atomics.load(states, peer),
+    clearState(peer) {
+      Atomics.store(states, peer, 0);
+    },
+    close: () => mapping.close(),
+  };
+}
+
+/**
+ * The state table of a file that any client can truncate at any moment: an access to a mapping behind the end would
+ * kill the server, read(2) and write(2) only do less. hugetlbfs has no write(2).
+ */
+function fileTable(fd: number, hugePageSize: number): StateTable {
+  const entry = new Uint32Array(1);
+  return {
+    state(peer) {
+      entry[0] = 0;
+      readSync(fd, entry, 0, 4, peer * 4);
+      return entry[0];
+    },
+    clearState(peer) {
+      if (hugePageSize === 0) {
+        writeSync(fd, ZEROS, 0, 4, peer * 4);
+        return;
+      }
+      using mapping = mapShared(fd, hugePageSize, { write: true, subject: 'state table' });
+      Atomics.store(new Uint32Array(mapping.buffer), peer, 0);
+    },
+    close() {},
+  };
+}
+
 function open(source: SharedMemorySource, size: number): Backing {
   switch (source.kind) {
     case 'memfd': {
-      const fd = createMemfd('ivshmem', size, { seal: source.seal });
-      const description = source.seal ? 'sealed memfd' : 'memfd';
-      return { fd, description, sealed: source.seal, hugePageSize: 0, release() {} };
+      const { seal, hugePageSize } = source;
+      const fd = createMemfd('ivshmem', size, { seal, hugePageSize });
+      const pages = hugePageSize === undefined ? '' : ` of huge pages of ${hugePageSize} bytes`;
+      const description = `${seal ? 'sealed memfd' : 'memfd'}${pages}`;
+      return { fd, description, sealed: seal, hugePageSize: hugePageSize ?? 0, release() {} };
     }
     case 'posix':
       return openPosix(source.name);
@@ -180,7 +222,11 @@ function clearHugePages(fd: number, offset: number, length: number, pageSize: nu
   const end = offset + length;
   const firstWhole = Math.ceil(offset / pageSize) * pageSize;
   const endWhole = Math.floor(end / pageSize) * pageSize;
-  if (firstWhole < endWhole) punchHole(fd, firstWhole, endWhole - firstWhole);
+  if (firstWhole < endWhole) {
+    punchHole(fd, firstWhole, endWhole - firstWhole);
+    // The hole has taken the reservation with it.
+    reserveHugePages(fd, firstWhole, endWhole - firstWhole, pageSize, 'cleared section');
+  }
   for (let page = Math.floor(offset / pageSize) * pageSize; page < end; page += pageSize) {
     const from = Math.max(page, offset);
     const to = Math.min(page + pageSize, end);
