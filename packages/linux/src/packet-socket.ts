@@ -11,6 +11,7 @@ const SOCK_RAW = 3;
 const ETH_P_ALL = 3;
 const SOL_PACKET = 263;
 const PACKET_ADD_MEMBERSHIP = 1;
+const PACKET_STATISTICS = 6;
 const PACKET_AUXDATA = 8;
 const PACKET_IGNORE_OUTGOING = 23;
 const PACKET_MR_PROMISC = 1;
@@ -96,6 +97,17 @@ export class PacketSocket {
     tag.setUint16(0, this.#view.getUint16(AUXDATA_OFFSET + 18, true));
     tag.setUint16(2, this.#view.getUint16(AUXDATA_OFFSET + 16, true));
     return frame;
+  }
+
+  /** How many frames found no room in the socket's buffer since the last call. Throws {@link SystemCallError}. */
+  takeDrops(): number {
+    // struct tpacket_stats: {u32 packets, u32 drops}; the kernel clears both.
+    const statistics = new Uint32Array(2);
+    const bytes = new Uint8Array(statistics.buffer);
+    const length = new Uint8Array(Uint32Array.of(bytes.length).buffer);
+    const result = libc.getsockopt(this.fd, SOL_PACKET, PACKET_STATISTICS, bytes, length);
+    check(result, 'getsockopt PACKET_STATISTICS', `interface ${this.interfaceName}`);
+    return statistics[1]!;
   }
 
   close(): void {
