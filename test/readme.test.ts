@@ -25,7 +25,7 @@ function section(heading: string): string {
 }
 
 const missing = missingNetworkPrivilege();
-const skip = missing !== null && process.env['CI'] === undefined;
+const skip = missing !== null && process.env.CI === undefined;
 
 describe('README', () => {
   it('names files that exist', () => {

@@ -13,10 +13,11 @@ export function duplicateFd(fd: number): number {
 }
 
 /**
- * Sets O_NONBLOCK. It is a property of the open file, so whoever else holds a descriptor of it sees, and can undo,
- * the change. Throws {@link SystemCallError}.
+ * Sets O_NONBLOCK, or takes it off. It is a property of the open file, so whoever else holds a descriptor of it sees,
+ * and can undo, the change. Throws {@link SystemCallError}.
  */
-export function setNonBlocking(fd: number): void {
+export function setNonBlocking(fd: number, nonBlocking = true): void {
   const flags = check(libc.fcntl(fd, F_GETFL, 'int', 0), 'fcntl F_GETFL', `fd ${fd}`);
-  check(libc.fcntl(fd, F_SETFL, 'int', flags | O_NONBLOCK), 'fcntl F_SETFL', `fd ${fd}`);
+  const changed = nonBlocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+  check(libc.fcntl(fd, F_SETFL, 'int', changed), 'fcntl F_SETFL', `fd ${fd}`);
 }

@@ -8,12 +8,14 @@ const WEIGHT = 1 / 8;
  */
 export class BusyPoll {
   readonly #limit: number;
+  readonly #now: () => number;
   #average: number;
   #idleSince = 0;
 
-  /** `limit` in µs; with 0 it never pays off. */
-  constructor(limit: number) {
+  /** `limit` in µs; with 0 it never pays off. `now` is a clock in ms, never 0. */
+  constructor(limit: number, now = () => performance.now()) {
     this.#limit = limit / 1000;
+    this.#now = now;
     // Until waits have shown to be short, they count as long.
     this.#average = 2 * this.#limit;
   }
@@ -22,7 +24,7 @@ export class BusyPoll {
   worked(): void {
     if (this.#idleSince === 0) return;
     // A long wait counts as four short ones at most, so that a single one is soon forgotten.
-    const waited = Math.min(performance.now() - this.#idleSince, 4 * this.#limit);
+    const waited = Math.min(this.#now() - this.#idleSince, 4 * this.#limit);
     this.#average += (waited - this.#average) * WEIGHT;
     this.#idleSince = 0;
   }
@@ -30,7 +32,7 @@ export class BusyPoll {
   /** There is nothing to do: whether to look again rather than to sleep. */
   lookAgain(): boolean {
     if (this.#limit === 0) return false;
-    const now = performance.now();
+    const now = this.#now();
     if (this.#idleSince === 0) this.#idleSince = now;
     return this.#average < this.#limit && now - this.#idleSince < this.#limit;
   }

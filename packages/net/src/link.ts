@@ -43,7 +43,10 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   // The same file from src (under a test runner) and from dist.
   const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), { workerData: input });
   // process.exit() waits for the worker, which does nothing but wait.
-  const onExit = () => stop.signal();
+  const onExit = () => {
+    stop.signal();
+    unblock();
+  };
   process.once('exit', onExit);
 
   const status = new BehaviorSubject<HandshakeStatus>({
@@ -54,6 +57,10 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   const log = new Subject<string>();
   const ended = new Subject<void>();
   let doorbells: readonly number[] = [];
+  // A hostile peer can make its eventfd block us: O_NONBLOCK off, counter full. Emptying it lets the worker go on.
+  const unblock = () => {
+    for (const fd of doorbells) drainEventFd(fd);
+  };
   let failure: Error | null = null;
   let info: LinkInfo | undefined;
   let onUp: () => void = () => {};
@@ -117,10 +124,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     closed,
     async close() {
       stop.signal();
-      // A hostile peer can make its eventfd block us: O_NONBLOCK off, counter full. Emptying it lets the worker go on.
-      const rescue = setInterval(() => {
-        for (const fd of doorbells) drainEventFd(fd);
-      }, PATIENCE);
+      const rescue = setInterval(unblock, PATIENCE);
       await closed;
       clearInterval(rescue);
     },

@@ -1,0 +1,62 @@
+import { ringLayout } from '@ivshmem/transport';
+import { describe, expect, it } from 'vitest';
+import { checkLinkOptions, effectiveMtu, type LinkOptions } from './link-options.ts';
+
+const good: LinkOptions = { port: { type: 'server', path: '/run/x.sock' }, tap: 'ivn0' };
+
+describe('checkLinkOptions', () => {
+  it('takes what can be right', () => {
+    checkLinkOptions(good);
+    checkLinkOptions({
+      ...good,
+      tap: 'fifteen-bytes-x',
+      mtu: 65521,
+      mac: '02:00:00:00:00:01',
+      addresses: ['10.0.0.1/24', 'fd00::1/64'],
+      bridge: 'br0',
+      busyPoll: 0,
+    });
+  });
+
+  it.each<[string, Partial<LinkOptions>]>([
+    ['tap', { tap: 'sixteen-bytes-xx' }],
+    ['tap', { tap: '' }],
+    ['tap', { tap: 'a/b' }],
+    ['bridge', { bridge: 'not a name' }],
+    ['MTU 67', { mtu: 67 }],
+    ['MTU 65522', { mtu: 65522 }],
+    ['MTU 1500.5', { mtu: 1500.5 }],
+    ['MAC address 01:00:00:00:00:01', { mac: '01:00:00:00:00:01' }],
+    ['MAC address 02:00:00:00:00', { mac: '02:00:00:00:00' }],
+    ['10.0.0.1', { addresses: ['10.0.0.1'] }],
+    ['10.0.0.1/33', { addresses: ['10.0.0.1/33'] }],
+    ['busy-poll time -1', { busyPoll: -1 }],
+    ['busy-poll time NaN', { busyPoll: Number.NaN }],
+    ['socket', { port: { type: 'server', path: 'x'.repeat(108) } }],
+  ])('refuses a wrong %s in one line', (named, change) => {
+    let message = '';
+    try {
+      checkLinkOptions({ ...good, ...change });
+    } catch (error) {
+      expect(error).toBeInstanceOf(RangeError);
+      message = (error as Error).message;
+    }
+    expect(message).toMatch(/^[^\n]+$/);
+    if (named !== 'tap' && named !== 'bridge') expect(message).toContain(named);
+  });
+});
+
+describe('effectiveMtu', () => {
+  it('is what the protocol page gives for the section, as far as a TAP allows it', () => {
+    expect(effectiveMtu(undefined, ringLayout(0x1000))).toBe(144);
+    expect(effectiveMtu(undefined, ringLayout(0x100000))).toBe(16384);
+    expect(effectiveMtu(65521, ringLayout(0x100000))).toBe(65521);
+    expect(effectiveMtu(576, ringLayout(0x1000))).toBe(576);
+  });
+
+  it('names the limit and the remedy where the section is too small', () => {
+    expect(() => effectiveMtu(577, ringLayout(0x1000))).toThrow(
+      /^MTU 577: output sections of 4096 bytes allow 576 at most; .*-o/,
+    );
+  });
+});

@@ -1,0 +1,237 @@
+import { readdirSync, writeSync } from 'node:fs';
+import {
+  deleteInterface,
+  drainEventFd,
+  Epoll,
+  getInterface,
+  missingNetworkPrivilege,
+  Netns,
+  openPacketSocket,
+  setIpv6,
+  setNonBlocking,
+} from '@ivshmem/linux';
+import { Handshake, Loopback, LoopbackPort, RxQueue, ringLayout, State, TxQueue } from '@ivshmem/transport';
+import { filter, firstValueFrom, takeWhile, toArray } from 'rxjs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createLink, type Link } from './link.ts';
+
+const OUTPUT_SIZE = 0x10000;
+const missing = missingNetworkPrivilege();
+const skip = missing !== null && process.env.CI === undefined;
+
+/** A frame of local experimental ethertype 0x88b5 that carries a number. */
+function frame(number: number, length = 60): Uint8Array {
+  const bytes = new Uint8Array(length);
+  bytes.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+  if (length >= 18) new DataView(bytes.buffer).setUint32(14, number);
+  return bytes;
+}
+
+/**
+ * The other side of a link, driven by hand: what a peer of ours would be, or a hostile one. Its rings are the real
+ * ones; `port` and `epoll` give access to everything below.
+ */
+class HandPeer {
+  readonly epoll = new Epoll();
+  readonly port: LoopbackPort;
+  readonly tx: TxQueue;
+  readonly rx: RxQueue;
+  readonly handshake: Handshake;
+
+  constructor(loopback: Loopback) {
+    this.port = new LoopbackPort(loopback.ends[1], this.epoll);
+    const own = this.port.output!;
+    const layout = ringLayout(own.length);
+    this.tx = new TxQueue(own, this.port.input(0)!, layout);
+    this.rx = new RxQueue(own, this.port.input(0)!, layout);
+    this.handshake = new Handshake(this.port, 0, {
+      initialise: () => {
+        this.tx.initialise();
+        this.rx.initialise();
+      },
+      start() {},
+      stop() {},
+      carrier() {},
+    });
+    this.port.onInterrupt((vector) => vector === 0 && this.handshake.evaluate());
+  }
+
+  /** Takes part until `done`. The link runs in a worker, and so moves on while this blocks. */
+  until(done: () => boolean): void {
+    const deadline = performance.now() + 10_000;
+    this.handshake.poll();
+    while (!done()) {
+      if (performance.now() > deadline) throw new Error('nothing more has happened for ten seconds');
+      this.epoll.wait(100);
+      this.handshake.poll();
+    }
+  }
+
+  send(bytes: Uint8Array): void {
+    const slot = this.tx.reserve(bytes.length);
+    new Uint8Array(this.port.output!.buffer).set(bytes, slot);
+    this.tx.commit(bytes.length);
+    this.tx.flush();
+    this.port.ring(0, 1);
+  }
+
+  close(): void {
+    this.handshake.shutdown();
+    this.port.close();
+    this.epoll.close();
+  }
+}
+
+describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () => {
+  let netns: Netns;
+  let loopback: Loopback;
+  let link: Link;
+  let peer: HandPeer;
+
+  beforeEach(async () => {
+    netns = Netns.create();
+    loopback = new Loopback({ outputSize: OUTPUT_SIZE });
+    peer = new HandPeer(loopback);
+    link = await createLink({
+      port: { type: 'loopback', end: loopback.ends[0] },
+      tap: 'ivn0',
+      netns: netns.path,
+      mtu: 1500,
+    });
+    // The kernel is to say nothing of its own accord.
+    netns.run(() => setIpv6('ivn0', false));
+  });
+
+  afterEach(async () => {
+    await link.close();
+    peer.close();
+    loopback.close();
+    netns.close();
+  });
+
+  const running = () => peer.handshake.status.carrier;
+  const carrier = () => netns.run(() => getInterface('ivn0')!.carrier);
+  const state = (wanted: boolean) =>
+    firstValueFrom(link.state$.pipe(filter((status) => status.carrier === wanted)));
+  const counted = async (what: keyof ReturnType<Link['stats']>, count: number) => {
+    while (link.stats()[what] < count) await new Promise((resolve) => setImmediate(resolve));
+  };
+
+  it('tells what it is', () => {
+    expect(link.info).toEqual({
+      id: 0,
+      tap: 'ivn0',
+      mtu: 1500,
+      sectionSize: OUTPUT_SIZE,
+      queueLength: 256,
+      vectors: 2,
+    });
+    expect(netns.run(() => getInterface('ivn0'))).toMatchObject({ mtu: 1500, up: true, carrier: false });
+  });
+
+  it('brings the carrier up and down with the handshake, and tells each state once', async () => {
+    const states = firstValueFrom(
+      link.state$.pipe(
+        takeWhile((status) => !status.carrier, true),
+        toArray(),
+      ),
+    );
+    peer.until(running);
+    await state(true);
+    expect(carrier()).toBe(true);
+    const seen = (await states).map(({ local }) => local);
+    expect(seen).toEqual(seen.toSorted((a, b) => a - b));
+    expect(seen.slice(-2)).not.toContain(State.RESET);
+    expect(seen).toEqual(expect.arrayContaining([State.INIT, State.READY, State.RUN]));
+    peer.handshake.shutdown();
+    await state(false);
+    expect(carrier()).toBe(false);
+  });
+
+  it('passes frames both ways, unchanged, and counts them', async () => {
+    peer.until(running);
+    await state(true);
+    using socket = netns.run(() => openPacketSocket('ivn0'));
+    for (const length of [14, 60, 1514, 1518]) {
+      peer.send(frame(length, length));
+      expect(socket.receive(2000)).toEqual(frame(length, length));
+      const answer = frame(length, Math.min(Math.max(length, 18), 1514));
+      socket.send(answer);
+      peer.until(() => peer.rx.available() > 0);
+      expect(peer.rx.next()).toBe(true);
+      const { offset, length: received } = peer.rx;
+      expect(new Uint8Array(peer.port.input(0)!.buffer.slice(offset, offset + received))).toEqual(answer);
+      peer.rx.flush();
+    }
+    expect(link.stats()).toMatchObject({ rxFrames: 4, txFrames: 4, dropsOversize: 0, dropsRunt: 0 });
+  });
+
+  it('drops runts and counts them', async () => {
+    peer.until(running);
+    await state(true);
+    peer.send(frame(1).subarray(0, 13));
+    await counted('dropsRunt', 1);
+    expect(link.stats().violations).toBe(0);
+  });
+
+  it('resets the link, with one line in the log, when the peer violates the protocol, and recovers', async () => {
+    peer.until(running);
+    await state(true);
+    const line = firstValueFrom(link.log$);
+    const { avail } = ringLayout(OUTPUT_SIZE);
+    new Uint16Array(peer.port.output!.buffer)[avail / 2 + 1] = 1000;
+    peer.port.ring(0, 1);
+    expect(await line).toMatch(/^the peer violates the protocol: avail\.idx .*; the link is reset$/);
+    await state(false);
+    peer.until(() => peer.handshake.counters.resets === 1 && running());
+    await state(true);
+    await counted('violations', 1);
+    await counted('resets', 1);
+    using socket = netns.run(() => openPacketSocket('ivn0'));
+    peer.send(frame(5));
+    expect(socket.receive(2000)).toEqual(frame(5));
+  });
+
+  it('takes states above 3 for RESET and counts them', async () => {
+    peer.until(running);
+    await state(true);
+    peer.port.state = 77;
+    await state(false);
+    await counted('invalidPeerStates', 1);
+  });
+
+  it('ends although the peer has made its doorbells block', async () => {
+    peer.until(running);
+    await state(true);
+    // The counters of the peer's own eventfds at their limit, and no O_NONBLOCK: what a hostile peer can do.
+    const held = peer.port.doorbells(1);
+    for (const fd of held) makeBlocking(fd);
+    peer.port.ring(0, 0);
+    await link.close();
+    expect(netns.run(() => getInterface('ivn0'))).toBeNull();
+    for (const fd of held) setNonBlocking(fd);
+  });
+
+  it('fails in one line, with nothing left behind, where the interface is in use', async () => {
+    const before = readdirSync('/proc/self/fd').length;
+    const options = {
+      port: { type: 'loopback', end: loopback.ends[0] },
+      tap: 'ivn0',
+      netns: netns.path,
+    } as const;
+    await expect(createLink(options)).rejects.toThrow(/^TUNSETIFF interface ivn0: EBUSY: [^\n]+$/);
+    expect(readdirSync('/proc/self/fd')).toHaveLength(before);
+  });
+
+  it('ends with an error when its interface is deleted', async () => {
+    netns.run(() => deleteInterface('ivn0'));
+    expect(await link.closed).toMatchObject({ message: expect.stringContaining('ivn0') });
+  });
+});
+
+/** Brings an eventfd's counter to its limit and takes O_NONBLOCK off; whoever holds the eventfd shares both. */
+function makeBlocking(fd: number): void {
+  drainEventFd(fd);
+  writeSync(fd, new Uint8Array(new BigUint64Array([0xfffffffffffffffen]).buffer));
+  setNonBlocking(fd, false);
+}
