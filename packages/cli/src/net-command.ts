@@ -73,11 +73,12 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
 
 async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
-  const stop = options.untilEof ? AbortSignal.any([signals.signal, abortOnEof()]) : signals.signal;
+  using eof = options.untilEof ? abortOnEof() : null;
+  const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
   const link = await connect(options, stop);
   if (link === null) return EXIT_OK;
   const print = options.json ? printJson : printText;
-  print(link, { event: 'up', time: Date.now(), ...link.info });
+  link.info$.subscribe((info) => print(link, { event: 'up', time: Date.now(), ...info }));
   link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...names(status) }));
   link.log$.subscribe((text) => print(link, { event: 'log', time: Date.now(), text }));
   const printStats = () => print(link, { event: 'stats', time: Date.now(), ...link.stats() });
@@ -86,7 +87,6 @@ async function runNet(options: NetOptions): Promise<number> {
     await Promise.race([link.closed, stop.aborted || once(stop, 'abort')]);
   } finally {
     clearInterval(timer);
-    process.stdin.pause();
     await link.close();
   }
   const failure = await link.closed;
@@ -96,13 +96,18 @@ async function runNet(options: NetOptions): Promise<number> {
 }
 
 /** Aborts when standard input has come to its end, however that happens. */
-function abortOnEof(): AbortSignal {
+function abortOnEof(): { signal: AbortSignal; [Symbol.dispose](): void } {
   const controller = new AbortController();
   process.stdin
     .on('error', () => {})
     .once('close', () => controller.abort())
     .resume();
-  return controller.signal;
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.stdin.pause();
+    },
+  };
 }
 
 /** Null where a signal came first. */

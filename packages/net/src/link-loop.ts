@@ -17,6 +17,7 @@ import {
   type Port,
   ringLayout,
   STATE_VECTOR,
+  State,
   Violation,
   violationText,
 } from '@ivshmem/transport';
@@ -25,14 +26,15 @@ import { Counter, countersOf } from './counters.ts';
 import { FramePath } from './frame-path.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
+import { Reports } from './reports.ts';
 
 /** The protocol type of virtual peer-to-peer Ethernet. Source: specification, "Protocols". */
 const ETHERNET = 0x0001;
 /** Back-off while the server is away, in ms: doubled from the first to the last. */
 const FIRST_RETRY = 100;
 const LAST_RETRY = 5000;
-/** Under load, events are looked at every so many bursts. */
-const BURSTS_BETWEEN_EVENTS = 16;
+/** Whatever the peer does, events are looked at every so many rounds. */
+const ROUNDS_BETWEEN_EVENTS = 16;
 
 /** A port in use, with all that belongs to it. */
 interface Session {
@@ -46,6 +48,7 @@ interface Session {
 export class LinkLoop {
   readonly #input: WorkerInput;
   readonly #tell: (message: WorkerMessage) => void;
+  readonly #reports: Reports;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
   readonly #pollTimer: Timer;
@@ -63,6 +66,7 @@ export class LinkLoop {
   constructor(input: WorkerInput, tell: (message: WorkerMessage) => void) {
     this.#input = input;
     this.#tell = tell;
+    this.#reports = new Reports(tell);
     this.#counters = countersOf(input.counters);
     this.#pollTimer = new Timer(this.#epoll, () => this.#poll());
     this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
@@ -77,14 +81,14 @@ export class LinkLoop {
     if (netns !== undefined) this.#netns = Netns.open(netns);
     this.#connect();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
-    let bursts = 0;
+    let rounds = 0;
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
+      if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
       const moved = this.#session?.path.poll() ?? false;
       if (this.#session !== undefined && this.#session.path.violation !== Violation.NONE) this.#violated();
       if (moved) {
         busyPoll.worked();
-        if (++bursts % BURSTS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
       } else if (busyPoll.lookAgain()) {
         this.#session?.path.tapReady();
         // Who has work for us may be waiting for this very processor.
@@ -114,7 +118,7 @@ export class LinkLoop {
 
   #retry(error: Error): void {
     if (this.#retryDelay === FIRST_RETRY)
-      this.#log(`no connection to a host server: ${error.message}; trying again`);
+      this.#reports.log(`no connection to a host server: ${error.message}; trying again`);
     this.#retryTimer.after(this.#retryDelay);
     this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
   }
@@ -178,7 +182,7 @@ export class LinkLoop {
           this.#evaluate();
           break;
         case 'provider-gone':
-          this.#log(`${event.reason}; the link goes on without it, and waits for it to come back`);
+          this.#reports.log(`${event.reason}; the link goes on without it, and waits for it to come back`);
           this.#retry(new Error(event.reason));
           break;
       }
@@ -189,7 +193,7 @@ export class LinkLoop {
       type: 'up',
       info: { id: port.id, tap: tap.name, mtu, sectionSize, queueLength: length, vectors: port.vectors },
     });
-    handshake.state$.subscribe((status) => this.#tell({ type: 'state', status }));
+    handshake.state$.subscribe((status) => this.#reports.state(status));
     this.#evaluate();
   }
 
@@ -221,6 +225,7 @@ export class LinkLoop {
   }
 
   #poll(): void {
+    this.#reports.tick();
     this.#session?.handshake.poll();
     this.#followHandshake();
   }
@@ -236,8 +241,13 @@ export class LinkLoop {
   }
 
   #violated(): void {
-    const { path, handshake } = this.#session!;
+    const { port, path, handshake } = this.#session!;
     const text = violationText(path.violation);
+    // Rings of a peer that is gone have been cleared by the server: that is nobody's fault.
+    if (port.peerState(1 - port.id) < State.READY) {
+      path.violation = Violation.NONE;
+      return this.#evaluate();
+    }
     this.#counters[Counter.violations]!++;
     this.#log(`the peer violates the protocol: ${text}; the link is reset`);
     path.violation = Violation.NONE;
@@ -259,10 +269,6 @@ export class LinkLoop {
 
   #inNetns<T>(fn: () => T): T {
     return this.#netns === undefined ? fn() : this.#netns.run(fn);
-  }
-
-  #log(text: string): void {
-    this.#tell({ type: 'log', text });
   }
 
   [Symbol.dispose](): void {

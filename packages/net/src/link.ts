@@ -14,6 +14,8 @@ const PATIENCE = 200;
 export interface Link {
   /** What the link is; changes when it moves to another port. */
   readonly info: LinkInfo;
+  /** The same, at once and after each move. Completes when the link ends. */
+  readonly info$: Observable<LinkInfo>;
   /** The handshake: the current state first, then every change. Completes when the link ends. */
   readonly state$: Observable<HandshakeStatus>;
   /** The counters, now and then every second. */
@@ -62,7 +64,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     for (const fd of doorbells) drainEventFd(fd);
   };
   let failure: Error | null = null;
-  let info: LinkInfo | undefined;
+  let info: BehaviorSubject<LinkInfo> | undefined;
   let onUp: () => void = () => {};
   const up = new Promise<void>((resolve) => {
     onUp = resolve;
@@ -70,7 +72,8 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   worker.on('message', (message: WorkerMessage) => {
     switch (message.type) {
       case 'up':
-        info = message.info;
+        if (info === undefined) info = new BehaviorSubject(message.info);
+        else info.next(message.info);
         onUp();
         break;
       case 'state':
@@ -95,6 +98,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     process.off('exit', onExit);
     stop.close();
     ended.next();
+    info?.complete();
     status.complete();
     log.complete();
     return failure;
@@ -109,10 +113,12 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     signal.throwIfAborted();
   }
   if (info === undefined) throw failure ?? new Error('the worker of the link ended without a word');
+  const moves = info;
   return {
     get info() {
-      return info!;
+      return moves.value;
     },
+    info$: moves.asObservable(),
     state$: status.asObservable(),
     stats$: interval(1000).pipe(
       startWith(0),
