@@ -246,10 +246,11 @@ export class LinkLoop {
     // Rings of a peer that is gone have been cleared by the server: that is nobody's fault.
     if (port.peerState(1 - port.id) < State.READY) {
       path.violation = Violation.NONE;
-      return this.#evaluate();
+      this.#evaluate();
+      return;
     }
     this.#counters[Counter.violations]!++;
-    this.#log(`the peer violates the protocol: ${text}; the link is reset`);
+    this.#reports.violation(text);
     path.violation = Violation.NONE;
     handshake.fault();
     this.#followHandshake();
