@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { addDemoCommand } from './demo-command.ts';
 import { EXIT_OK, reportError } from './exit.ts';
 import { addNetCommand } from './net-command.ts';
+import { addPeersCommand } from './peers-command.ts';
 import { addServerCommand } from './server-command.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
@@ -22,6 +23,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .addHelpText('after', EXAMPLES)
     .enablePositionalOptions();
   addServerCommand(program, finish);
+  addPeersCommand(program, finish);
   addNetCommand(program, finish);
   addDemoCommand(program, finish);
   try {

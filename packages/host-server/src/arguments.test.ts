@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_PID_FILE, parseServerArguments, ServerArgumentError, serverUsage } from './arguments.ts';
+import { DEFAULT_PID_FILE, parseServerArguments, ServerArgumentError } from './arguments.ts';
+import { serverUsage } from './usage.ts';
 
 const settings = (...argv: string[]) => parseServerArguments(argv).settings;
 
@@ -10,17 +11,22 @@ describe('command line of the host server', () => {
       verbose: false,
       foreground: false,
       pidFile: DEFAULT_PID_FILE,
+      pidFileGiven: false,
       settings: {},
+      json: false,
+      metrics: null,
+      config: null,
     });
   });
 
   it('takes what is usual for getopt', () => {
     const all = '-Fv -l4M -S /run/s -o 1M -n2 -V 2 -P 0x1 -p /run/p -m /dev/hugepages'.split(' ');
-    expect(parseServerArguments(all)).toEqual({
+    expect(parseServerArguments(all)).toMatchObject({
       help: false,
       verbose: true,
       foreground: true,
       pidFile: '/run/p',
+      pidFileGiven: true,
       settings: {
         size: 4 << 20,
         socketPath: '/run/s',
@@ -85,8 +91,9 @@ describe('command line of the host server', () => {
     [['-n', '-2'], '-n -2: must be a number'],
     [['-V', '1.5'], '-V 1.5: must be a number'],
     [['-P', '08'], '-P 08: must be a number'],
+    [['--mode', '660'], '"--mode": unexpected, options are single letters'],
+    [['--help=1'], '--help: takes no value'],
     [['-P', '99999999999999999999'], '-P 99999999999999999999: must be a number'],
-    [['-v'], '-v: a daemon has nowhere to log to: add -F'],
   ])('%j is refused', (argv, text) => {
     expect(() => parseServerArguments(argv)).toThrow(ServerArgumentError);
     expect(() => parseServerArguments(argv)).toThrow(text);
@@ -95,5 +102,82 @@ describe('command line of the host server', () => {
   it('explains every option it takes', () => {
     for (const option of 'hvFpSMmlonVP')
       expect(serverUsage('x')).toMatch(new RegExp(`^ {2}-${option} `, 'm'));
+  });
+});
+
+describe('extended command line of the host server', () => {
+  const extended = (...argv: string[]) => parseServerArguments(argv, 'extended');
+
+  it('takes long options besides the short ones, with values attached or not', () => {
+    const given = extended(
+      ...'-FS /run/s --metrics=9100 --json --mode 0660 --group 0 --hugepages --evict-after 5'.split(' '),
+    );
+    expect(given).toMatchObject({
+      foreground: true,
+      json: true,
+      metrics: { address: '127.0.0.1', port: 9100 },
+      settings: {
+        socketPath: '/run/s',
+        mode: 0o660,
+        group: 0,
+        evictAfter: 5,
+        sharedMemory: { kind: 'memfd', seal: true, hugePageSize: 2 ** 21 },
+      },
+    });
+    expect(extended('--hugepages=1G').settings.sharedMemory).toMatchObject({ hugePageSize: 2 ** 30 });
+    expect(extended('--config', '/etc/links.json', '-v')).toMatchObject({ config: '/etc/links.json' });
+  });
+
+  it('lets in whoever is on either list, and everybody where there is none', () => {
+    const { allow } = extended('--allow-uid', 'root', '--allow-uid=1000', '--allow-gid', '107').settings;
+    const who = (uid: number, gid: number) => allow!({ pid: 1, uid, gid });
+    expect([who(0, 5), who(1000, 5), who(7, 107), who(7, 7), who(107, 1000)]).toEqual([
+      true,
+      true,
+      true,
+      false,
+      false,
+    ]);
+    expect(extended().settings.allow).toBeUndefined();
+  });
+
+  it.each([
+    [['--config', 'x', '-S', 'y'], '-S: --config describes the links: say it there'],
+    [['--mode=660', '--config=x'], '--mode: --config describes the links'],
+    [['--mode', '8'], '--mode 8: must be permissions in octal'],
+    [['--group', 'no-such-group'], '--group: group "no-such-group": this system has none of that name'],
+    [['--allow-uid', 'no-such-user'], '--allow-uid: user "no-such-user": this system has none'],
+    [['--hugepages=x'], '--hugepages x: must be a size'],
+    [['--hugepages', '-M', 'x'], '--hugepages: is for a memfd: leave out -M and -m'],
+    [
+      ['--metrics', 'localhost:9100'],
+      '--metrics localhost:9100: must be a port, or an IP address and a port',
+    ],
+    [['--metrics'], '--metrics: needs a value'],
+    [['--json=1'], '--json: takes no value'],
+    [['--evict-after', 'soon'], '--evict-after soon: must be a number'],
+    [['--frob'], '--frob: unknown option'],
+    [['stray'], '"stray": unexpected, everything is said by options'],
+    [['--'], '"--": unexpected'],
+  ])('%j is refused', (argv, text) => {
+    expect(() => extended(...argv)).toThrow(ServerArgumentError);
+    expect(() => extended(...argv)).toThrow(text);
+  });
+
+  it('explains every option it takes', () => {
+    const usage = serverUsage('x', 'extended');
+    for (const option of [
+      'mode',
+      'group',
+      'allow-uid',
+      'allow-gid',
+      'hugepages',
+      'evict-after',
+      'config',
+      'metrics',
+      'json',
+    ])
+      expect(usage).toMatch(new RegExp(`^ {2}--${option}\\b`, 'm'));
+    for (const option of 'hvFpSMmlonVP') expect(usage).toMatch(new RegExp(`^ {2}-${option} `, 'm'));
   });
 });

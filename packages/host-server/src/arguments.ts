@@ -1,5 +1,8 @@
+import { groupId, userId } from '@ivshmem/linux';
+import { allowedBy } from './access.ts';
+import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 import type { HostServerSettings } from './options.ts';
-import { DEFAULT_SETTINGS, MAX_SERVER_VECTORS } from './options.ts';
+import { parseCount, parseMode, parseSize } from './sizes.ts';
 
 /** What the command line of the host server says. */
 export interface ServerArguments {
@@ -10,9 +13,20 @@ export interface ServerArguments {
   readonly foreground: boolean;
   /** Where a daemon writes its process ID. */
   readonly pidFile: string;
+  /** Whether that was given, and is not the default. */
+  readonly pidFileGiven: boolean;
   /** What was given, not yet checked against each other. */
   readonly settings: Partial<HostServerSettings>;
+  /** Log JSON also on a terminal. */
+  readonly json: boolean;
+  /** Where to serve metrics; null: nowhere. */
+  readonly metrics: ListenAddress | null;
+  /** The file that describes the links, instead of `settings`. */
+  readonly config: string | null;
 }
+
+/** `original`: the options of the original host server, letter for letter; `extended`: with the long ones. */
+export type ServerDialect = 'original' | 'extended';
 
 export const DEFAULT_PID_FILE = '/var/run/ivshmem-server.pid';
 
@@ -21,132 +35,198 @@ export class ServerArgumentError extends Error {
   override readonly name = 'ServerArgumentError';
 }
 
-/** The options of the original host server, letter for letter. */
-export function serverUsage(program: string): string {
-  return `Usage: ${program} [OPTION]...
-  -h        show this help
-  -v        verbose: log each event (needs -F)
-  -F        stay in the foreground; the default is to become a daemon
-  -p FILE   where a daemon writes its process ID; default ${DEFAULT_PID_FILE}
-  -S PATH   Unix socket to listen at; default ${DEFAULT_SETTINGS.socketPath}
-  -M NAME   share a POSIX shared memory object instead of a sealed memfd
-  -m DIR    share a file in DIR, for example in hugetlbfs, instead
-  -l SIZE   size of the shared memory, rounded up to a power of two; default 4M
-  -o SIZE   size of each output section, a multiple of 4K; default 0
-  -n PEERS  maximum number of peers, 2 to 1024; default 2
-  -V COUNT  interrupt vectors of each peer, 1 to ${MAX_SERVER_VECTORS}; default 1
-  -P TYPE   protocol type, 0 to 0xffff; default 0. The virtio ones (0x8000 to 0xffff)
-            are for two peers: peer 0 becomes the back end, peer 1 the front end
-Sizes are in bytes, or have a suffix: K, M, G or T. Numbers may be hexadecimal (0x...).
-By default clients cannot resize the memory, so none can take it from the others; with
--M and -m they can. Exit status: 0 after SIGINT or SIGTERM, 1 on failure, 2 for an option
-that is no good.
-`;
+const SHORT = new Map<string, OptionKind>([
+  ...[...'hvF'].map((name) => [name, 'flag'] as const),
+  ...[...'pSMmlonVP'].map((name) => [name, 'value'] as const),
+]);
+const LONG: Record<ServerDialect, ReadonlyMap<string, OptionKind>> = {
+  original: new Map([['help', 'flag']]),
+  extended: new Map([
+    ['help', 'flag'],
+    ['json', 'flag'],
+    ['config', 'value'],
+    ['metrics', 'value'],
+    ['mode', 'value'],
+    ['group', 'value'],
+    ['allow-uid', 'value'],
+    ['allow-gid', 'value'],
+    ['hugepages', 'optional'],
+    ['evict-after', 'value'],
+  ]),
+};
+
+type OptionKind = 'flag' | 'value' | 'optional';
+
+/** An option as it was given, with its dashes. */
+interface Given {
+  readonly option: string;
+  readonly value: string;
 }
 
-const WITH_VALUE = 'pSMmlonVP';
-const WITHOUT_VALUE = 'hvF';
-const SUFFIXES = 'BKMGTPE';
-
-/** A count as strtoull(3) with base 0 reads it: decimal, 0x hexadecimal, or octal after a 0. */
-function parseNumber(option: string, text: string): number {
-  const octal = /^0[0-7]+$/.test(text);
-  const value = octal
-    ? Number.parseInt(text, 8)
-    : /^(0x[0-9a-f]+|0|[1-9]\d*)$/i.test(text)
-      ? Number(text)
-      : NaN;
-  if (Number.isSafeInteger(value)) return value;
-  throw new ServerArgumentError(`-${option} ${text}: must be a number, such as 2 or 0x8003`);
+function read<T>({ option, value }: Given, parse: (text: string) => T | null, expected: string): T {
+  const parsed = parse(value);
+  if (parsed !== null) return parsed;
+  throw new ServerArgumentError(`${option} ${value}: must be ${expected}`);
 }
 
-/** A size in bytes, as QEMU reads it: fractions are for suffixes, suffixes for any case. */
-function parseSize(option: string, text: string): number {
-  const [, number, fraction, suffix] = /^(0x[0-9a-f]+|\d+(\.\d+)?)([bkmgtpe])?$/i.exec(text) ?? [];
-  const power = SUFFIXES.indexOf((suffix ?? 'b').toUpperCase());
-  const value = number === undefined ? Number.NaN : Math.floor(Number(number) * 1024 ** power);
-  if (Number.isSafeInteger(value) && !(power === 0 && fraction !== undefined)) return value;
-  throw new ServerArgumentError(`-${option} ${text}: must be a size in bytes, such as 65536, 64K or 4M`);
+const readNumber = (given: Given) => read(given, parseCount, 'a number, such as 2 or 0x8003');
+const readSize = (given: Given) => read(given, parseSize, 'a size in bytes, such as 65536, 64K or 4M');
+
+function readAccount({ option, value }: Given, find: (text: string) => number): number {
+  try {
+    return find(value);
+  } catch (error) {
+    throw new ServerArgumentError(`${option}: ${(error as Error).message}`);
+  }
 }
 
 /**
- * Reads a command line (without program name) as getopt(3) does: options may be bundled (`-Fv`), values attached
- * (`-l4M`), the last one of several counts. Throws {@link ServerArgumentError}. Ranges are checked when the server is
- * made of it.
+ * Reads a command line (without program name) as getopt(3) does: short options may be bundled (`-Fv`), values attached
+ * (`-l4M`, `--mode=660`), the last one of several counts, except for those that say who may connect. Throws
+ * {@link ServerArgumentError}. Ranges are checked when the server is made of it.
  */
-export function parseServerArguments(argv: readonly string[]): ServerArguments {
-  let help = false;
-  let verbose = false;
-  let foreground = false;
-  let pidFile = DEFAULT_PID_FILE;
+export function parseServerArguments(
+  argv: readonly string[],
+  dialect: ServerDialect = 'original',
+): ServerArguments {
   const settings: { -readonly [Key in keyof HostServerSettings]?: HostServerSettings[Key] } = {};
-  for (const [option, value] of options(argv)) {
+  const result = {
+    help: false,
+    verbose: false,
+    foreground: false,
+    pidFile: DEFAULT_PID_FILE,
+    pidFileGiven: false,
+    settings,
+    json: false,
+    metrics: null as ListenAddress | null,
+    config: null as string | null,
+  };
+  const access = { uids: [] as number[], gids: [] as number[] };
+  let hugePageSize: number | undefined;
+  let ofLink: string | undefined;
+  for (const given of options(argv, LONG[dialect])) {
+    const { option, value } = given;
+    if (!NOT_OF_A_LINK.has(option)) ofLink ??= option;
     switch (option) {
-      case 'h':
-        help = true;
+      case '-h':
+      case '--help':
+        result.help = true;
         break;
-      case 'v':
-        verbose = true;
+      case '-v':
+        result.verbose = true;
         break;
-      case 'F':
-        foreground = true;
+      case '-F':
+        result.foreground = true;
         break;
-      case 'p':
-        pidFile = value;
+      case '-p':
+        result.pidFile = value;
+        result.pidFileGiven = true;
         break;
-      case 'S':
+      case '-S':
         settings.socketPath = value;
         break;
-      case 'M':
+      case '-M':
         settings.sharedMemory = { kind: 'posix', name: value };
         break;
-      case 'm':
+      case '-m':
         settings.sharedMemory = { kind: 'directory', path: value };
         break;
-      case 'l':
-        settings.size = parseSize(option, value);
+      case '-l':
+        settings.size = readSize(given);
         break;
-      case 'o':
-        settings.outputSectionSize = parseSize(option, value);
+      case '-o':
+        settings.outputSectionSize = readSize(given);
         break;
-      case 'n':
-        settings.maxPeers = parseNumber(option, value);
+      case '-n':
+        settings.maxPeers = readNumber(given);
         break;
-      case 'V':
-        settings.vectors = parseNumber(option, value);
+      case '-V':
+        settings.vectors = readNumber(given);
         break;
-      case 'P':
-        settings.protocol = parseNumber(option, value);
+      case '-P':
+        settings.protocol = readNumber(given);
+        break;
+      case '--json':
+        result.json = true;
+        break;
+      case '--config':
+        result.config = value;
+        break;
+      case '--metrics':
+        result.metrics = read(
+          given,
+          parseListenAddress,
+          'a port, or an IP address and a port, such as 9100 or [::1]:9100',
+        );
+        break;
+      case '--mode':
+        settings.mode = read(given, parseMode, 'permissions in octal, such as 660');
+        break;
+      case '--group':
+        settings.group = readAccount(given, groupId);
+        break;
+      case '--allow-uid':
+        access.uids.push(readAccount(given, userId));
+        break;
+      case '--allow-gid':
+        access.gids.push(readAccount(given, groupId));
+        break;
+      case '--hugepages':
+        hugePageSize = value === '' ? 2 ** 21 : readSize(given);
+        break;
+      case '--evict-after':
+        settings.evictAfter = readNumber(given);
         break;
     }
   }
-  if (verbose && !foreground && !help) {
-    throw new ServerArgumentError('-v: a daemon has nowhere to log to: add -F');
+  if (result.help) return result;
+  if (result.config !== null && ofLink !== undefined) {
+    throw new ServerArgumentError(`${ofLink}: --config describes the links: say it there`);
   }
-  return { help, verbose, foreground, pidFile, settings };
+  if (hugePageSize !== undefined) {
+    if (settings.sharedMemory !== undefined) {
+      throw new ServerArgumentError('--hugepages: is for a memfd: leave out -M and -m');
+    }
+    settings.sharedMemory = { kind: 'memfd', seal: true, hugePageSize };
+  }
+  if (access.uids.length + access.gids.length > 0) settings.allow = allowedBy(access);
+  return result;
 }
 
-function* options(argv: readonly string[]): Generator<[option: string, value: string]> {
+const NOT_OF_A_LINK = new Set(['-h', '--help', '-v', '-F', '-p', '--json', '--config', '--metrics']);
+
+function* options(argv: readonly string[], long: ReadonlyMap<string, OptionKind>): Generator<Given> {
   for (let i = 0; i < argv.length; i++) {
     const argument = argv[i]!;
-    if (argument === '--help') {
-      yield ['h', ''];
+    const needed = (option: string): string => {
+      const value = argv[++i];
+      if (value === undefined) throw new ServerArgumentError(`${option}: needs a value`);
+      return value;
+    };
+    const [, name, attached] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
+    if (name !== undefined && long.has(name)) {
+      const option = `--${name}`;
+      const kind = long.get(name);
+      if (kind === 'flag' && attached !== undefined)
+        throw new ServerArgumentError(`${option}: takes no value`);
+      yield { option, value: attached ?? (kind === 'value' ? needed(option) : '') };
       continue;
     }
+    if (name !== undefined && long.size > 1) throw new ServerArgumentError(`--${name}: unknown option`);
     if (!/^-[^-]/.test(argument)) {
-      throw new ServerArgumentError(`${JSON.stringify(argument)}: unexpected, options are single letters`);
+      const expected = long.size > 1 ? 'everything is said by options' : 'options are single letters';
+      throw new ServerArgumentError(`${JSON.stringify(argument)}: unexpected, ${expected}`);
     }
     for (let at = 1; at < argument.length; at++) {
-      const option = argument[at]!;
-      if (WITHOUT_VALUE.includes(option)) {
-        yield [option, ''];
+      const option = `-${argument[at]}`;
+      const kind = SHORT.get(argument[at]!);
+      if (kind === undefined) throw new ServerArgumentError(`${option}: unknown option`);
+      if (kind === 'flag') {
+        yield { option, value: '' };
         continue;
       }
-      if (!WITH_VALUE.includes(option)) throw new ServerArgumentError(`-${option}: unknown option`);
-      const attached = argument.slice(at + 1);
-      const value = attached === '' ? argv[++i] : attached;
-      if (value === undefined) throw new ServerArgumentError(`-${option}: needs a value`);
-      yield [option, value];
+      const rest = argument.slice(at + 1);
+      yield { option, value: rest === '' ? needed(option) : rest };
       break;
     }
   }

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { openFilesLimit } from '@ivshmem/linux';
 
 /** Kept free for what is no peer: the log, metrics, lists of peers, a configuration that is read again. */
-const RESERVE = 32;
+const RESERVE = 64;
 
 /** What a process may have open, shared by all its servers: each peer takes its socket and its eventfds. */
 export class DescriptorBudget {

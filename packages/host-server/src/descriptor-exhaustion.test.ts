@@ -44,7 +44,7 @@ describe('a host server without descriptors', () => {
   });
 
   it('refuses what its budget does not hold, naming the limit, and gives back what leaves', async () => {
-    const budget = new DescriptorBudget(100, 100 - 32 - 4 - 2 * 5);
+    const budget = new DescriptorBudget(100, 100 - 64 - 4 - 2 * 5);
     const warnings: string[] = [];
     const server = fixture.start({
       vectors: 4,

@@ -2,13 +2,13 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { UnixSocket } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
-import { runServer } from './run-server.ts';
+import { type RunServerOptions, runServer } from './run-server.ts';
 
 /** Runs the command with its output collected; `onLine` gets what it writes to stdout. */
 async function run(
   argv: string[],
   onLine: (line: string) => void = () => {},
-  more: { signal?: AbortSignal; json?: boolean } = {},
+  more: Partial<RunServerOptions> = {},
 ) {
   let stdout = '';
   let stderr = '';
@@ -81,24 +81,48 @@ describe('the host server as a command', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('logs events as JSON, one a line, for programs', async () => {
+  it('logs events as JSON, one a line, for programs, and as text for people', async () => {
     const directory = mkdtempSync('/tmp/run-server-');
     const socketPath = join(directory, 'socket');
-    const abort = new AbortController();
-    const { stdout } = await run(['-F', '-S', socketPath], () => abort.abort(), {
-      signal: abort.signal,
-      json: true,
-    });
-    expect(
-      stdout
-        .trimEnd()
-        .split('\n')
-        .map((line) => JSON.parse(line)),
-    ).toEqual([
-      { time: expect.any(Number), type: 'listening', socketPath, memory: 'sealed memfd', size: 4 << 20 },
-      { time: expect.any(Number), type: 'closed' },
+    const argv = ['-F', '-S', socketPath];
+    const once = async (more: object) => {
+      const abort = new AbortController();
+      const { stdout } = await run(argv, () => abort.abort(), {
+        signal: abort.signal,
+        dialect: 'extended',
+        ...more,
+      });
+      return stdout.trimEnd().split('\n');
+    };
+    const time = expect.any(Number);
+    const common = { time, level: 'info', link: socketPath };
+    expect((await once({})).map((line) => JSON.parse(line))).toEqual([
+      {
+        ...common,
+        type: 'listening',
+        socketPath,
+        memory: 'sealed memfd',
+        size: 4 << 20,
+        msg: `listening at ${socketPath}: 4194304 bytes, sealed memfd`,
+      },
+      { ...common, type: 'closed', msg: 'closed' },
     ]);
-    expect(await run(['-S', socketPath], () => {}, { json: true })).toMatchObject({ status: 2, stdout: '' });
+    expect(await once({ terminal: true })).toEqual([
+      expect.stringMatching(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info {2}\/tmp\/[^ ]+: listening at /),
+      expect.stringMatching(/ info {2}\/tmp\/[^ ]+: closed$/),
+    ]);
+    argv.push('--json');
+    expect(JSON.parse((await once({ terminal: true }))[0]!)).toMatchObject({ type: 'listening' });
     rmSync(directory, { recursive: true });
+  });
+
+  it('refuses to log as a daemon', async () => {
+    const extended = { dialect: 'extended' as const, environment: {} };
+    for (const option of ['-v', '--json']) {
+      expect(await run([option], undefined, extended)).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining(`${option}: a daemon has nowhere to log to: add -F`),
+      });
+    }
   });
 });

@@ -1,46 +1,64 @@
 import { LayoutError } from '@ivshmem/transport';
-import { parseServerArguments, ServerArgumentError, serverUsage } from './arguments.ts';
-import { eventText } from './events.ts';
-import { completeSettings, HostServerOptionError } from './options.ts';
+import {
+  parseServerArguments,
+  ServerArgumentError,
+  type ServerArguments,
+  type ServerDialect,
+} from './arguments.ts';
+import { ConfigurationError } from './configuration.ts';
+import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
+import { HostServerOptionError } from './options.ts';
+import { planLinks } from './plan.ts';
 import { serve } from './serve.ts';
+import { type Environment, startedByServiceManager } from './service-manager.ts';
 import { startDaemon } from './start-daemon.ts';
+import { serverUsage } from './usage.ts';
 
 export interface RunServerOptions {
-  readonly stdout: { write(text: string): unknown };
-  readonly stderr: { write(text: string): unknown };
+  /** Gets the help and the log. */
+  readonly stdout: LogOutput;
+  readonly stderr: LogOutput;
+  /** `stdout` is a terminal: the log of the extended dialect is for people there. */
+  readonly terminal?: boolean;
   /** As the user calls it. Default `ivshmem2-server`. */
   readonly program?: string;
-  /** Print every event as one JSON object a line, with its time in ms, whatever -v says; in the foreground only. */
-  readonly json?: boolean;
+  /** Default: `original`, whose log is plain text. That of `extended` is structured. */
+  readonly dialect?: ServerDialect;
   /** Ends a server in the foreground, as SIGTERM does. */
   readonly signal?: AbortSignal;
+  /** Default: `process.env`. */
+  readonly environment?: Environment;
 }
 
 /**
  * The host server as a command: `argv` without the program's name. Fulfilled with the exit status: 0 after a signal,
- * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a command line that is
- * no good, where nothing has been touched.
+ * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a command line or a
+ * configuration that is no good, where nothing has been touched.
  */
 export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
-  const { stdout, stderr, program = 'ivshmem2-server', json = false, signal } = options;
+  const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
+  const { environment = process.env } = options;
   try {
-    const { help, foreground, verbose, settings } = parseServerArguments(argv);
-    if (help) {
-      stdout.write(serverUsage(program));
+    const given = parseServerArguments(argv, dialect);
+    if (given.help) {
+      stdout.write(serverUsage(program, dialect));
       return 0;
     }
-    if (json && !foreground) throw new ServerArgumentError('--json: a daemon has nowhere to log to: add -F');
-    completeSettings(settings);
-    if (!foreground) {
-      await startDaemon(argv);
+    const plan = planLinks(given);
+    if (!staysInForeground(given, environment)) {
+      for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
+        if (isGiven) throw new ServerArgumentError(`${option}: a daemon has nowhere to log to: add -F`);
+      }
+      await startDaemon(argv, dialect);
       return 0;
     }
-    await serve(settings, {
-      signal,
-      log: (event) => {
-        if (json) stdout.write(`${JSON.stringify({ time: Date.now(), ...event })}\n`);
-        else if (verbose || event.type === 'listening') stdout.write(`${eventText(event)}\n`);
-      },
+    await serve({
+      ...plan,
+      control: dialect === 'extended',
+      metrics: given.metrics,
+      log: logOf(given, options),
+      signal: options.signal,
+      environment,
     });
     return 0;
   } catch (error) {
@@ -48,9 +66,22 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     const isUsage =
       error instanceof ServerArgumentError ||
       error instanceof HostServerOptionError ||
+      error instanceof ConfigurationError ||
       error instanceof LayoutError;
     if (!isUsage) return 1;
     stderr.write(`Try '${program} -h' for more information.\n`);
     return 2;
   }
+}
+
+/** A service manager wants its services in the foreground, unless a PID file shows that it expects a daemon. */
+function staysInForeground(given: ServerArguments, environment: Environment): boolean {
+  if (given.foreground) return true;
+  return !given.pidFileGiven && startedByServiceManager(environment, process.pid);
+}
+
+function logOf(given: ServerArguments, options: RunServerOptions): ServerLog {
+  const { stdout, dialect = 'original', terminal = false } = options;
+  if (dialect === 'original') return plainLog(stdout, given.verbose);
+  return structuredLog(stdout, { pretty: terminal && !given.json, verbose: given.verbose });
 }

@@ -1,14 +1,15 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { ServerDialect } from './arguments.ts';
 import type { DaemonReport } from './daemon.ts';
 
 /**
  * Starts a host server in a process of its own, in a session of its own and without standard streams, and waits until
  * clients can connect. Returns its process ID; rejects with the reason where it could not start.
  */
-export function startDaemon(argv: readonly string[]): Promise<number> {
+export function startDaemon(argv: readonly string[], dialect: ServerDialect): Promise<number> {
   return new Promise((resolve, reject) => {
-    const daemon = fork(fileURLToPath(new URL('./daemon.js', import.meta.url)), argv, {
+    const daemon = fork(fileURLToPath(new URL('./daemon.js', import.meta.url)), [dialect, ...argv], {
       detached: true,
       execArgv: [],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-import { runServer } from '@ivshmem/host-server';
+import { openLogStream, runServer } from '@ivshmem/host-server';
 
-// Whoever reads the log may go; the server stays.
-process.stdout.on('error', () => {});
+// Whoever reads the output may go; the server stays.
 process.stderr.on('error', () => {});
-process.exitCode = await runServer(process.argv.slice(2), process);
+const log = openLogStream(1);
+process.exitCode = await runServer(process.argv.slice(2), { stdout: log, stderr: process.stderr });
+await log.close();

@@ -1,0 +1,99 @@
+import { pino } from 'pino';
+import { eventText, type HostServerEvent } from './events.ts';
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+/** Where lines go, each with its end. */
+export interface LogOutput {
+  write(text: string): unknown;
+}
+
+/** What happens to a process with host servers, for whoever looks after it. */
+export interface ServerLog {
+  /** An event of the server that is known by the name `link`. */
+  event(link: string, event: HostServerEvent): void;
+  /** Anything else, with what a program may want to know about it. */
+  note(level: LogLevel, text: string, fields?: object): void;
+}
+
+/** The output of the original server: one line of text for each event with `verbose`, else only where it listens. */
+export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
+  return {
+    event(_link, event) {
+      if (verbose || event.type === 'listening') output.write(`${eventText(event)}\n`);
+    },
+    note(level, text) {
+      if (verbose && level !== 'debug') output.write(`${text}\n`);
+    },
+  };
+}
+
+export interface StructuredLogOptions {
+  /** Lines for people instead of JSON. */
+  readonly pretty: boolean;
+  /** Details, too. */
+  readonly verbose: boolean;
+}
+
+/** Lines in each second; what is beyond is counted only, so that clients cannot fill a disk. */
+const LINES_PER_SECOND = 200;
+
+/**
+ * A log by pino. As JSON, a line has `level` (debug, info, warn, error), `time` in ms since 1970 and `msg`; events have
+ * `link`, `type` and their own fields, too.
+ */
+export function structuredLog(output: LogOutput, { pretty, verbose }: StructuredLogOptions): ServerLog {
+  const logger = pino(
+    {
+      base: undefined,
+      level: verbose ? 'debug' : 'info',
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    { write: (line: string) => output.write(pretty ? prettyLine(line) : line) },
+  );
+  let second = 0;
+  let lines = 0;
+  let suppressed = 0;
+  let timer: NodeJS.Timeout | undefined;
+  const reportSuppressed = () => {
+    timer = undefined;
+    if (suppressed > 0) logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines were left out`);
+    suppressed = 0;
+  };
+  const isTooMuch = () => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) {
+      second = now;
+      lines = 0;
+    }
+    if (++lines <= LINES_PER_SECOND) return false;
+    suppressed++;
+    timer ??= setTimeout(reportSuppressed, 1000).unref();
+    return true;
+  };
+  return {
+    event(link, event) {
+      if (isTooMuch()) return;
+      const text = event.type === 'warning' ? event.text : eventText(event);
+      logger[levelOf(event)]({ link, ...event }, text);
+    },
+    note(level, text, fields = {}) {
+      logger[level](fields, text);
+    },
+  };
+}
+
+function levelOf(event: HostServerEvent): LogLevel {
+  if (event.type === 'warning' || event.type === 'refused') return 'warn';
+  return event.type === 'peer-gone' && event.cause !== 'disconnected' ? 'warn' : 'info';
+}
+
+/** `2026-01-31 12:00:00 warn  /run/x.sock: connection refused: …` */
+function prettyLine(line: string): string {
+  const { level, time, link, msg } = JSON.parse(line);
+  const moment = new Date(time);
+  const local = new Date(time - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+  // Names and paths may come with anything in them, which is no business of the terminal.
+  const text = `${link === undefined ? '' : `${link}: `}${msg}`.replace(/[^\P{C}]/gu, '\uFFFD');
+  return `${local.replace('T', ' ')} ${level.padEnd(5)} ${text}\n`;
+}
