@@ -32,14 +32,19 @@ export function signalEventFd(fd: number): boolean {
 }
 
 /**
- * Takes the counter back to 0 and returns what it was, 0n where nothing was signalled. Never blocks, even where
- * somebody took O_NONBLOCK off. Throws {@link SystemCallError}.
+ * Takes the counter back to 0. Returns whether anything was signalled. Never blocks, even where somebody took
+ * O_NONBLOCK off, and allocates nothing. Throws {@link SystemCallError}.
  */
-export function drainEventFd(fd: number): bigint {
-  if (libc.preadv2(fd, iovec, 1, -1, RWF_NOWAIT) === 8) return words[1]!;
+export function clearEventFd(fd: number): boolean {
+  if (libc.preadv2(fd, iovec, 1, -1, RWF_NOWAIT) === 8) return true;
   const errno = libc.errno();
-  if (errno === EAGAIN) return 0n;
+  if (errno === EAGAIN) return false;
   throw new SystemCallError('preadv2', `eventfd ${fd}`, errno);
+}
+
+/** The same, but returns what the counter was: 0n where nothing was signalled. */
+export function drainEventFd(fd: number): bigint {
+  return clearEventFd(fd) ? words[1]! : 0n;
 }
 
 /** An eventfd with an owner. */

@@ -5,7 +5,7 @@ export * from './constants.ts';
 export { sendUnixDatagram } from './datagram.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
-export { createEventFd, drainEventFd, EventFd, signalEventFd } from './eventfd.ts';
+export { clearEventFd, createEventFd, drainEventFd, EventFd, signalEventFd } from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { tryLockFile } from './file-lock.ts';
 export { punchHole } from './file-range.ts';

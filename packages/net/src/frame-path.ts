@@ -105,7 +105,12 @@ export class FramePath implements DataPath {
   }
 
   carrier(on: boolean): void {
-    this.#tap.setCarrier(on);
+    try {
+      this.#tap.setCarrier(on);
+    } catch (error) {
+      // An interface that is gone has no carrier.
+      if (on) throw error;
+    }
   }
 
   /** The TAP has frames. */
@@ -143,19 +148,22 @@ export class FramePath implements DataPath {
     return received + sent > 0;
   }
 
-  /** Asks the peer for interrupts. Returns false where something has come in the meantime: {@link poll} again. */
+  /**
+   * Asks the peer for interrupts. Returns false where something has come in the meantime: {@link poll} again. Sets
+   * {@link violation} like that.
+   */
   sleep(): boolean {
     if (!this.#running) return true;
-    const idle = this.#rx.waitForFrames();
+    let idle = this.#rx.waitForFrames();
     if (this.#full) {
       this.#full = this.#tx.waitForRoom(this.#maxFrame + 1);
-      this.violation = this.#tx.violation;
       if (!this.#full) {
         this.#tapReady = true;
-        return false;
+        idle = false;
       }
     }
-    return idle;
+    this.violation = this.#rx.violation || this.#tx.violation;
+    return idle && this.violation === Violation.NONE;
   }
 
   #receive(): number {

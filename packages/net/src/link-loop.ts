@@ -15,6 +15,7 @@ import {
   type OpeningPort,
   openPort,
   type Port,
+  type PortEvent,
   ringLayout,
   STATE_VECTOR,
   State,
@@ -172,19 +173,11 @@ export class LinkLoop {
       if (vector === STATE_VECTOR) this.#evaluate();
     });
     port.events$.subscribe((event) => {
-      switch (event.type) {
-        case 'peer-joined':
-          this.#tellDoorbells();
-          if (event.peer === peer) this.#poll();
-          break;
-        case 'peer-gone':
-          this.#tellDoorbells();
-          this.#evaluate();
-          break;
-        case 'provider-gone':
-          this.#reports.log(`${event.reason}; the link goes on without it, and waits for it to come back`);
-          this.#retry(new Error(event.reason));
-          break;
+      // What a subscriber throws would wait for an event loop, and this thread has none.
+      try {
+        this.#follow(event);
+      } catch (error) {
+        this.#failure = error as Error;
       }
     });
     this.#tellDoorbells();
@@ -195,6 +188,23 @@ export class LinkLoop {
     });
     handshake.state$.subscribe((status) => this.#reports.state(status));
     this.#evaluate();
+  }
+
+  #follow(event: PortEvent): void {
+    switch (event.type) {
+      case 'peer-joined':
+        this.#tellDoorbells();
+        this.#poll();
+        break;
+      case 'peer-gone':
+        this.#tellDoorbells();
+        this.#evaluate();
+        break;
+      case 'provider-gone':
+        this.#reports.log(`${event.reason}; the link goes on without it, and waits for it to come back`);
+        this.#retry(new Error(event.reason));
+        break;
+    }
   }
 
   #configure(mtu: number, first: boolean): void {
@@ -214,9 +224,12 @@ export class LinkLoop {
     if (session === undefined) return;
     this.#session = undefined;
     this.#epoll.remove(session.tap.fd);
-    session.handshake.shutdown();
-    session.path.close();
-    session.port.close();
+    try {
+      session.handshake.shutdown();
+    } finally {
+      session.path.close();
+      session.port.close();
+    }
   }
 
   #evaluate(): void {
@@ -235,7 +248,8 @@ export class LinkLoop {
     const { counters, pollInterval } = this.#session.handshake;
     this.#counters[Counter.resets] = counters.resets;
     this.#counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
-    if (pollInterval === this.#pollInterval) return;
+    // A handshake that has failed needs no polls; what it threw ends the link.
+    if (pollInterval === this.#pollInterval || !Number.isFinite(pollInterval)) return;
     this.#pollInterval = pollInterval;
     this.#pollTimer.every(pollInterval);
   }
@@ -243,6 +257,7 @@ export class LinkLoop {
   #violated(): void {
     const { port, path, handshake } = this.#session!;
     const text = violationText(path.violation);
+    path.violation = Violation.NONE;
     // Rings of a peer that is gone have been cleared by the server: that is nobody's fault.
     if (port.peerState(1 - port.id) < State.READY) {
       path.violation = Violation.NONE;
@@ -274,12 +289,15 @@ export class LinkLoop {
 
   [Symbol.dispose](): void {
     this.#opening?.cancel();
-    this.#end();
-    this.#tap?.close();
-    this.#pollTimer.close();
-    this.#retryTimer.close();
-    this.#netns?.close();
-    this.#epoll.close();
+    try {
+      this.#end();
+    } finally {
+      this.#tap?.close();
+      this.#pollTimer.close();
+      this.#retryTimer.close();
+      this.#netns?.close();
+      this.#epoll.close();
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { drainEventFd, EventFd } from '@ivshmem/linux';
+import { clearEventFd, EventFd } from '@ivshmem/linux';
 import { type HandshakeStatus, State } from '@ivshmem/transport';
 import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
 import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
@@ -61,7 +61,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   let doorbells: readonly number[] = [];
   // A hostile peer can make its eventfd block us: O_NONBLOCK off, counter full. Emptying it lets the worker go on.
   const unblock = () => {
-    for (const fd of doorbells) drainEventFd(fd);
+    for (const fd of doorbells) clearEventFd(fd);
   };
   let failure: Error | null = null;
   let info: BehaviorSubject<LinkInfo> | undefined;

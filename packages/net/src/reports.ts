@@ -49,7 +49,8 @@ export class Reports {
       this.#silentViolations++;
       return;
     }
-    const more = this.#silentViolations > 0 ? ` (and did ${this.#silentViolations} times since the last line)` : '';
+    const more =
+      this.#silentViolations > 0 ? ` (and did ${this.#silentViolations} times since the last line)` : '';
     this.#lastViolation = now;
     this.#silentViolations = 0;
     this.log(`the peer violates the protocol: ${text}; the link is reset${more}`);

@@ -1,4 +1,4 @@
-import { closeFd, EPOLLET, EPOLLIN, type Poller, signalEventFd } from '@ivshmem/linux';
+import { clearEventFd, closeFd, EPOLLET, EPOLLIN, type Poller, signalEventFd } from '@ivshmem/linux';
 import { type Observable, Subject } from 'rxjs';
 import type { MemoryLayout } from './memory-layout.ts';
 import type { Port, PortEvent, Section } from './port.ts';
@@ -89,14 +89,17 @@ export class HostPort implements Port {
   }
 
   /**
-   * Takes over the eventfds of the own vectors and listens on them. They are watched edge-triggered and never read:
-   * whoever else holds them could make a read block, by taking O_NONBLOCK off and the counter away.
+   * Takes over the eventfds of the own vectors and listens on them. Each event empties the counter: a peer that has
+   * brought it to its limit would keep the others from signalling anything.
    */
   protected listen(fds: readonly number[]): void {
     this.#doorbells[this.id] = fds;
     this.#interrupts = fds;
     for (const [vector, fd] of fds.entries()) {
-      this.#poller.add(fd, EPOLLIN | EPOLLET, () => this.#handler(vector));
+      this.#poller.add(fd, EPOLLIN | EPOLLET, () => {
+        clearEventFd(fd);
+        this.#handler(vector);
+      });
     }
   }
 

@@ -26,7 +26,13 @@ export class Loopback {
     const size = STATE_TABLE_SIZE + readWriteSize + 2 * outputSize;
     memoryLayout(size, 2, outputSize);
     const memoryFd = createMemfd('ivshmem-loopback', size);
-    const eventFds = [0, 1].map(() => Array.from({ length: vectors }, () => createEventFd()));
+    const eventFds: number[][] = [[], []];
+    try {
+      for (const fds of eventFds) for (let vector = 0; vector < vectors; vector++) fds.push(createEventFd());
+    } catch (error) {
+      for (const fd of [memoryFd, ...eventFds.flat()]) closeFd(fd);
+      throw error;
+    }
     const end = (id: number): LoopbackEnd => ({
       id,
       maxPeers: 2,
@@ -57,14 +63,24 @@ export class LoopbackPort extends HostPort {
   constructor(end: LoopbackEnd, poller: Poller) {
     super(end, new SharedMemory(duplicateFd(end.memoryFd), end.id, end.maxPeers, end.outputSize), poller);
     try {
-      for (const [peer, fds] of end.eventFds.entries()) {
-        const own = fds.map(duplicateFd);
-        if (peer === end.id) this.listen(own);
-        else this.addPeer(peer, own);
-      }
+      const copies = duplicateAll(end.eventFds);
+      for (const [peer, fds] of copies.entries()) if (peer !== end.id) this.addPeer(peer, fds);
+      this.listen(copies[end.id]!);
     } catch (error) {
       this.close();
       throw error;
     }
   }
+}
+
+/** Duplicates all descriptors, or none. */
+function duplicateAll(groups: LoopbackEnd['eventFds']): number[][] {
+  const copies: number[][] = groups.map(() => []);
+  try {
+    for (const [i, fds] of groups.entries()) for (const fd of fds) copies[i]!.push(duplicateFd(fd));
+  } catch (error) {
+    for (const fd of copies.flat()) closeFd(fd);
+    throw error;
+  }
+  return copies;
 }
