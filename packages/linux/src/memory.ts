@@ -12,6 +12,8 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 2 ** 64;
 const SC_PAGESIZE = 30;
 const EFBIG = 27;
+/** Of all machines. Some have larger ones only. */
+const SMALLEST_PAGE = 4096;
 
 /** The size of a mappable page, in bytes. */
 export const PAGE_SIZE: number = libc.sysconf(SC_PAGESIZE);
@@ -76,9 +78,9 @@ function mapAddress(
 }
 
 /**
- * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of {@link PAGE_SIZE}). Without `write`, a
- * write to the mapping kills the process. A file of huge pages can be mapped by whole ones only: then what surrounds
- * the bytes is mapped with the same rights, but not shown. The caller makes sure that the file is that long and stays
+ * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of 4096). Without `write`, a write to
+ * the mapping kills the process. Where pages are larger, whole ones are mapped: then what surrounds the bytes is
+ * mapped with the same rights, but not shown. The caller makes sure that the file is that long and stays
  * so: reading beyond its end kills the process, too. Throws {@link SystemCallError}; EFBIG for more than Node can look
  * at (4 GiB).
  */
@@ -95,8 +97,8 @@ export function mapShared(
     return new Mapping(map(offset, length), length);
   } catch (error) {
     const page = pageSizeOf(fd);
-    if ((error as SystemCallError).code !== 'EINVAL' || page === PAGE_SIZE || offset % PAGE_SIZE !== 0)
-      throw error;
+    const aligned = offset % page === 0 && length % page === 0;
+    if ((error as SystemCallError).code !== 'EINVAL' || aligned || offset % SMALLEST_PAGE !== 0) throw error;
     const from = Math.floor(offset / page) * page;
     const size = Math.ceil((offset + length) / page) * page - from;
     const start = map(from, size);
