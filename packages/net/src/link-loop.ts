@@ -1,5 +1,6 @@
 import {
   addAddress,
+  duplicateFd,
   EPOLLIN,
   Epoll,
   getInterface,
@@ -280,7 +281,7 @@ export class LinkLoop {
 
   #tellDoorbells(): void {
     const { port } = this.#session!;
-    this.#tell({ type: 'doorbells', fds: port.doorbells(1 - port.id) });
+    this.#tell({ type: 'doorbells', fds: port.doorbells(1 - port.id).map(duplicateFd) });
   }
 
   #inNetns<T>(fn: () => T): T {
