@@ -15,24 +15,31 @@ export interface LogStream extends LogOutput {
 
 /**
  * Writes to a descriptor without ever waiting for its reader: whoever reads the log may be slow, stop, or go; the server
- * goes on. Pipes and sockets become non-blocking for that, until Node takes it back at its end.
+ * goes on. Pipes and sockets become non-blocking for that, until Node takes it back at its end. {@link LogStream.close}
+ * closes the descriptor, too, unless it is a standard stream.
  */
 export function openLogStream(fd: number): LogStream {
   const status = fstatSync(fd);
   if (status.isFIFO() || status.isSocket()) setNonBlocking(fd);
-  const stream = destination({ dest: fd, sync: false, maxLength: BUFFER });
+  let patient = true;
+  const stream = destination({ dest: fd, sync: false, maxLength: BUFFER, retryEAGAIN: () => patient });
   stream.on('error', () => {});
   return {
     write: (text) => stream.write(text),
     close() {
       return new Promise((resolve) => {
-        const timer = setTimeout(done, PATIENCE);
-        function done() {
+        const timer = setTimeout(() => {
+          patient = false;
+        }, PATIENCE);
+        // After the last write, whether it succeeded or not: a stream destroyed while it writes never rests again.
+        const finish = () => {
           clearTimeout(timer);
           stream.destroy();
           resolve();
-        }
-        stream.flush(done);
+        };
+        stream.once('close', finish);
+        stream.once('error', finish);
+        stream.end();
       });
     },
   };
