@@ -57,11 +57,14 @@ describeWhere(missing(), 'ivshmem demo, as a user without privileges', () => {
     expectSane(stdout);
   });
 
-  it('ends on a signal like any other', async () => {
+  it.each([
+    ['SIGTERM', 1],
+    ['SIGKILL', null],
+  ] as const)('leaves nothing after %s', async (signal, expected) => {
     const demo = start(true);
     await demo.line((line) => String(line).startsWith('Ping'));
-    const { code, stdout, stderr } = await demo.stop('SIGTERM');
-    expect([stderr, code]).toEqual(['', 1]);
+    const { code, stdout, stderr } = await demo.stop(signal);
+    expect([stderr, code]).toEqual(['', expected]);
     expect(stdout).toContain('Stopped. Nothing is left behind.');
   });
 
