@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createLink, DEFAULT_BUSY_POLL, type Link, type LinkOptions } from '@ivshmem/net';
 import { type HandshakeStatus, stateName } from '@ivshmem/transport';
 import type { Command } from 'commander';
-import { abortOnSignals, collect, EXIT_OK, seconds, wholeNumber } from './exit.ts';
+import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, wholeNumber } from './exit.ts';
 
 interface NetOptions {
   socket: string;
@@ -93,21 +93,6 @@ async function runNet(options: NetOptions): Promise<number> {
   if (failure !== null) throw failure;
   printStats();
   return EXIT_OK;
-}
-
-/** Aborts when standard input has come to its end, however that happens. */
-function abortOnEof(): { signal: AbortSignal; [Symbol.dispose](): void } {
-  const controller = new AbortController();
-  process.stdin
-    .on('error', () => {})
-    .once('close', () => controller.abort())
-    .resume();
-  return {
-    signal: controller.signal,
-    [Symbol.dispose]() {
-      process.stdin.pause();
-    },
-  };
 }
 
 /** Null where a signal came first. */

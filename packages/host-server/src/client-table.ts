@@ -3,7 +3,7 @@ import { encodePeerGone } from '@ivshmem/transport';
 import type { Client } from './client.ts';
 import type { SharedFd } from './shared-fd.ts';
 
-/** How long to leave alone what the kernel takes no descriptors for, in ms. */
+/** How long to leave alone what nothing may tell the end of, in ms. */
 const RETRY = 100;
 
 export interface ClientTableHandlers {
@@ -23,7 +23,7 @@ export class ClientTable {
   readonly #byId = new Map<number, Client>();
   /** Those to be disconnected. */
   readonly #failed = new Set<Client>();
-  #congestionTimer: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
   #stallTimer: NodeJS.Timeout | undefined;
 
   /** `evictAfter`: how long a client may leave its messages unread, in seconds. */
@@ -78,7 +78,7 @@ export class ClientTable {
   /** Tells `to` all eventfds of `peer`. */
   #introduce(peer: Client, to: Client): void {
     for (const { bytes, event } of peer.introduction) to.push(bytes, event);
-    this.#flush(to);
+    if (!to.isBlocked) this.#flush(to);
   }
 
   #handle(client: Client, events: number): void {
@@ -98,15 +98,15 @@ export class ClientTable {
       this.#failed.add(client);
       return;
     }
-    if (client.congested) this.#congestionTimer ??= setTimeout(() => this.#retryCongested(), RETRY);
+    if (client.retry) this.#retryTimer ??= setTimeout(() => this.#retry(), RETRY);
     if (client.stalledSince !== null) {
       this.#stallTimer ??= setTimeout(() => this.#evictStalled(), this.#evictAfter);
     }
   }
 
-  #retryCongested(): void {
-    this.#congestionTimer = undefined;
-    for (const client of this.#byId.values()) if (client.congested) this.#flush(client);
+  #retry(): void {
+    this.#retryTimer = undefined;
+    for (const client of this.#byId.values()) if (client.retry) this.#flush(client);
     this.disconnectFailed();
   }
 
@@ -146,14 +146,14 @@ export class ClientTable {
     const gone = encodePeerGone(client.id);
     for (const other of this.#byId.values()) {
       other.push(gone, null);
-      this.#flush(other);
+      if (!other.isBlocked) this.#flush(other);
     }
     this.#handlers.gone(client);
   }
 
   /** Disconnects all of them without another word. */
   close(): void {
-    clearTimeout(this.#congestionTimer);
+    clearTimeout(this.#retryTimer);
     clearTimeout(this.#stallTimer);
     for (const client of this.#byId.values()) {
       this.#poller.remove(client.socket.fd);

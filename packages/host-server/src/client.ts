@@ -1,5 +1,6 @@
 import {
   createEventFd,
+  EPOLLET,
   EPOLLIN,
   EPOLLOUT,
   EPOLLRDHUP,
@@ -10,7 +11,7 @@ import {
 import { encodeEventFd } from '@ivshmem/transport';
 import type { DescriptorBudget } from './descriptor-budget.ts';
 import type { DepartureCause } from './events.ts';
-import { Outbox } from './outbox.ts';
+import { type FlushResult, Outbox } from './outbox.ts';
 import { SharedFd } from './shared-fd.ts';
 
 /** A connection with its ID, its eventfds, and the messages that wait for it. */
@@ -23,13 +24,13 @@ export class Client {
   readonly introduction: readonly { readonly bytes: Uint8Array; readonly event: SharedFd }[];
   /** Why it is to be disconnected, as soon as nothing iterates over the clients any more. */
   failure: { readonly cause: DepartureCause; readonly reason: string } | null = null;
-  /** The kernel takes no descriptors at the moment, and does not tell when it will: try later. */
-  congested = false;
+  /** Nothing tells for sure when it can be sent to again: try later, too. */
+  retry = false;
   /** Since when, on the clock of performance.now(), its socket has taken none of what waits; null where nothing waits. */
   stalledSince: number | null = null;
   readonly #outbox: Outbox;
   readonly #budget: DescriptorBudget;
-  #full = false;
+  #flushed: FlushResult = 'sent';
 
   /**
    * Takes over the socket, and 1 + `vectors` descriptors that the caller has taken from the budget. Throws
@@ -55,13 +56,22 @@ export class Client {
     this.socket = socket;
     this.credentials = credentials;
     this.introduction = vectors.map((event, vector) => ({ bytes: encodeEventFd(id, vector), event }));
-    this.#outbox = new Outbox(socket, limits.capacity);
+    this.#outbox = new Outbox(socket, limits.capacity, { oneByOne: true });
     this.#budget = budget;
   }
 
   /** What to watch its socket for. A client has nothing to say: whatever can be read means that it is gone. */
   get interest(): number {
-    return EPOLLIN | EPOLLRDHUP | (this.#full ? EPOLLOUT : 0);
+    const base = EPOLLIN | EPOLLRDHUP;
+    if (this.#flushed === 'full') return base | EPOLLOUT;
+    // The socket has room all the time; edge-triggered, it reports each message that has been read.
+    if (this.#flushed === 'unread') return base | EPOLLOUT | EPOLLET;
+    return base;
+  }
+
+  /** Whether it is of no use to {@link flush} before its socket or time tells otherwise. */
+  get isBlocked(): boolean {
+    return this.failure === null && this.#flushed !== 'sent';
   }
 
   /** What waits for it. */
@@ -78,19 +88,18 @@ export class Client {
   /** Sends what its socket takes. Returns whether {@link interest} has changed. */
   flush(): boolean {
     if (this.failure !== null) return false;
-    const wasFull = this.#full;
+    const interest = this.interest;
     const before = this.#outbox.bytes;
     try {
-      const result = this.#outbox.flush();
-      this.#full = result === 'full';
-      this.congested = result === 'congested';
+      this.#flushed = this.#outbox.flush();
+      this.retry = this.#flushed === 'unread' || this.#flushed === 'congested';
     } catch (error) {
       const reason = error instanceof SystemCallError ? `unreachable: ${error.code}` : String(error);
       this.fail('disconnected', reason);
     }
     if (this.#outbox.length === 0) this.stalledSince = null;
     else if (this.stalledSince === null || this.#outbox.bytes < before) this.stalledSince = performance.now();
-    return this.#full !== wasFull;
+    return this.interest !== interest;
   }
 
   /**
@@ -99,7 +108,7 @@ export class Client {
    */
   isStalled(now: number, limit: number): boolean {
     if (this.stalledSince === null || now - this.stalledSince < limit) return false;
-    if (!this.congested || this.socket.unreadBytes() > 0) return true;
+    if (this.#flushed !== 'congested' || this.socket.unreadBytes() > 0) return true;
     this.stalledSince = now;
     return false;
   }

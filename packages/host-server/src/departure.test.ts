@@ -1,4 +1,5 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { closeFd, signalEventFd, UnixSocket } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
 import type { HostServerEvent } from './events.ts';
@@ -127,5 +128,57 @@ describe('a peer that goes', () => {
     const witness = fixture.connect();
     await last;
     await witness.expectInit({});
+  });
+
+  it('disconnects a client that leaves its messages unread for too long, whoever else is there', async () => {
+    const server = fixture.start({ maxPeers: 3, evictAfter: 1 });
+    const stalled = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    const reader = await fixture.join(1, [0]);
+    const idle = await fixture.join(1, [0, 1]);
+    await reader.expectPeer(2, 1);
+    // An arrival waits behind a departure that is unread.
+    const gone = occurrence(server, 'peer-gone');
+    idle.disconnect();
+    await gone;
+    const start = performance.now();
+    await fixture.join(1, [0, 1]);
+    await reader.expectGone(2);
+    await reader.expectPeer(2, 1);
+    expect(await occurrence(server, 'peer-gone')).toMatchObject({
+      id: 0,
+      cause: 'not-reading',
+      reason: 'does not read: 1 messages have waited for it for 1 s',
+    });
+    expect(performance.now() - start).toBeGreaterThan(900);
+    await reader.expectGone(0);
+    expect(server.peers.map(({ id }) => id)).toEqual([1, 2]);
+    stalled.close();
+  });
+
+  it('keeps a client that has nothing to read, however long', async () => {
+    const server = fixture.start({ evictAfter: 1 });
+    const idle = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    await delay(1500);
+    expect(server.peers).toHaveLength(1);
+    idle.close();
+  });
+
+  it('does not announce a client that has gone, or sent something, before its turn', async () => {
+    const server = fixture.start({ maxPeers: 3 });
+    const resident = await fixture.join(1, []);
+    // Both wait in the backlog until this turn of the event loop ends.
+    const dead = UnixSocket.connect(fixture.socketPath);
+    dead.close();
+    const chatty = UnixSocket.connect(fixture.socketPath);
+    chatty.send(Uint8Array.of(0));
+    const reasons: string[] = [];
+    server.events$.subscribe((event) => event.type === 'refused' && reasons.push(event.reason));
+    await fixture.join(1, [0]);
+    await resident.expectPeer(1, 1);
+    expect(resident.connection.read()).toBe('wait');
+    expect(reasons).toEqual(['it has disconnected already', 'it sent something, which no client does']);
+    chatty.close();
   });
 });

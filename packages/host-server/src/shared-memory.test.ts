@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   fstatSync,
@@ -85,6 +86,27 @@ describe('shared memory', () => {
     memory.close();
   });
 
+  it('survives a client that truncates it again and again, at any moment', async () => {
+    const memory = createSharedMemory({ kind: 'posix', name }, 1 << 16);
+    const script = `
+      const { ftruncateSync, openSync } = require('node:fs');
+      const fd = openSync('/dev/shm/${name}', 'r+');
+      console.log('ready');
+      for (const end = Date.now() + 60_000; Date.now() < end; ) ftruncateSync(fd, 0);
+    `;
+    const client = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const exit = once(client, 'exit');
+    await once(client.stdout, 'data');
+    for (let i = 0; i < 5000; i++) {
+      memory.clearState(i % 1024);
+      expect(memory.state(i % 1024)).toBe(0);
+      memory.clear(0x4000, 0x1000);
+    }
+    client.kill('SIGKILL');
+    await exit;
+    memory.close();
+  });
+
   it('replaces an object that a dead server has left, whose users keep it', () => {
     writeFileSync(`/dev/shm/${name}`, 'left behind');
     const user = openSharedMemoryObject(`/${name}`);
@@ -145,33 +167,82 @@ describe('shared memory', () => {
   });
 
   const hugePages = '/proc/sys/vm/nr_hugepages';
-  it.runIf(isRoot && existsSync(hugePages))('clears sections that are no whole huge pages', (context) => {
+
+  /** Gives the test four huge pages; false where the machine has none to give. */
+  function withHugePages(test: () => void): boolean {
     const original = readFileSync(hugePages, 'utf8');
-    writeFileSync(hugePages, '4');
-    if (Number(readFileSync(hugePages, 'utf8')) < 4) {
-      writeFileSync(hugePages, original);
-      return context.skip('no huge pages to be had');
-    }
+    writeFileSync(hugePages, String(Number(original) + 4));
     try {
-      execFileSync('mount', ['-t', 'hugetlbfs', 'none', directory]);
-      const memory = createSharedMemory({ kind: 'directory', path: directory }, 1 << 16);
-      const pageSize = memory.size;
-      expect(pageSize).toBeGreaterThan(1 << 16);
-      memory.clearState(0);
-      memory.close();
-      const large = createSharedMemory({ kind: 'directory', path: directory }, 4 * pageSize);
-      expect(large.size).toBe(4 * pageSize);
-      using mapping = mapShared(large.fd, large.size, { write: true });
-      const bytes = new Uint8Array(mapping.buffer).fill(0x33);
-      const [from, to] = [pageSize / 2, 3 * pageSize + 8192];
-      large.clear(from, to - from);
-      expect(bytes.subarray(0, from).every((byte) => byte === 0x33)).toBe(true);
-      expect(bytes.subarray(from, to).every((byte) => byte === 0)).toBe(true);
-      expect(bytes.subarray(to).every((byte) => byte === 0x33)).toBe(true);
-      large.close();
+      const free = /^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'));
+      if (Number(free?.[1] ?? 0) < 4) return false;
+      test();
+      return true;
     } finally {
       writeFileSync(hugePages, original);
-      execFileSync('umount', [directory]);
     }
+  }
+
+  function expectToClearSections(memory: SharedMemory, pageSize: number): void {
+    using mapping = mapShared(memory.fd, memory.size, { write: true });
+    const bytes = new Uint8Array(mapping.buffer).fill(0x33);
+    expect(memory.state(5)).toBe(0x33333333);
+    memory.clearState(5);
+    expect([memory.state(4), memory.state(5), memory.state(6)]).toEqual([0x33333333, 0, 0x33333333]);
+    bytes.fill(0x33);
+    const [from, to] = [pageSize / 2, 3 * pageSize + 8192];
+    memory.clear(from, to - from);
+    expect(bytes.subarray(0, from).every((byte) => byte === 0x33)).toBe(true);
+    expect(bytes.subarray(from, to).every((byte) => byte === 0)).toBe(true);
+    expect(bytes.subarray(to).every((byte) => byte === 0x33)).toBe(true);
+    memory.close();
+  }
+
+  const canReserve = isRoot && existsSync(hugePages);
+
+  it.runIf(canReserve)('of hugetlbfs has whole pages, and clears parts of them', (context) => {
+    const done = withHugePages(() => {
+      execFileSync('mount', ['-t', 'hugetlbfs', 'none', directory]);
+      try {
+        const small = createSharedMemory({ kind: 'directory', path: directory }, 1 << 16);
+        const pageSize = small.size;
+        expect(pageSize).toBeGreaterThan(1 << 16);
+        small.close();
+        expectToClearSections(
+          createSharedMemory({ kind: 'directory', path: directory }, 4 * pageSize),
+          pageSize,
+        );
+        expect(() => createSharedMemory({ kind: 'directory', path: directory }, 64 * pageSize)).toThrow(
+          /^mmap file in .*: ENOMEM: needs 64 huge pages of \d+ bytes, and at most \d+ are free: raise \/proc/,
+        );
+      } finally {
+        execFileSync('umount', [directory]);
+      }
+    });
+    if (!done) context.skip('no huge pages to be had');
+  });
+
+  it.runIf(canReserve)('of huge pages is a sealed memfd, and has its pages for good', (context) => {
+    const done = withHugePages(() => {
+      const pageSize = 2 ** 21;
+      const source = { kind: 'memfd', seal: true, hugePageSize: pageSize } as const;
+      const memory = createSharedMemory(source, 4 * pageSize);
+      expect(memory.description).toBe('sealed memfd of huge pages of 2097152 bytes');
+      expect(sealsOf(memory.fd)).not.toBe(0);
+      const kernelPageSize = /^KernelPageSize:\s+2048 kB/m;
+      {
+        using mapping = mapShared(memory.fd, memory.size);
+        const at = mapping.address.toString(16);
+        const maps = readFileSync('/proc/self/smaps', 'utf8');
+        expect(maps.slice(maps.indexOf(`\n${at}-`)).slice(0, 1000)).toMatch(kernelPageSize);
+      }
+      // All reserved: nobody else gets any, not even of those that a cleared section has given back.
+      const other = () => createSharedMemory(source, 4 * pageSize);
+      expect(other).toThrow(/ENOMEM: needs 4 huge pages of 2097152 bytes, and at most \d+ are free: raise/);
+      memory.clear(pageSize, 2 * pageSize);
+      expect(other).toThrow('ENOMEM');
+      expectToClearSections(memory, pageSize);
+      other().close();
+    });
+    if (!done) context.skip('no huge pages to be had');
   });
 });

@@ -28,6 +28,6 @@ export type WorkerMessage =
   | { readonly type: 'up'; readonly info: LinkInfo }
   | { readonly type: 'state'; readonly status: HandshakeStatus }
   | { readonly type: 'log'; readonly text: string }
-  /** The eventfds that the worker writes to: see {@link ./link.ts}. */
+  /** Duplicates of the eventfds that the worker writes to, which the receiver owns: see {@link ./link.ts}. */
   | { readonly type: 'doorbells'; readonly fds: readonly number[] }
   | { readonly type: 'failed'; readonly message: string; readonly stack: string | undefined };

@@ -212,6 +212,23 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     for (const fd of held) setNonBlocking(fd);
   });
 
+  it('gives back every descriptor', async () => {
+    const count = () => readdirSync('/proc/self/fd').length;
+    const namespaceAndPeer = count();
+    await link.close();
+    const before = count();
+    expect(before).toBeLessThan(namespaceAndPeer);
+    for (let i = 0; i < 5; i++) {
+      const again = await createLink({
+        port: { type: 'loopback', end: loopback.ends[0] },
+        tap: 'ivn0',
+        netns: netns.path,
+      });
+      await again.close();
+    }
+    expect(count()).toBe(before);
+  });
+
   it('fails in one line, with nothing left behind, where the interface is in use', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const options = {

@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { clearEventFd, EventFd } from '@ivshmem/linux';
+import { EventFd } from '@ivshmem/linux';
 import { type HandshakeStatus, State } from '@ivshmem/transport';
 import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
 import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
+import { DoorbellRescue } from './doorbell-rescue.ts';
 import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
@@ -43,11 +44,14 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   const counters = allocateCounters();
   const input: WorkerInput = { options, stopFd: stop.fd, counters };
   // The same file from src (under a test runner) and from dist.
-  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), { workerData: input });
+  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), {
+    workerData: input,
+    execArgv: [],
+  });
   // process.exit() waits for the worker, which does nothing but wait.
   const onExit = () => {
     stop.signal();
-    unblock();
+    doorbells.emptyCounters();
   };
   process.once('exit', onExit);
 
@@ -58,11 +62,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   });
   const log = new Subject<string>();
   const ended = new Subject<void>();
-  let doorbells: readonly number[] = [];
-  // A hostile peer can make its eventfd block us: O_NONBLOCK off, counter full. Emptying it lets the worker go on.
-  const unblock = () => {
-    for (const fd of doorbells) clearEventFd(fd);
-  };
+  const doorbells = new DoorbellRescue();
   let failure: Error | null = null;
   let info: BehaviorSubject<LinkInfo> | undefined;
   let onUp: () => void = () => {};
@@ -83,7 +83,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
         log.next(message.text);
         break;
       case 'doorbells':
-        doorbells = message.fds;
+        doorbells.adopt(message.fds);
         break;
       case 'failed':
         failure = new Error(message.message);
@@ -97,6 +97,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   const closed = once(worker, 'exit').then(() => {
     process.off('exit', onExit);
     stop.close();
+    doorbells.close();
     ended.next();
     info?.complete();
     status.complete();
@@ -130,7 +131,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     closed,
     async close() {
       stop.signal();
-      const rescue = setInterval(unblock, PATIENCE);
+      const rescue = setInterval(() => doorbells.emptyCounters(), PATIENCE);
       await closed;
       clearInterval(rescue);
     },

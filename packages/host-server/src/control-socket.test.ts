@@ -1,0 +1,65 @@
+import { statSync } from 'node:fs';
+import { UnixSocket } from '@ivshmem/linux';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type ControlSocket, listenControl } from './control-socket.ts';
+import { queryPeers } from './peer-list.ts';
+import { openFds, readable, useHostServers } from './strict-client.test-support.ts';
+
+describe('control socket', () => {
+  const fixture = useHostServers();
+  const open: ControlSocket[] = [];
+  afterEach(() => {
+    for (const control of open.splice(0)) control.close();
+  });
+
+  it('tells who is connected, to the user of the server alone', async () => {
+    const server = fixture.start({ maxPeers: 5, vectors: 3, protocol: 1 });
+    open.push(listenControl(server, 'blue'));
+    expect(statSync(`${fixture.socketPath}.ctl`).mode & 0o777).toBe(0o600);
+    expect(await queryPeers(fixture.socketPath)).toMatchObject({ link: 'blue', peers: [] });
+    const before = new Date();
+    await fixture.join(3, []);
+    await fixture.join(3, [0]);
+    expect(await queryPeers(fixture.socketPath)).toEqual({
+      link: 'blue',
+      socketPath: fixture.socketPath,
+      size: 4 << 20,
+      outputSectionSize: 0,
+      maxPeers: 5,
+      vectors: 3,
+      protocol: 1,
+      peers: [0, 1].map((id) => ({
+        id,
+        pid: process.pid,
+        uid: process.getuid!(),
+        gid: process.getgid!(),
+        state: 0,
+        waiting: 0,
+        since: expect.any(Date),
+      })),
+    });
+    const { peers } = await queryPeers(fixture.socketPath);
+    expect(peers[0]!.since.getTime()).toBeGreaterThanOrEqual(before.getTime());
+  });
+
+  it('is in nobody’s way who does not read or writes to it, and gives all descriptors back', async () => {
+    const server = fixture.start();
+    const control = listenControl(server, 'blue');
+    open.push(control);
+    const during = openFds();
+    const idle = Array.from({ length: 40 }, () => UnixSocket.connect(control.path));
+    for (const socket of idle) socket.send(Buffer.from('GET / HTTP/1.0\r\n\r\n'));
+    await fixture.join(1, []);
+    for (const socket of idle) {
+      await readable(socket.fd);
+      socket.close();
+    }
+    expect((await queryPeers(fixture.socketPath)).peers).toHaveLength(1);
+    server.close();
+    control.close();
+    control.close();
+    // Without the listener, its reserve, and the server's own; with the client's socket, eventfd and memory.
+    expect(openFds()).toBe(during - 2 - 3 + 3);
+    await expect(queryPeers(fixture.socketPath)).rejects.toThrow(/\.ctl: ENOENT: no server with a control/);
+  });
+});

@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { ActivatedSockets, readinessOf, startedByServiceManager } from './service-manager.ts';
+
+describe('service manager', () => {
+  it.each([
+    [{}, false],
+    [{ NOTIFY_SOCKET: '/run/notify' }, true],
+    [{ LISTEN_FDS: '1', LISTEN_PID: '7' }, true],
+    [{ LISTEN_FDS: '1', LISTEN_PID: '8' }, false],
+    [{ LISTEN_FDS: '1' }, false],
+    [{ INVOCATION_ID: 'abc' }, true],
+    [{ INVOCATION_ID: 'abc', SYSTEMD_EXEC_PID: '7' }, true],
+    // A shell in a terminal whose emulator is a service.
+    [{ INVOCATION_ID: 'abc', SYSTEMD_EXEC_PID: '5' }, false],
+    [{ NOTIFY_SOCKET: '' }, false],
+  ])('%j started process 7: %s', (environment, expected) => {
+    expect(startedByServiceManager(environment, 7)).toBe(expected);
+  });
+
+  it('has passed no sockets that are meant for another process', () => {
+    const { pid } = process;
+    for (const environment of [{}, { LISTEN_FDS: '2', LISTEN_PID: String(pid + 1) }, { LISTEN_FDS: '-1' }]) {
+      expect(new ActivatedSockets(environment, pid).paths).toEqual([]);
+    }
+  });
+
+  it('need not be there', () => {
+    expect(readinessOf(undefined).ready('x')).toBeNull();
+    expect(readinessOf('/nonexistent/notify').stopping()).toBe(
+      'sendto /nonexistent/notify: ENOENT: no such file or directory',
+    );
+  });
+});
