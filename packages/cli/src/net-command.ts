@@ -1,11 +1,15 @@
 import { once } from 'node:events';
 import { createLink, DEFAULT_BUSY_POLL, type Link, type LinkOptions } from '@ivshmem/net';
-import { type HandshakeStatus, stateName } from '@ivshmem/transport';
-import type { Command } from 'commander';
-import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, wholeNumber } from './exit.ts';
+import { type HandshakeStatus, type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
+import { type Command, Option } from 'commander';
+import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, UsageError, wholeNumber } from './exit.ts';
+
+const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
 
 interface NetOptions {
-  socket: string;
+  socket?: string;
+  pci?: string;
+  irq?: PciInterrupts;
   tap: string;
   netns?: string;
   mtu?: number;
@@ -34,6 +38,8 @@ Examples:
     ivshmem net --tap ivn0 --netns blue --mtu 65521 --address 10.0.0.2/24
   As a port of a bridge, for the shortest round trips at the price of more CPU time:
     ivshmem net --tap ivn0 --bridge br0 --busy-poll 100
+  Inside a virtual machine that has an ivshmem v2 device:
+    ivshmem net --pci auto --tap ivn0 --address 10.0.0.1/24
   For a program, with the counters every 5 s:
     ivshmem net --tap ivn0 --json --stats 5
 `;
@@ -41,11 +47,21 @@ Examples:
 export function addNetCommand(program: Command, finish: (code: number) => void): void {
   program
     .command('net')
-    .summary('link a TAP interface to an ivshmem v2 host server')
+    .summary('link a TAP interface to an ivshmem v2 host server or PCI device')
     .description(
-      'Links a TAP interface to a host server: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT or SIGTERM; the interface goes with it, unless it existed before.',
+      'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT or SIGTERM; the interface goes with it, unless it existed before.',
     )
-    .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
+    .option('-S, --socket <path>', `the host server's socket (default: "${DEFAULT_SOCKET}")`)
+    .option(
+      '--pci <address|auto>',
+      'inside a virtual machine: its ivshmem v2 device instead of a host server',
+    )
+    .addOption(
+      new Option('--irq <how>', 'how interrupts of the PCI device come; vfio needs an IOMMU').choices([
+        'vfio',
+        'poll',
+      ]),
+    )
     .option('-t, --tap <name>', 'TAP interface, made unless it exists', 'ivn0')
     .option('--netns <name|path>', 'network namespace of the interface: a name under /run/netns, or a path')
     .option('--mtu <bytes>', '68 to 65521, as far as the output sections allow it', wholeNumber)
@@ -106,9 +122,9 @@ async function connect(options: NetOptions, signal: AbortSignal): Promise<Link |
 }
 
 function linkOptions(options: NetOptions): LinkOptions {
-  const { socket, tap, netns, mtu, mac, address, bridge, busyPoll } = options;
+  const { tap, netns, mtu, mac, address, bridge, busyPoll } = options;
   return {
-    port: { type: 'server', path: socket },
+    port: portSource(options),
     tap,
     addresses: address,
     busyPoll,
@@ -117,6 +133,15 @@ function linkOptions(options: NetOptions): LinkOptions {
     ...(mac !== undefined && { mac }),
     ...(bridge !== undefined && { bridge }),
   };
+}
+
+function portSource({ socket, pci, irq }: NetOptions): PortSource {
+  if (pci === undefined) {
+    if (irq !== undefined) throw new UsageError('--irq is for a PCI device: give --pci, too');
+    return { type: 'server', path: socket ?? DEFAULT_SOCKET };
+  }
+  if (socket !== undefined) throw new UsageError('--socket and --pci exclude each other: give one of them');
+  return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
 }
 
 function names({ local, peer, carrier }: HandshakeStatus) {

@@ -54,6 +54,15 @@ export {
 } from './open-files-limit.ts';
 export { openPacketSocket, PacketSocket } from './packet-socket.ts';
 export {
+  bindPciDriver,
+  iommuGroup,
+  listPciDevices,
+  openPciResources,
+  type PciDevice,
+  pciDevicePath,
+  readPciConfig,
+} from './pci.ts';
+export {
   createSharedMemoryObject,
   openSharedMemoryObject,
   unlinkSharedMemoryObject,
@@ -63,3 +72,4 @@ export { openTap, TAP_MAX_MTU, Tap, type TapOptions } from './tap.ts';
 export { Timer } from './timer.ts';
 export { listeningPath, UnixListener } from './unix-listener.ts';
 export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';
+export { openVfioDevice, type VfioDevice } from './vfio.ts';

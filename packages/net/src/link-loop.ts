@@ -77,6 +77,7 @@ export class LinkLoop {
       if (this.#session !== undefined && this.#session.path.violation !== Violation.NONE) this.#violated();
       if (moved) {
         busyPoll.worked();
+        this.#session?.port.expectMore?.();
       } else if (busyPoll.lookAgain()) {
         this.#session?.path.tapReady();
         // Who has work for us may be waiting for this very processor.
@@ -105,8 +106,7 @@ export class LinkLoop {
   }
 
   #retry(error: Error): void {
-    if (this.#retryDelay === FIRST_RETRY)
-      this.#reports.log(`no connection to a host server: ${error.message}; trying again`);
+    if (this.#retryDelay === FIRST_RETRY) this.#reports.log(`no connection: ${error.message}; trying again`);
     this.#retryTimer.after(this.#retryDelay);
     this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
   }

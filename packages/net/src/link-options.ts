@@ -1,5 +1,5 @@
 import { checkInterfaceName, MAX_SOCKET_PATH, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
-import { MIN_MTU, type PortSource, type RingLayout } from '@ivshmem/transport';
+import { checkPciDevice, MIN_MTU, type PortSource, type RingLayout } from '@ivshmem/transport';
 
 /** What a link is made of. */
 export interface LinkOptions {
@@ -34,6 +34,7 @@ export const MAX_BUSY_POLL = 1_000_000;
 export function checkLinkOptions(options: LinkOptions): void {
   checkInterfaceName(options.tap);
   if (options.port.type === 'server') checkSocketPath(options.port.path);
+  if (options.port.type === 'pci') checkPciDevice(options.port.device);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
   const { mtu, mac, busyPoll = DEFAULT_BUSY_POLL } = options;
   if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {

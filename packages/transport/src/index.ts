@@ -3,6 +3,15 @@ export * from './handshake-driver.ts';
 export { HostPort, type PortIdentity } from './host-port.ts';
 export { Loopback, type LoopbackEnd, LoopbackPort } from './loopback-port.ts';
 export * from './memory-layout.ts';
+export {
+  isIvshmem2,
+  type PciConfig,
+  PciConfigError,
+  parsePciConfig,
+  pciMemoryLayout,
+  protocolOf,
+} from './pci-config.ts';
+export { checkPciDevice, openPciPort, type PciInterrupts, type PciSource } from './pci-port.ts';
 export type * from './port.ts';
 export { openPort, type PortSource } from './port-source.ts';
 export * from './ring-layout.ts';

@@ -66,6 +66,11 @@ export interface Port {
    * Interrupts are hints: they may be spurious, merged or lost.
    */
   onInterrupt(handler: (vector: number) => void): void;
+  /**
+   * Tells a port without interrupts, which looks for news at intervals and calls the handler each time, that there was
+   * work, so that it looks again soon. Other ports need not be told. Allocates nothing.
+   */
+  expectMore?(): void;
   /** Takes the own state to 0 and gives back memory and descriptors. Doing it again changes nothing. */
   close(): void;
 }
