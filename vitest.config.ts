@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
-// Two groups: the packages' own tests run side by side; the tests in test/ start processes, namespaces and
-// interfaces and have the machine to themselves, one file at a time.
+// The packages' own tests run side by side. The tests in test/ start processes, namespaces and interfaces and have the
+// machine to themselves, one file at a time; so do those in test/vm/, which start virtual machines.
 export default defineConfig({
   test: {
     projects: [
@@ -18,11 +18,24 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/**/*.test.ts'],
+          exclude: ['test/vm/**'],
           pool: 'forks',
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: 'vm',
+          include: ['test/vm/*.test.ts'],
+          pool: 'forks',
+          fileParallelism: false,
+          testTimeout: 180_000,
+          // The first run downloads QEMU and a kernel.
+          hookTimeout: 600_000,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

@@ -12,8 +12,8 @@ import type { VmSoftware } from './software.ts';
 const MEMORY = 512;
 /** How long a guest may take from its start to its first line, in ms. */
 const BOOT_PATIENCE = 120_000;
-/** How much of what the kernel said last is shown with an error. */
-const KERNEL_LINES = 15;
+/** How many lines of QEMU and of the kernel are shown with an error. */
+const WORDS = 15;
 
 export interface GuestOptions {
   /** For messages. */
@@ -159,10 +159,10 @@ export class Guest {
     for (const { exited } of [...this.#jobs.values()]) exited(new Error(`guest ${this.name}: ${reason}`));
   }
 
-  /** What QEMU and the kernel said last. */
+  /** What QEMU said first (when it dies, a dump of the processor follows) and the kernel last. */
   #lastWords(): string {
-    const kernel = this.qemu.output.all.slice(-KERNEL_LINES).join('\n');
-    return [...this.qemu.errors.all.slice(-KERNEL_LINES), kernel].join('\n').trim();
+    const { errors, output } = this.qemu;
+    return [...errors.all.slice(0, WORDS), ...output.all.slice(-WORDS)].join('\n').trim();
   }
 }
 

@@ -65,8 +65,8 @@ export function qemuCommand(
     // The kernel gives up where the first ticks come late, as they do when the host is busy.
     ...['-append', 'console=ttyS0 quiet panic=-1 no_timer_check'],
     ...['-serial', 'stdio', '-chardev', `socket,id=jobs,path=${jobs}`],
-    // Must come before the devices that it is to translate for.
-    ...(iommu ? ['-device', 'intel-iommu'] : []),
+    // Before the devices that it is to translate for. Without the caching mode QEMU ends when vfio-user maps memory.
+    ...(iommu ? ['-device', 'intel-iommu,caching-mode=on,aw-bits=48'] : []),
     ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=jobs,name=jobs'],
     ...devices,
   ];
