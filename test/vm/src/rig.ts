@@ -115,3 +115,8 @@ export function startLink(guest: Guest, address: string, ...more: string[]): Job
 export function isCarrierOn({ event, carrier }: Line): boolean {
   return event === 'state' && carrier;
 }
+
+/** A line of `ivshmem net --json` that says that frames don't. */
+export function isCarrierOff({ event, carrier }: Line): boolean {
+  return event === 'state' && !carrier;
+}
