@@ -26,8 +26,23 @@ async function linkUp(n: 0 | 1, ...more: string[]): Promise<void> {
 const inState = (device: Device, state: DeviceState) =>
   firstValueFrom(device.state$.pipe(filter((now) => now === state)));
 
+/** Resolves when a ping from guest 0 to guest 1 is answered: the kernel may take a second to believe a carrier. */
+async function reachable(): Promise<void> {
+  await rig.guests[0]!.run('until ping -c 1 -W 1 10.77.0.2; do true; done');
+}
+
+/** Starts the link's end in guest 1 again, and checks how soon frames are exchanged. */
+async function expectRecovery(): Promise<void> {
+  links[1] = rig.startLink(1);
+  await links[1].output.wait(({ event }) => event === 'up');
+  const start = performance.now();
+  await reachable();
+  expect(performance.now() - start).toBeLessThan(RECOVERY);
+}
+
 async function expectTraffic(): Promise<void> {
   const [a, b] = rig.guests;
+  await reachable();
   expect(await a!.run('ping -c 5 -i 0.1 -W 5 10.77.0.2')).toContain(' 0% packet loss');
   for (const [from, to, address] of [
     [a!, b!, '10.77.0.2'],
@@ -81,12 +96,7 @@ describe('a link between two guests', () => {
     await links[0]!.output.wait(isCarrierOff, from);
     await rig.guests[0]!.run('killall nc; true');
 
-    const back = links[0]!.output.all.length;
-    links[1] = rig.startLink(1);
-    await links[1].output.wait(({ event }) => event === 'up');
-    const start = performance.now();
-    await Promise.all([links[0]!.output.wait(isCarrierOn, back), links[1].output.wait(isCarrierOn)]);
-    expect(performance.now() - start).toBeLessThan(RECOVERY);
+    await expectRecovery();
     await expectTraffic();
   });
 
@@ -100,12 +110,7 @@ describe('a link between two guests', () => {
     await rig.guests[0]!.run('killall nc; true');
 
     await rig.startGuest(1);
-    const back = links[0]!.output.all.length;
-    links[1] = rig.startLink(1);
-    await links[1].output.wait(({ event }) => event === 'up');
-    const up = performance.now();
-    await Promise.all([links[0]!.output.wait(isCarrierOn, back), links[1].output.wait(isCarrierOn)]);
-    expect(performance.now() - up).toBeLessThan(RECOVERY);
+    await expectRecovery();
     await expectTraffic();
   });
 
