@@ -98,12 +98,12 @@ it.skipIf(hard < needed)(
       });
 
       // All but one leave, at the same moment for the server.
-      const [last, ...leaving] = peers;
+      const [remaining, ...leaving] = peers;
       for (const { connection } of leaving) {
         epoll.remove(connection.fd);
         connection.close();
       }
-      readUntil(() => last!.known === 1);
+      readUntil(() => remaining!.known === 1);
       expect((await queryPeers(socket)).peers).toMatchObject([{ id: 0, waiting: 0 }]);
       expect(fds()).toBe(before + 1 + VECTORS);
     } finally {
