@@ -230,8 +230,12 @@ class Server implements HostServer {
 
   /** For those who the kernel has no descriptors for, whatever the budget says. */
   #turnAway(socket: UnixSocket): void {
-    const credentials = socket.peerCredentials();
-    socket.close();
+    let credentials = null;
+    try {
+      credentials = socket.peerCredentials();
+    } finally {
+      socket.close();
+    }
     const reason = `the process has no descriptors left, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
     this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
   }
@@ -244,8 +248,8 @@ class Server implements HostServer {
     }
   }
 
-  #reportGone({ id, failure }: Client): void {
-    this.#events.next({ type: 'peer-gone', id, ...failure! });
+  #reportGone({ id, failure, since }: Client): void {
+    this.#events.next({ type: 'peer-gone', id, ...failure!, since });
     this.#changes.next();
   }
 
