@@ -230,12 +230,8 @@ class Server implements HostServer {
 
   /** For those who the kernel has no descriptors for, whatever the budget says. */
   #turnAway(socket: UnixSocket): void {
-    let credentials = null;
-    try {
-      credentials = socket.peerCredentials();
-    } finally {
-      socket.close();
-    }
+    const credentials = socket.peerCredentials();
+    socket.close();
     const reason = `the process has no descriptors left, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
     this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
   }
