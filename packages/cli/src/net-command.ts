@@ -43,12 +43,16 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
     .command('net')
     .summary('link a TAP interface to an ivshmem v2 host server')
     .description(
-      'Links a TAP interface to a host server: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT or SIGTERM; the interface goes with it, unless it existed before.',
+      'Links a TAP interface to a host server: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT, SIGTERM or SIGHUP; the interface goes with it, unless it existed before: then it keeps what it was told.',
     )
     .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
     .option('-t, --tap <name>', 'TAP interface, made unless it exists', 'ivn0')
     .option('--netns <name|path>', 'network namespace of the interface: a name under /run/netns, or a path')
-    .option('--mtu <bytes>', '68 to 65521, as far as the output sections allow it', wholeNumber)
+    .option(
+      '--mtu <bytes>',
+      '68 to 65521, as far as the output sections allow it (default: 1/16 of a section, 16384 at most)',
+      wholeNumber,
+    )
     .option('--mac <address>', 'hardware address of the interface, such as 02:00:00:00:00:01')
     .option(
       '-a, --address <ip/prefix>',
