@@ -53,3 +53,18 @@ export function abortOnSignals(): { signal: AbortSignal; [Symbol.dispose](): voi
     },
   };
 }
+
+/** Aborts when standard input has come to its end, however that happens. */
+export function abortOnEof(): { signal: AbortSignal; [Symbol.dispose](): void } {
+  const controller = new AbortController();
+  process.stdin
+    .on('error', () => {})
+    .once('close', () => controller.abort())
+    .resume();
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.stdin.pause();
+    },
+  };
+}
