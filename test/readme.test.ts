@@ -38,7 +38,7 @@ describe('README', () => {
     const help = spawnSync(process.execPath, [command, 'net', '--help'], { encoding: 'utf8' }).stdout;
     const options = (text: string) => new Set(text.match(/--[a-z][a-z-]+/g));
     const listed = options(help.split('Examples:')[0]!);
-    for (const unlisted of ['--help', '--json']) listed.delete(unlisted);
+    for (const unlisted of ['--help', '--json', '--verbose']) listed.delete(unlisted);
     const table = section('The command line').split('`ivshmem net` takes')[1]!;
     expect(options(table)).toEqual(listed);
   });

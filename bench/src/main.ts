@@ -4,13 +4,14 @@ import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
 import { missingNetworkPrivilege } from '@ivshmem/linux';
 import { DEFAULT_BUSY_POLL } from '@ivshmem/net';
+import { benchHostServer } from './host-server.ts';
 import { benchMicro } from './micro.ts';
 import { benchRings } from './rings.ts';
 import type { Figure } from './statistics.ts';
 import { benchTap } from './tap.ts';
 
-const USAGE = `Usage: npm run bench -- [rings] [tap] [micro] [--rounds N] [--busy-poll µs] [--json FILE]
-Without a part, all three. --rounds: how often each figure is measured (default 5). --json: also write them to FILE.
+const USAGE = `Usage: npm run bench -- [rings] [tap] [micro] [host-server] [--rounds N] [--busy-poll µs] [--json FILE]
+Without a part, all of them. --rounds: how often each figure is measured (default 5). --json: also write them to FILE.
 `;
 
 async function main(): Promise<number> {
@@ -25,6 +26,7 @@ async function main(): Promise<number> {
     rings: () => benchRings(rounds),
     tap: () => benchTap(rounds, busyPoll),
     micro: () => benchMicro(),
+    'host-server': () => benchHostServer(rounds),
   };
   const unknown = positionals.find((name) => !Object.hasOwn(parts, name));
   if (unknown !== undefined) throw new TypeError(`no part of the benchmarks is called ${unknown}`);

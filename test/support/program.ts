@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-const COMMAND = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
+export const COMMAND = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
 /** How long to wait for a line that must come, in ms. */
 const PATIENCE = 20_000;
 

@@ -4,7 +4,7 @@ import { missingNetworkPrivilege } from '@ivshmem/linux';
 import type { Command } from 'commander';
 import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
 import { createScreen, noScreen, type Screen } from './demo/screen.ts';
-import { abortOnSignals, EXIT_FAILURE, EXIT_OK } from './exit.ts';
+import { abortOnEof, abortOnSignals, EXIT_FAILURE, EXIT_OK } from './exit.ts';
 
 const EXAMPLES = `
 Examples:
@@ -30,19 +30,22 @@ export function addDemoCommand(program: Command, finish: (code: number) => void)
 
 async function demo(json: boolean): Promise<number> {
   using signals = abortOnSignals();
+  const inside = process.env[INSIDE] !== undefined;
+  using eof = inside ? abortOnEof() : null;
+  const signal = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
   const missing = missingNetworkPrivilege();
   if (missing !== null) {
-    if (process.getuid?.() !== 0 && process.env[INSIDE] === undefined) return insideUserNamespace(missing);
+    if (process.getuid?.() !== 0 && !inside) return await insideUserNamespace(missing, signal);
     throw new Error(`The demo can't run here. ${missing}`);
   }
   const screen = json ? noScreen : createScreen(process.stdout);
   try {
-    const result = await runDemo(screen, signals.signal);
+    const result = await runDemo(screen, signal);
     if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
     else summarise(screen, result);
     return EXIT_OK;
   } catch (error) {
-    if (!signals.signal.aborted) throw error;
+    if (!signal.aborted) throw error;
     screen.heading('Stopped. Nothing is left behind.');
     return EXIT_FAILURE;
   }
@@ -66,7 +69,7 @@ function summarise(screen: Screen, { linkUpMs, ping, tcp, crash }: DemoResult): 
  * Runs the demo as root of a user namespace, which has all privileges over network namespaces of its own.
  * unshare(1) belongs to util-linux, which every Debian has; a process with several threads can't do it itself.
  */
-async function insideUserNamespace(missing: string): Promise<number> {
+async function insideUserNamespace(missing: string, signal: AbortSignal): Promise<number> {
   const command = [
     '--user',
     '--map-root-user',
@@ -76,7 +79,17 @@ async function insideUserNamespace(missing: string): Promise<number> {
     process.execPath,
     ...process.argv.slice(1),
   ];
-  const child = spawn('unshare', command, { stdio: 'inherit', env: { ...process.env, [INSIDE]: '1' } });
+  // In a process group of its own: signals reach this process alone. The other one ends with its input, which comes to
+  // its end whatever happens to this one.
+  const child = spawn('unshare', command, {
+    stdio: ['pipe', 'inherit', 'inherit'],
+    detached: true,
+    env: { ...process.env, [INSIDE]: '1' },
+  });
+  const stop = () => child.stdin.end();
+  child.stdin.on('error', () => {});
+  signal.addEventListener('abort', stop);
+  if (signal.aborted) stop();
   try {
     const [code] = await once(child, 'exit');
     return code ?? EXIT_FAILURE;

@@ -67,6 +67,7 @@ describe('createDevice', () => {
       flags: 0xf,
       areas: [{ offset: 0x1000, size: MEMORY - 0x1000 }],
     });
+    expect(vmm.regionInfo(Region.BAR0)).toMatchObject({ size: 0x1000, flags: 3 });
     expect(vmm.read(Region.CONFIGURATION, 0x40, 0x24).toString('hex')).toBe(
       `0958180000100000${u64(outputs - 0x1000)}${u64(SECTION)}110003000100000001080000`,
     );
@@ -257,6 +258,14 @@ describe('createDevice', () => {
     expect(ring()).toBe(true);
     vmms[1].write(Region.CONFIGURATION, 0x5a, Buffer.from([0x03, 0x00]));
     expect(ring()).toBe(false);
+  });
+
+  it('has no pending interrupts', async () => {
+    const { vmms } = await pair();
+    vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 0);
+    vmms[0].writeRegister(Register.DOORBELL, 1 << 16);
+    vmms[1].write(Region.BAR1, 0x800, Buffer.alloc(8, 0xff));
+    expect(vmms[1].read(Region.BAR1, 0x800, 8).readBigUInt64LE()).toBe(0n);
   });
 
   it('closes the descriptors of guest memory', async () => {

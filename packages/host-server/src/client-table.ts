@@ -78,7 +78,7 @@ export class ClientTable {
   /** Tells `to` all eventfds of `peer`. */
   #introduce(peer: Client, to: Client): void {
     for (const { bytes, event } of peer.introduction) to.push(bytes, event);
-    this.#flush(to);
+    if (!to.isBlocked) this.#flush(to);
   }
 
   #handle(client: Client, events: number): void {
@@ -146,7 +146,7 @@ export class ClientTable {
     const gone = encodePeerGone(client.id);
     for (const other of this.#byId.values()) {
       other.push(gone, null);
-      this.#flush(other);
+      if (!other.isBlocked) this.#flush(other);
     }
     this.#handlers.gone(client);
   }

@@ -69,6 +69,11 @@ export class Client {
     return base;
   }
 
+  /** Whether it is of no use to {@link flush} before its socket or time tells otherwise. */
+  get isBlocked(): boolean {
+    return this.failure === null && this.#flushed !== 'sent';
+  }
+
   /** What waits for it. */
   get waiting(): { messages: number; bytes: number } {
     return { messages: this.#outbox.length, bytes: this.#outbox.bytes };

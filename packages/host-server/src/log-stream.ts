@@ -1,15 +1,16 @@
-import { fstatSync } from 'node:fs';
+import { fstatSync, write } from 'node:fs';
 import { setNonBlocking } from '@ivshmem/linux';
-import { destination } from 'pino';
 import type { LogOutput } from './log.ts';
 
-/** What may wait for a reader that does not read, in bytes; what does not fit is lost. */
-const BUFFER = 1 << 20;
+/** What may wait for a reader that does not read, in bytes; lines that do not fit are lost. */
+const CAPACITY = 1 << 20;
+/** How long to leave a reader alone that does not read, in ms. */
+const RETRY = 50;
 /** How long to wait for such a reader in the end, in ms. */
 const PATIENCE = 1000;
 
 export interface LogStream extends LogOutput {
-  /** Fulfilled when everything is written, or cannot be. */
+  /** Fulfilled when everything is written, or cannot be. Nothing more is written after that. */
   close(): Promise<void>;
 }
 
@@ -20,20 +21,58 @@ export interface LogStream extends LogOutput {
 export function openLogStream(fd: number): LogStream {
   const status = fstatSync(fd);
   if (status.isFIFO() || status.isSocket()) setNonBlocking(fd);
-  const stream = destination({ dest: fd, sync: false, maxLength: BUFFER });
-  stream.on('error', () => {});
+  let waiting: Buffer[] = [];
+  let length = 0;
+  let isWriting = false;
+  let isOpen = true;
+  let onIdle = () => {};
+
+  const giveUp = () => {
+    waiting = [];
+    length = 0;
+  };
+  const writeNext = () => {
+    if (waiting.length === 0) {
+      isWriting = false;
+      onIdle();
+      return;
+    }
+    isWriting = true;
+    const bytes = waiting.length === 1 ? waiting[0]! : Buffer.concat(waiting);
+    waiting = [bytes];
+    write(fd, bytes, 0, bytes.length, null, (error, written) => {
+      if (error?.code === 'EAGAIN') {
+        setTimeout(writeNext, RETRY);
+        return;
+      }
+      // Nobody is left to read.
+      if (error !== null) giveUp();
+      else if (waiting.length > 0) {
+        length -= written;
+        waiting[0] = bytes.subarray(written);
+        if (written === bytes.length) waiting.shift();
+      }
+      writeNext();
+    });
+  };
+
   return {
-    write: (text) => stream.write(text),
-    close() {
-      return new Promise((resolve) => {
-        const timer = setTimeout(done, PATIENCE);
-        function done() {
-          clearTimeout(timer);
-          stream.destroy();
-          resolve();
-        }
-        stream.flush(done);
-      });
+    write(text) {
+      const bytes = Buffer.from(text);
+      if (!isOpen || length + bytes.length > CAPACITY) return;
+      waiting.push(bytes);
+      length += bytes.length;
+      if (!isWriting) writeNext();
+    },
+    async close() {
+      isOpen = false;
+      if (isWriting) {
+        const patience = setTimeout(giveUp, PATIENCE);
+        await new Promise<void>((resolve) => {
+          onIdle = resolve;
+        });
+        clearTimeout(patience);
+      }
     },
   };
 }

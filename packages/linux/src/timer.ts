@@ -1,10 +1,14 @@
 import { O_CLOEXEC, O_NONBLOCK } from './constants.ts';
-import { EPOLLET, EPOLLIN, type Poller } from './epoll.ts';
+import { EPOLLIN, type Poller } from './epoll.ts';
 import { check } from './errors.ts';
 import { closeFd } from './fd.ts';
 import * as libc from './libc.ts';
+import { mapPrivate } from './memory.ts';
 
 const CLOCK_MONOTONIC = 1;
+
+/** Takes the number of expirations, which nobody asks for. Once a thread, never unmapped. */
+const expirations = mapPrivate(8);
 
 /** A timer that a {@link Poller} watches: it also runs in a thread that has no event loop. */
 export class Timer {
@@ -20,8 +24,11 @@ export class Timer {
     this.#fd = check(libc.timerfdCreate(CLOCK_MONOTONIC, O_CLOEXEC | O_NONBLOCK), 'timerfd_create', 'new');
     this.#poller = poller;
     try {
-      // Edge-triggered: each expiry is reported once, and none need be read.
-      poller.add(this.#fd, EPOLLIN | EPOLLET, handler);
+      poller.add(this.#fd, EPOLLIN, () => {
+        // The kernel sets the next expiry of an interval when the last one is read.
+        libc.read(this.#fd, expirations.address, 8);
+        handler();
+      });
     } catch (error) {
       closeFd(this.#fd);
       throw error;

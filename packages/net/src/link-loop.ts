@@ -1,16 +1,4 @@
-import {
-  addAddress,
-  duplicateFd,
-  EPOLLIN,
-  Epoll,
-  getInterface,
-  Netns,
-  openTap,
-  setInterface,
-  type Tap,
-  Timer,
-  yieldProcessor,
-} from '@ivshmem/linux';
+import { duplicateFd, EPOLLIN, Epoll, type Tap, Timer, yieldProcessor } from '@ivshmem/linux';
 import {
   Handshake,
   type OpeningPort,
@@ -25,13 +13,13 @@ import {
 } from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter, countersOf } from './counters.ts';
+import { checkPort } from './ethernet-port.ts';
 import { FramePath } from './frame-path.ts';
+import { LinkInterface } from './link-interface.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
 import { Reports } from './reports.ts';
 
-/** The protocol type of virtual peer-to-peer Ethernet. Source: specification, "Protocols". */
-const ETHERNET = 0x0001;
 /** Back-off while the server is away, in ms: doubled from the first to the last. */
 const FIRST_RETRY = 100;
 const LAST_RETRY = 5000;
@@ -55,8 +43,7 @@ export class LinkLoop {
   readonly #epoll = new Epoll();
   readonly #pollTimer: Timer;
   readonly #retryTimer: Timer;
-  #netns: Netns | undefined;
-  #tap: Tap | undefined;
+  readonly #interface: LinkInterface;
   #session: Session | undefined;
   #opening: OpeningPort | undefined;
   #failure: Error | undefined;
@@ -70,6 +57,7 @@ export class LinkLoop {
     this.#tell = tell;
     this.#reports = new Reports(tell);
     this.#counters = countersOf(input.counters);
+    this.#interface = new LinkInterface(input.options);
     this.#pollTimer = new Timer(this.#epoll, () => this.#poll());
     this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
     this.#epoll.add(input.stopFd, EPOLLIN, () => {
@@ -79,8 +67,6 @@ export class LinkLoop {
 
   /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
   run(): void {
-    const { netns } = this.#input.options;
-    if (netns !== undefined) this.#netns = Netns.open(netns);
     this.#connect();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let rounds = 0;
@@ -112,7 +98,7 @@ export class LinkLoop {
         this.#retryDelay = FIRST_RETRY;
       } catch (error) {
         // What fails at the start is told and ends the link; a link that has been up goes on trying.
-        if (this.#tap === undefined) this.#failure = error as Error;
+        if (!this.#interface.exists) this.#failure = error as Error;
         else this.#retry(error as Error);
       }
     });
@@ -127,27 +113,14 @@ export class LinkLoop {
 
   /** Moves the link to `port`, which it owns from now on. */
   #begin(port: Port): void {
-    const { options } = this.#input;
     let path: FramePath;
     let mtu: number;
     let tap: Tap;
     try {
       const layout = checkPort(port);
-      mtu = effectiveMtu(options.mtu, layout);
-      const first = this.#tap === undefined;
-      tap = this.#tap ?? this.#inNetns(() => openTap(options.tap));
-      this.#tap = tap;
-      try {
-        tap.setCarrier(false);
-        this.#inNetns(() => this.#configure(mtu, first));
-      } catch (error) {
-        if (first) {
-          tap.close();
-          this.#tap = undefined;
-        }
-        throw error;
-      }
-      if (!first) this.#counters[Counter.reconnects]!++;
+      mtu = effectiveMtu(this.#input.options.mtu, layout);
+      if (this.#interface.exists) this.#counters[Counter.reconnects]!++;
+      tap = this.#interface.prepare(mtu);
       this.#end();
       path = new FramePath({
         port,
@@ -206,17 +179,6 @@ export class LinkLoop {
         this.#retry(new Error(event.reason));
         break;
     }
-  }
-
-  #configure(mtu: number, first: boolean): void {
-    const { tap, mac, addresses = [], bridge } = this.#input.options;
-    if (!first) {
-      if (getInterface(tap)?.mtu !== mtu) setInterface(tap, { mtu });
-      return;
-    }
-    setInterface(tap, { mtu, ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
-    setInterface(tap, { up: true });
-    for (const address of addresses) addAddress(tap, address);
   }
 
   /** Leaves the port at hand: stops the data path, tells the peer, gives everything back but the TAP. */
@@ -284,39 +246,15 @@ export class LinkLoop {
     this.#tell({ type: 'doorbells', fds: port.doorbells(1 - port.id).map(duplicateFd) });
   }
 
-  #inNetns<T>(fn: () => T): T {
-    return this.#netns === undefined ? fn() : this.#netns.run(fn);
-  }
-
   [Symbol.dispose](): void {
     this.#opening?.cancel();
     try {
       this.#end();
     } finally {
-      this.#tap?.close();
+      this.#interface.close();
       this.#pollTimer.close();
       this.#retryTimer.close();
-      this.#netns?.close();
       this.#epoll.close();
     }
   }
-}
-
-/** The layout of the rings in a port's sections. Throws RangeError where the port is not for Ethernet. */
-function checkPort(port: Port) {
-  if (port.protocol !== ETHERNET) {
-    const protocol = `0x${port.protocol.toString(16).padStart(4, '0')}`;
-    throw new RangeError(
-      `the host server offers protocol ${protocol}, not 0x0001 (Ethernet): start it with -P 1`,
-    );
-  }
-  if (port.id > 1) {
-    throw new RangeError(
-      `the host server gave this peer ID ${port.id}, but an Ethernet link has peers 0 and 1 only`,
-    );
-  }
-  if (port.layout.outputSize === 0) {
-    throw new RangeError('the host server offers no output sections: start it with, for example, -o 1M');
-  }
-  return ringLayout(port.layout.outputSize);
 }

@@ -44,7 +44,10 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   const counters = allocateCounters();
   const input: WorkerInput = { options, stopFd: stop.fd, counters };
   // The same file from src (under a test runner) and from dist.
-  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), { workerData: input });
+  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), {
+    workerData: input,
+    execArgv: [],
+  });
   // process.exit() waits for the worker, which does nothing but wait.
   const onExit = () => {
     stop.signal();

@@ -1,0 +1,78 @@
+import { spawnSync } from 'node:child_process';
+import { chownSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { expectSane } from './support/demo-result.ts';
+import { processesWith, until } from './support/processes.ts';
+import { COMMAND, Program } from './support/program.ts';
+import { describeWhere } from './support/requirements.ts';
+
+const NOBODY = 65534;
+
+/**
+ * Runs a command as a user without privileges who sees a /dev/net of its own, in a mount namespace: nothing changes for
+ * anybody else on this machine. `device` makes the TUN device there, for everybody.
+ */
+function asNobody(device: boolean, ...command: string[]): string[] {
+  const prepare = ['mount -t tmpfs -o mode=755 ivshmem-test /dev/net'];
+  if (device) prepare.push('mknod /dev/net/tun c 10 200', 'chmod 666 /dev/net/tun');
+  const user = `setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups --no-new-privs`;
+  const script = [...prepare, `exec ${user} -- "$@"`].join(' && ');
+  return ['unshare', '--mount', '--', 'sh', '-c', script, 'sh', ...command];
+}
+
+/** Why an unprivileged user can't have a TAP in a user namespace here; null where it can. */
+function missing(): string | null {
+  const open = 'exec 3<>/dev/net/tun';
+  const inside = ['unshare', '--user', '--map-root-user', '--net', '--mount', '--', 'sh', '-c', open];
+  const [file, ...argv] = asNobody(true, ...inside);
+  const { status, stderr, error } = spawnSync(file!, argv, { encoding: 'utf8' });
+  if (status === 0) return null;
+  return error?.message ?? stderr.trim().split('\n')[0] ?? 'user namespaces are not to be had';
+}
+
+describeWhere(missing(), 'ivshmem demo, as a user without privileges', () => {
+  let directory: string;
+
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'ivshmem-nobody-'));
+    chownSync(directory, NOBODY, NOBODY);
+  });
+
+  afterEach(async () => {
+    await until(() => processesWith(`TMPDIR=${directory}`).length === 0);
+    expect(readdirSync(directory)).toEqual([]);
+    rmSync(directory, { recursive: true });
+  });
+
+  const start = (device: boolean, ...argv: string[]) =>
+    new Program(['demo', ...argv], { env: { ...process.env, TMPDIR: directory } }, [
+      ...asNobody(device, process.execPath, COMMAND),
+    ]);
+
+  it('runs in a user namespace of its own, and leaves nothing behind', async () => {
+    const { code, stdout, stderr } = await start(true, '--json').exited;
+    expect([stderr, code]).toEqual(['', 0]);
+    expectSane(stdout);
+  });
+
+  it.each([
+    ['SIGTERM', 1],
+    ['SIGKILL', null],
+  ] as const)('leaves nothing after %s', async (signal, expected) => {
+    const demo = start(true);
+    await demo.line((line) => String(line).startsWith('Ping'));
+    const { code, stdout, stderr } = await demo.stop(signal);
+    expect([stderr, code]).toEqual(['', expected]);
+    expect(stdout).toContain('Stopped. Nothing is left behind.');
+  });
+
+  it('says in one line what it lacks', async () => {
+    const { code, stdout, stderr } = await start(false).exited;
+    expect([stdout, code]).toEqual(['', 1]);
+    expect(stderr).toMatch(
+      /^ivshmem: The demo can't run here. \/dev\/net\/tun can't be opened \(ENOENT\): [^\n]*\n$/,
+    );
+  });
+});
