@@ -29,7 +29,7 @@ export function addDeviceCommand(program: Command, finish: (code: number) => voi
     .command('device')
     .summary('give virtual machines an ivshmem v2 device on a host server')
     .description(
-      'Offers PCI devices to stock QEMU (10.1 or later, vfio-user-pci): each is a peer of the host server, and belongs to the VM that connects to its socket. Prints the option to start QEMU with. Runs until SIGINT or SIGTERM; a VM can be restarted meanwhile, but outlives the device only as long as it does not use it.',
+      'Offers PCI devices to stock QEMU (10.1 or later, vfio-user-pci): each is a peer of the host server, and belongs to the VM that connects to its socket. Prints the option to start QEMU with. Runs until SIGINT or SIGTERM. A VM can be restarted meanwhile; the command cannot, without restarting the VMs.',
     )
     .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
     .option('--vfio-user <path>', 'socket to wait for a VM at (may be repeated)', collect, []);
