@@ -71,10 +71,13 @@ async function main(seconds: number, deaths: number, json: boolean): Promise<num
     let rung = 0;
     let killed = 0;
     let reloads = 0;
+    const memory: number[] = [];
     const end = performance.now() + seconds * 1000;
     for (let tick = 1; performance.now() < end; tick++) {
       await delay(100);
       rung += ringAll(residents);
+      // Growth that does not come to an end shows in these.
+      if (tick % Math.ceil(seconds) === 0) memory.push(mebibytes(server.residentMemory));
       if (tick % 10 === 0) {
         // An additional link comes and goes, and every third time the file is broken.
         if (tick % 30 === 0) writeFileSync(config, '{"links": [{');
@@ -123,11 +126,14 @@ async function main(seconds: number, deaths: number, json: boolean): Promise<num
       fdsBefore: before.fds,
       fdsAfter: server.openFds,
       memoryBeforeMiB: mebibytes(before.memory),
+      memoryDuringMiB: memory,
       memoryAfterMiB: mebibytes(server.residentMemory),
       cpuSeconds: Math.round(total('process_cpu_seconds_total')),
     };
     if (json) console.log(JSON.stringify(result));
-    else for (const [name, value] of Object.entries(result)) console.log(`${name.padEnd(24)} ${value}`);
+    else
+      for (const [name, value] of Object.entries(result))
+        console.log(`${name.padEnd(24)} ${Array.isArray(value) ? value.join(' ') : value}`);
     return lost.length === 0 && result.doorbellsLost === 0 ? 0 : 1;
   } finally {
     attackers?.kill('SIGKILL');
@@ -154,13 +160,10 @@ function ringAll(residents: readonly Resident[]): number {
 
 /** How long those who were evicted since they did not read had been in, in ms; filled as they go. */
 function evictionTimes(server: ServerProcess): number[] {
-  const joined = new Map<string, number>();
   const lifetimes: number[] = [];
-  server.follow(({ type, link, time, id, cause, peer }) => {
-    if (type === 'peer-joined') joined.set(`${link}.${(peer as { id: number }).id}`, Number(time));
+  server.follow(({ type, time, cause, since }) => {
     if (type !== 'peer-gone' || cause !== 'not-reading') return;
-    const since = joined.get(`${link}.${id}`);
-    if (since !== undefined) lifetimes.push(Number(time) - since);
+    lifetimes.push(Number(time) - Date.parse(String(since)));
   });
   return lifetimes;
 }

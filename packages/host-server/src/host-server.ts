@@ -244,8 +244,8 @@ class Server implements HostServer {
     }
   }
 
-  #reportGone({ id, failure }: Client): void {
-    this.#events.next({ type: 'peer-gone', id, ...failure! });
+  #reportGone({ id, failure, since }: Client): void {
+    this.#events.next({ type: 'peer-gone', id, ...failure!, since });
     this.#changes.next();
   }
 
