@@ -1,6 +1,7 @@
+import { readlinkSync } from 'node:fs';
 import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
-import { closeFd } from './fd.ts';
+import { closeFd, setNonBlocking } from './fd.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 
@@ -20,15 +21,66 @@ export function createEventFd(): number {
   return check(libc.eventfd(0, O_CLOEXEC | O_NONBLOCK), 'eventfd', 'new');
 }
 
+/** Whether a descriptor is an eventfd, as /proc tells. */
+export function isEventFd(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    return false;
+  }
+}
+
+/** Which write this thread is in: [0] changes with each write, [1] is its eventfd, -1 in between. */
+let writes = new Int32Array(2).fill(-1);
+
+/**
+ * Makes this thread tell in `cells`, of shared memory, which eventfd it is writing to, so that another thread can
+ * help it out: see {@link BlockedWriteWatch}.
+ */
+export function reportEventFdWrites(cells: Int32Array<SharedArrayBuffer>): void {
+  Atomics.store(cells, 1, -1);
+  writes = cells as unknown as Int32Array<ArrayBuffer>;
+}
+
+/**
+ * Looks after a thread that writes to eventfds which others hold, too: {@link check}, called now and then, finds a
+ * write that has been blocked since the last call, empties the counter, and makes the eventfd non-blocking again.
+ */
+export class BlockedWriteWatch {
+  /** For {@link reportEventFdWrites} in the other thread. */
+  readonly cells = new Int32Array(new SharedArrayBuffer(8)).fill(-1);
+  #seen = -1;
+
+  /** Returns whether a write was blocked. */
+  check(): boolean {
+    const write = Atomics.load(this.cells, 0);
+    const fd = Atomics.load(this.cells, 1);
+    const blocked = fd !== -1 && write === this.#seen;
+    this.#seen = fd === -1 ? write - 1 : write;
+    if (!blocked) return false;
+    try {
+      setNonBlocking(fd);
+      clearEventFd(fd);
+    } catch {
+      // The write has returned meanwhile, and the descriptor is gone.
+    }
+    return true;
+  }
+}
+
 /**
  * Adds 1 to the counter, which wakes whoever waits for it. Allocates nothing. A counter at its limit stays there:
  * whoever waits has been woken long since. Returns false where the descriptor is not a writable eventfd.
  *
  * Whoever else holds the eventfd can make this block, by taking O_NONBLOCK off and bringing the counter to its limit;
- * {@link drainEventFd} from another thread lets it go on.
+ * {@link drainEventFd} from another thread lets it go on, see {@link BlockedWriteWatch}.
  */
 export function signalEventFd(fd: number): boolean {
-  return libc.write(fd, one, 8) === 8 || libc.errno() === EAGAIN;
+  Atomics.add(writes, 0, 1);
+  Atomics.store(writes, 1, fd);
+  const written = libc.write(fd, one, 8) === 8 || libc.errno() === EAGAIN;
+  Atomics.store(writes, 1, -1);
+  return written;
 }
 
 /**

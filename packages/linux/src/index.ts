@@ -5,7 +5,16 @@ export * from './constants.ts';
 export { sendUnixDatagram } from './datagram.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
-export { clearEventFd, createEventFd, drainEventFd, EventFd, signalEventFd } from './eventfd.ts';
+export {
+  BlockedWriteWatch,
+  clearEventFd,
+  createEventFd,
+  drainEventFd,
+  EventFd,
+  isEventFd,
+  reportEventFdWrites,
+  signalEventFd,
+} from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { tryLockFile } from './file-lock.ts';
 export { punchHole } from './file-range.ts';

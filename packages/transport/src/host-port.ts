@@ -46,6 +46,11 @@ export class HostPort implements Port {
     this.#poller = poller;
   }
 
+  /** The file that holds the shared memory, for a VMM to map. It stays the port's. */
+  get memoryFd(): number {
+    return this.#memory.fd;
+  }
+
   get readWrite(): Section | null {
     return this.#memory.readWrite;
   }

@@ -26,6 +26,9 @@ export interface OpeningPort {
 /** Called once, with the port, which belongs to the receiver, or with an Error of one line. */
 export type PortOpened = (opened: Port | Error) => void;
 
+/** The same for ports that are known to be in a process of the host. */
+export type HostPortOpened = (opened: HostPort | Error) => void;
+
 /**
  * A port on a host server: the server hands over the memory and everybody's eventfds, and tells who comes and goes.
  * Should the server violate its protocol, it counts as gone.
@@ -143,7 +146,7 @@ class ServerPort extends HostPort {
  * Connects to the host server at `path`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
  * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced.
  */
-export function openServerPort(path: string, poller: Poller, opened: PortOpened): OpeningPort {
+export function openServerPort(path: string, poller: Poller, opened: HostPortOpened): OpeningPort {
   let connection: ServerConnection;
   try {
     connection = ServerConnection.connect(path);

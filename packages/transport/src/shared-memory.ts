@@ -11,7 +11,8 @@ export class SharedMemory {
   readonly layout: MemoryLayout;
   /** One u32 for each peer; a peer writes its own entry only. After {@link close}, a table of zeros. */
   stateTable: Uint32Array<ArrayBuffer>;
-  readonly #fd: number;
+  /** The file; it stays this object's. */
+  readonly fd: number;
   readonly #id: number;
   readonly #outputs: (Mapping | undefined)[] = [];
   readonly #mappings: Mapping[] = [];
@@ -24,7 +25,7 @@ export class SharedMemory {
    * it is too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
    */
   constructor(fd: number, id: number, maxPeers: number, outputSize: number) {
-    this.#fd = fd;
+    this.fd = fd;
     this.#id = id;
     try {
       const length = fileLength(fd);
@@ -62,7 +63,7 @@ export class SharedMemory {
   }
 
   #map(offset: number, length: number, write: boolean): Mapping {
-    const mapping = mapShared(this.#fd, length, { offset, write, subject: 'shared memory' });
+    const mapping = mapShared(this.fd, length, { offset, write, subject: 'shared memory' });
     this.#mappings.push(mapping);
     return mapping;
   }
@@ -77,6 +78,6 @@ export class SharedMemory {
     this.#open = false;
     this.stateTable = new Uint32Array(this.stateTable?.length ?? 0);
     for (const mapping of this.#mappings) mapping.close();
-    closeFd(this.#fd);
+    closeFd(this.fd);
   }
 }

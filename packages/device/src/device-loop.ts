@@ -1,0 +1,209 @@
+import { EPOLLIN, Epoll, reportEventFdWrites, Timer, UnixListener } from '@ivshmem/linux';
+import { type HostPort, type OpeningPort, openServerPort, type PortEvent } from '@ivshmem/transport';
+import { memoryRegionSize } from './configuration-space.ts';
+import { Counter, countersOf } from './counters.ts';
+import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
+import { LogLimit } from './log-limit.ts';
+import { VfioUserDevice } from './vfio-user-device.ts';
+import { VfioUserSession } from './vfio-user-session.ts';
+
+/** Back-off while the server is away, in ms: doubled from the first to the last. */
+const FIRST_RETRY = 100;
+const LAST_RETRY = 5000;
+/** How long to let clients wait while there are no descriptors for them, in ms. */
+const ACCEPT_PAUSE = 1000;
+/** Clients that are let in, or turned away, before other descriptors get their turn. */
+const CLIENTS_AT_ONCE = 16;
+
+/** What a device does, in the thread that does nothing else: one port of the host server, one VMM at a time. */
+export class DeviceLoop {
+  readonly #input: WorkerInput;
+  readonly #tell: (message: WorkerMessage) => void;
+  readonly #log: LogLimit;
+  readonly #counters: Float64Array;
+  readonly #epoll = new Epoll();
+  /** What belongs to the port, apart: it is looked at before each access of the guest, so that things keep their order. */
+  readonly #portEpoll = new Epoll();
+  readonly #retryTimer: Timer;
+  readonly #acceptTimer: Timer;
+  #listener: UnixListener | undefined;
+  #port: HostPort | undefined;
+  #opening: OpeningPort | undefined;
+  #session: VfioUserSession | undefined;
+  #state: DeviceState | undefined;
+  #failure: Error | undefined;
+  #up = false;
+  #providerGone = false;
+  #stopping = false;
+  #retryDelay = FIRST_RETRY;
+
+  constructor(input: WorkerInput, tell: (message: WorkerMessage) => void) {
+    this.#input = input;
+    this.#tell = tell;
+    this.#log = new LogLimit((text) => tell({ type: 'log', text }));
+    this.#counters = countersOf(input.counters);
+    this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
+    this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
+    this.#epoll.add(input.stopFd, EPOLLIN, () => {
+      this.#stopping = true;
+    });
+    this.#epoll.add(this.#portEpoll.fd, EPOLLIN, () => this.#settle());
+    reportEventFdWrites(input.writes);
+  }
+
+  /** Runs the device until it is stopped. Throws what makes it impossible to begin or to go on, an Error of one line. */
+  run(): void {
+    const { vfioUser, mode = 0o600, group } = this.#input.options;
+    // First of all: who cannot listen should not join the others.
+    this.#listener = UnixListener.listen(vfioUser, { mode, group });
+    this.#connect();
+    while (!this.#stopping) {
+      if (this.#failure !== undefined) throw this.#failure;
+      this.#epoll.wait(-1);
+    }
+  }
+
+  #settle(): void {
+    this.#portEpoll.wait(0);
+  }
+
+  #connect(): void {
+    this.#port?.close();
+    this.#port = undefined;
+    this.#opening = openServerPort(this.#input.options.server, this.#portEpoll, (opened) => {
+      this.#opening = undefined;
+      if (!(opened instanceof Error)) this.#begin(opened);
+      else if (!this.#up) this.#failure = opened;
+      else this.#retry(opened.message);
+    });
+  }
+
+  /** Takes over a port and lets VMMs in. */
+  #begin(port: HostPort): void {
+    const { id, maxPeers, protocol, vectors, layout } = port;
+    this.#port = port;
+    this.#providerGone = false;
+    this.#retryDelay = FIRST_RETRY;
+    port.onInterrupt((vector) => {
+      if (this.#session !== undefined) this.#session.device.interrupt(vector);
+    });
+    port.events$.subscribe((event) => this.#follow(event));
+    if (this.#up) this.#counters[Counter.reconnects]!++;
+    this.#tell({
+      type: 'up',
+      info: {
+        id,
+        maxPeers,
+        protocol,
+        vectors,
+        memorySize: layout.size,
+        bar2Size: memoryRegionSize(layout),
+        outputSize: layout.outputSize,
+      },
+    });
+    this.#setState('waiting');
+    if (!this.#up) this.#epoll.add(this.#listener!.fd, EPOLLIN, () => this.#accept());
+    this.#up = true;
+  }
+
+  #follow(event: PortEvent): void {
+    if (event.type !== 'provider-gone') return;
+    this.#providerGone = true;
+    if (this.#session === undefined) {
+      this.#log.write(`${event.reason}; no VMM is let in until it is back`);
+      // Not now: the port is in the middle of telling.
+      this.#retryTimer.after(this.#retryDelay);
+      this.#setState('no-server');
+      return;
+    }
+    this.#log.write(
+      `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is started anew`,
+    );
+    this.#setState('orphaned');
+  }
+
+  #retry(reason: string): void {
+    if (this.#retryDelay === FIRST_RETRY)
+      this.#log.write(`no connection to a host server: ${reason}; trying again`);
+    this.#retryTimer.after(this.#retryDelay);
+    this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
+  }
+
+  #accept(): void {
+    this.#acceptTimer.cancel();
+    try {
+      for (let clients = 0; clients < CLIENTS_AT_ONCE; clients++) {
+        const socket = this.#listener!.accept();
+        if (socket === null) break;
+        // Its predecessor may have gone without that having been noticed.
+        this.#session?.advance();
+        const obstacle = this.#obstacle();
+        if (obstacle === null) {
+          this.#attach(socket);
+        } else {
+          socket.close();
+          this.#counters[Counter.refused]!++;
+          this.#log.write(`a VMM was turned away: ${obstacle}`);
+        }
+      }
+      this.#epoll.modify(this.#listener!.fd, EPOLLIN);
+    } catch (error) {
+      this.#log.write(`${(error as Error).message}; trying again`);
+      this.#epoll.modify(this.#listener!.fd, 0);
+      this.#acceptTimer.after(ACCEPT_PAUSE);
+    }
+  }
+
+  /** Why a VMM cannot be let in; null where it can. */
+  #obstacle(): string | null {
+    if (this.#session !== undefined) {
+      return `the device belongs to process ${this.#session.pid}; start one device for each VM`;
+    }
+    return this.#port === undefined || this.#providerGone ? 'the host server is gone' : null;
+  }
+
+  #attach(socket: ConstructorParameters<typeof VfioUserSession>[0]): void {
+    const device = new VfioUserDevice(this.#port!, {
+      isolate: this.#input.options.isolate ?? false,
+      counters: this.#counters,
+      settle: () => this.#settle(),
+    });
+    this.#session = new VfioUserSession(socket, this.#epoll, device, {
+      attached: (pid) => {
+        this.#counters[Counter.attached]!++;
+        this.#log.write(`process ${pid} has attached the device`);
+        this.#setState(this.#providerGone ? 'orphaned' : 'attached');
+      },
+      ended: (pid, violation) => {
+        this.#session = undefined;
+        if (violation !== null) this.#counters[Counter.violations]!++;
+        const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
+        this.#log.write(`process ${pid} ${why}; the device waits for the next VMM`);
+        this.#release();
+      },
+    });
+  }
+
+  /** Without a VMM, nothing keeps the port of a server that has gone. */
+  #release(): void {
+    this.#setState(this.#providerGone ? 'no-server' : 'waiting');
+    if (this.#providerGone) this.#retryTimer.after(this.#retryDelay);
+  }
+
+  #setState(state: DeviceState): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#tell({ type: 'state', state });
+  }
+
+  [Symbol.dispose](): void {
+    this.#opening?.cancel();
+    this.#session?.close();
+    this.#port?.close();
+    this.#listener?.close();
+    this.#retryTimer.close();
+    this.#acceptTimer.close();
+    this.#portEpoll.close();
+    this.#epoll.close();
+  }
+}

@@ -1,0 +1,38 @@
+import type { DeviceOptions } from './device-options.ts';
+
+/** What the main thread gives a device's worker. */
+export interface WorkerInput {
+  readonly options: DeviceOptions;
+  /** Signalled to make the worker end. */
+  readonly stopFd: number;
+  readonly counters: SharedArrayBuffer;
+  /** For the watch over writes that a hostile peer blocks. */
+  readonly writes: Int32Array<SharedArrayBuffer>;
+}
+
+/** What a device is, as a peer of its host server. */
+export interface DeviceInfo {
+  readonly id: number;
+  readonly maxPeers: number;
+  /** Protocol type, 16 bits. */
+  readonly protocol: number;
+  readonly vectors: number;
+  /** Size of the shared memory in bytes, and of BAR 2, which is a power of two. */
+  readonly memorySize: number;
+  readonly bar2Size: number;
+  /** Of each output section, in bytes. */
+  readonly outputSize: number;
+}
+
+/**
+ * `waiting` for a VMM; `attached` to one; `orphaned`: attached, but the host server has gone, so that the guest learns
+ * of no new peers; `no-server`: no VMM is let in until the host server is back.
+ */
+export type DeviceState = 'waiting' | 'attached' | 'orphaned' | 'no-server';
+
+/** What a device's worker tells the main thread. */
+export type WorkerMessage =
+  | { readonly type: 'up'; readonly info: DeviceInfo }
+  | { readonly type: 'state'; readonly state: DeviceState }
+  | { readonly type: 'log'; readonly text: string }
+  | { readonly type: 'failed'; readonly message: string; readonly stack: string | undefined };

@@ -1,0 +1,105 @@
+import { COMMAND_BUS_MASTER, ConfigurationSpace, type DeviceIdentity } from './configuration-space.ts';
+
+/** Offsets in the register region. Source: specification, "Register Region". */
+export const Register = {
+  ID: 0x00,
+  MAXIMUM_PEERS: 0x04,
+  INTERRUPT_CONTROL: 0x08,
+  DOORBELL: 0x0c,
+  STATE: 0x10,
+} as const;
+
+/** Interrupt Control bit 0. */
+export const INTERRUPT_ENABLE = 1 << 0;
+
+/** What whoever drives a device has to do after a register was written. */
+export type DeviceAction =
+  /** Interrupt a peer, perhaps this one itself; whether it is there is not known here. */
+  | { readonly type: 'ring'; readonly peer: number; readonly vector: number }
+  /** Put a changed state into the state table, then interrupt all other peers on vector 0. */
+  | { readonly type: 'state'; readonly value: number };
+
+/**
+ * The ivshmem v2 PCI device as its guest sees it, but for the shared memory: register accesses go in, actions come
+ * out. It knows of no transport, makes no system call and keeps no time.
+ * Source: specification, "Guest-side Programming Model".
+ */
+export class DeviceModel {
+  readonly identity: DeviceIdentity;
+  readonly configuration: ConfigurationSpace;
+  #interruptControl = 0;
+  #state = 0;
+
+  /** A device after reset. Throws RangeError, see {@link ConfigurationSpace}. */
+  constructor(identity: DeviceIdentity) {
+    this.identity = identity;
+    this.configuration = new ConfigurationSpace(identity);
+  }
+
+  /** State register. */
+  get state(): number {
+    return this.#state;
+  }
+
+  /** Reads `size` bytes at `offset` of the register region. 0 where there is no register, or for another access than 32 bits, aligned. */
+  readRegister(offset: number, size: number): number {
+    if (size !== 4) return 0;
+    switch (offset) {
+      case Register.ID:
+        return this.identity.id;
+      case Register.MAXIMUM_PEERS:
+        return this.identity.maxPeers;
+      case Register.INTERRUPT_CONTROL:
+        return this.#interruptControl;
+      case Register.STATE:
+        return this.#state;
+      default:
+        return 0;
+    }
+  }
+
+  /** Writes a u32. No effect, and null, where there is no register, or for another access than 32 bits, aligned. */
+  writeRegister(offset: number, size: number, value: number): DeviceAction | null {
+    if (size !== 4) return null;
+    switch (offset) {
+      case Register.INTERRUPT_CONTROL:
+        this.#interruptControl = value & INTERRUPT_ENABLE;
+        return null;
+      case Register.DOORBELL: {
+        const peer = value >>> 16;
+        const vector = value & 0xffff;
+        if (peer >= this.identity.maxPeers || vector >= this.identity.vectors) return null;
+        return { type: 'ring', peer, vector };
+      }
+      case Register.STATE:
+        return this.#setState(value);
+      default:
+        return null;
+    }
+  }
+
+  /**
+   * An interrupt has come for a vector that a message can be sent for. Returns whether to send it; there are no pending
+   * interrupts, so what is not sent is lost. Delivery disables further ones in one-shot mode. What has no Bus Master
+   * bit may not write to memory, so it sends no messages.
+   */
+  interrupt(): boolean {
+    const { command, msixEnabled, oneShot } = this.configuration;
+    if (this.#interruptControl === 0 || !msixEnabled || (command & COMMAND_BUS_MASTER) === 0) return false;
+    if (oneShot) this.#interruptControl = 0;
+    return true;
+  }
+
+  /** Takes all registers to what they are after reset; doing it again changes nothing. */
+  reset(): DeviceAction | null {
+    this.configuration.reset();
+    this.#interruptControl = 0;
+    return this.#setState(0);
+  }
+
+  #setState(value: number): DeviceAction | null {
+    if (this.#state === value >>> 0) return null;
+    this.#state = value >>> 0;
+    return { type: 'state', value: this.#state };
+  }
+}
