@@ -6,7 +6,7 @@ import { describeNetwork } from './support/requirements.ts';
 import { type End, isCarrierOn, Rig } from './support/rig.ts';
 
 const KILLS = 50;
-/** From the start of a process, its own included, in ms. */
+/** From the moment a peer is back on the server until both ends see the carrier, in ms. */
 const UP_AGAIN = 2000;
 /** What V8's heap may gain, in MiB, that is no leak. */
 const HEAP_NOISE = 40;
@@ -20,12 +20,18 @@ async function expectPing(rig: Rig, count = 20): Promise<void> {
   }
 }
 
-/** Starts an end again, and resolves when both have seen the carrier come back. */
-async function restart(rig: Rig, end: End): Promise<void> {
+/**
+ * Starts an end again. When both have seen the carrier come back, resolves with how long that took, in ms: since the
+ * process was started, which is up to Node and the machine, and since the peer was back on the server.
+ */
+async function restart(rig: Rig, end: End): Promise<{ started: number; back: number }> {
   const marks = rig.marks;
   marks[end] = 0;
-  rig.startPeer(end);
-  await rig.bothUp(marks);
+  const started = Date.now();
+  const up = rig.startPeer(end).line(({ event }) => event === 'up');
+  const carriers = await rig.bothUp(marks);
+  const both = Math.max(...carriers.map(({ time }) => time));
+  return { started: both - started, back: both - (await up).time };
 }
 
 describeNetwork('a peer that is killed', () => {
@@ -36,24 +42,25 @@ describeNetwork('a peer that is killed', () => {
     traffic.attach(1);
     await traffic.flows();
     const survivor = rig.peers[0]!.pid;
-    const durations: number[] = [];
+    const durations: Awaited<ReturnType<typeof restart>>[] = [];
     let before = holdings(survivor);
     for (let i = 0; i < KILLS; i++) {
       await rig.peers[1]!.stop('SIGKILL');
-      const started = performance.now();
-      await restart(rig, 1);
-      durations.push(performance.now() - started);
+      durations.push(await restart(rig, 1));
       traffic.attach(1);
       await traffic.flows();
       // By then everything has been allocated that is allocated once.
       if (i === 9) before = holdings(survivor);
     }
     const after = holdings(survivor);
-    const worst = Math.max(...durations);
+    const summary = (times: number[]) =>
+      `${percentile(times, 50)} ms (median), ${Math.max(...times)} ms (worst)`;
+    const back = durations.map((duration) => duration.back);
+    const started = durations.map((duration) => duration.started);
     console.log(
-      `up again after ${percentile(durations, 50).toFixed(0)} ms (median), ${worst.toFixed(0)} ms (worst) of ${KILLS} kills; ${traffic.arrived} frames arrived, resident memory ${before.resident.toFixed(0)} to ${after.resident.toFixed(0)} MiB`,
+      `${KILLS} kills: up again ${summary(back)} after the peer was back, ${summary(started)} after its process was started; ${traffic.arrived} frames arrived, resident memory ${before.resident.toFixed(0)} to ${after.resident.toFixed(0)} MiB`,
     );
-    expect(worst).toBeLessThan(UP_AGAIN);
+    expect(Math.max(...back)).toBeLessThan(UP_AGAIN);
     expect(traffic.violations).toEqual([]);
     expect({ ...after, resident: 0 }).toEqual({ ...before, resident: 0 });
     expect(after.resident).toBeLessThan(before.resident + HEAP_NOISE);

@@ -52,6 +52,11 @@ export class ServerProcess {
     return server;
   }
 
+  /** Calls `listener` with each line of its log from now on. */
+  follow(listener: (line: LogLine) => void): void {
+    this.#listeners.add(listener);
+  }
+
   /** The next line of its log that `matches`. */
   line(matches: (line: LogLine) => boolean): Promise<LogLine> {
     return new Promise((resolve) => {

@@ -73,9 +73,9 @@ export class Rig {
     return this.peers[end];
   }
 
-  /** Both see the carrier, the first time since line `from` of either. */
-  async bothUp(from: readonly [number, number] = [0, 0]): Promise<void> {
-    await Promise.all(this.peers.map((peer, end) => peer.line(isCarrierOn, from[end])));
+  /** Both see the carrier, the first time since line `from` of either; resolves with the lines that say so. */
+  bothUp(from: readonly [number, number] = [0, 0]): Promise<Line[]> {
+    return Promise.all(this.peers.map((peer, end) => peer.line(isCarrierOn, from[end])));
   }
 
   /** How many lines both have printed: what comes later is new. */

@@ -36,20 +36,21 @@ export function collect(text: string, previous: readonly string[]): string[] {
   return [...previous, text];
 }
 
-/** Aborts on SIGINT and SIGTERM; a second signal of either kind ends the process at once. */
+/** Ctrl-C, a service manager, a terminal that was closed. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** Aborts on SIGINT, SIGTERM and SIGHUP; a second signal of either kind ends the process at once. */
 export function abortOnSignals(): { signal: AbortSignal; [Symbol.dispose](): void } {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => {
     if (controller.signal.aborted) process.exit(EXIT_FAILURE);
     controller.abort(name);
   };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
+  for (const name of SIGNALS) process.on(name, onSignal);
   return {
     signal: controller.signal,
     [Symbol.dispose]() {
-      process.off('SIGINT', onSignal);
-      process.off('SIGTERM', onSignal);
+      for (const name of SIGNALS) process.off(name, onSignal);
     },
   };
 }

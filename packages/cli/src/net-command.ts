@@ -1,22 +1,16 @@
 import { once } from 'node:events';
-import { createLink, DEFAULT_BUSY_POLL, type Link, type LinkOptions } from '@ivshmem/net';
+import { createLink, type Link } from '@ivshmem/net';
 import { type HandshakeStatus, type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
 import { type Command, Option } from 'commander';
-import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, UsageError, wholeNumber } from './exit.ts';
+import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
+import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
 
 const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
 
-interface NetOptions {
+interface NetOptions extends TapOptions {
   socket?: string;
   pci?: string;
   irq?: PciInterrupts;
-  tap: string;
-  netns?: string;
-  mtu?: number;
-  mac?: string;
-  address: string[];
-  bridge?: string;
-  busyPoll: number;
   stats?: number;
   json: boolean;
   untilEof: boolean;
@@ -45,11 +39,11 @@ Examples:
 `;
 
 export function addNetCommand(program: Command, finish: (code: number) => void): void {
-  program
+  const command = program
     .command('net')
     .summary('link a TAP interface to an ivshmem v2 host server or PCI device')
     .description(
-      'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT or SIGTERM; the interface goes with it, unless it existed before.',
+      'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT, SIGTERM or SIGHUP; the interface goes with it, unless it existed before: then it keeps what it was told.',
     )
     .option('-S, --socket <path>', `the host server's socket (default: "${DEFAULT_SOCKET}")`)
     .option(
@@ -61,24 +55,8 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
         'vfio',
         'poll',
       ]),
-    )
-    .option('-t, --tap <name>', 'TAP interface, made unless it exists', 'ivn0')
-    .option('--netns <name|path>', 'network namespace of the interface: a name under /run/netns, or a path')
-    .option('--mtu <bytes>', '68 to 65521, as far as the output sections allow it', wholeNumber)
-    .option('--mac <address>', 'hardware address of the interface, such as 02:00:00:00:00:01')
-    .option(
-      '-a, --address <ip/prefix>',
-      'IPv4 or IPv6 address of the interface (may be repeated)',
-      collect,
-      [],
-    )
-    .option('--bridge <name>', 'bridge that the interface becomes a port of')
-    .option(
-      '--busy-poll <µs>',
-      'look for more work up to so long before sleeping, while that pays off; 0: never',
-      wholeNumber,
-      DEFAULT_BUSY_POLL,
-    )
+    );
+  addTapOptions(command)
     .option('--stats <seconds>', 'print the counters so often, 1 to 86400', seconds)
     .option('--json', 'print one JSON object a line', false)
     .option('--verbose', 'print stack traces of errors', false)
@@ -95,7 +73,7 @@ async function runNet(options: NetOptions): Promise<number> {
   if (link === null) return EXIT_OK;
   const print = options.json ? printJson : printText;
   link.info$.subscribe((info) => print(link, { event: 'up', time: Date.now(), ...info }));
-  link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...names(status) }));
+  link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...stateNames(status) }));
   link.log$.subscribe((text) => print(link, { event: 'log', time: Date.now(), text }));
   const printStats = () => print(link, { event: 'stats', time: Date.now(), ...link.stats() });
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
@@ -114,25 +92,11 @@ async function runNet(options: NetOptions): Promise<number> {
 /** Null where a signal came first. */
 async function connect(options: NetOptions, signal: AbortSignal): Promise<Link | null> {
   try {
-    return await createLink(linkOptions(options), signal);
+    return await createLink({ port: portSource(options), ...linkOptions(options) }, signal);
   } catch (error) {
     if (signal.aborted) return null;
     throw error;
   }
-}
-
-function linkOptions(options: NetOptions): LinkOptions {
-  const { tap, netns, mtu, mac, address, bridge, busyPoll } = options;
-  return {
-    port: portSource(options),
-    tap,
-    addresses: address,
-    busyPoll,
-    ...(netns !== undefined && { netns }),
-    ...(mtu !== undefined && { mtu }),
-    ...(mac !== undefined && { mac }),
-    ...(bridge !== undefined && { bridge }),
-  };
 }
 
 function portSource({ socket, pci, irq }: NetOptions): PortSource {
@@ -144,7 +108,8 @@ function portSource({ socket, pci, irq }: NetOptions): PortSource {
   return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
 }
 
-function names({ local, peer, carrier }: HandshakeStatus) {
+/** The states of a handshake by name. */
+export function stateNames({ local, peer, carrier }: HandshakeStatus) {
   return { local: stateName(local), peer: stateName(peer), carrier };
 }
 
@@ -153,10 +118,11 @@ function printJson(_link: Link, event: NetEvent): void {
 }
 
 function printText(link: Link, event: NetEvent): void {
-  process.stdout.write(`${link.info.tap}: ${describe(event)}\n`);
+  process.stdout.write(`${link.info.tap}: ${linkEventText(event)}\n`);
 }
 
-function describe(event: NetEvent): string {
+/** An event in words. */
+export function linkEventText(event: NetEvent): string {
   switch (event.event) {
     case 'up':
       return `peer ${event.id}, MTU ${event.mtu}, sections of ${event.sectionSize} bytes, rings of ${event.queueLength}`;

@@ -7,7 +7,9 @@ import { filter, firstValueFrom } from 'rxjs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { createDevice, type Device } from './device.ts';
 import type { DeviceState } from './device-messages.ts';
+import { Register } from './device-model.ts';
 import type { DeviceOptions } from './device-options.ts';
+import { Region } from './vfio-user-messages.ts';
 import { VmmClient } from './vmm-client.test-support.ts';
 
 export const openFds = () => readdirSync('/proc/self/fd').length;
@@ -112,3 +114,28 @@ export function useDevices(scope: 'test' | 'file' = 'test'): Fixture {
     },
   };
 }
+
+/** Two devices with a VMM each, all vectors enabled. */
+export async function pair(fixture: Fixture, options: { isolate?: boolean } = {}) {
+  fixture.serve();
+  const devices = [await fixture.device(options), await fixture.device(options)] as const;
+  const vmms = [fixture.vmm(0), fixture.vmm(1)] as const;
+  const bars = vmms.map((vmm) => vmm.start());
+  const irqs = vmms.map((vmm) => {
+    const fds = vmm.enableMsix(4);
+    vmm.writeRegister(Register.INTERRUPT_CONTROL, 1);
+    return fds;
+  });
+  // Until the first device has heard of the second one.
+  const reaches = () => {
+    const { doorbellsWithoutEffect } = devices[0].stats();
+    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 3);
+    return devices[0].stats().doorbellsWithoutEffect === doorbellsWithoutEffect;
+  };
+  while (!reaches()) await new Promise((resolve) => setImmediate(resolve));
+  vmms[1].awaitInterrupt(irqs[1]![3]!);
+  return { devices, vmms, bars, irqs };
+}
+
+/** A peer's entry of the State Table, as the guest of a VMM reads it. */
+export const tableEntry = (vmm: VmmClient, peer: number) => vmm.read(Region.BAR2, peer * 4, 4).readUInt32LE();

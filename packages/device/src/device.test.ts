@@ -1,42 +1,15 @@
 import { existsSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { clearEventFd, closeFd, createMemfd, drainEventFd } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
-import { inState, logLine, useDevices } from './device.test-support.ts';
-import { createDevice } from './device.ts';
+import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
 import { Register } from './device-model.ts';
 import { Command, Region } from './vfio-user-messages.ts';
-import type { VmmClient } from './vmm-client.test-support.ts';
 
 const fixture = useDevices();
 const SECTION = 0x10000;
 const MEMORY = 0x100000;
 const outputs = MEMORY - 3 * SECTION;
-
-/** Two devices with a VMM each, all vectors enabled. */
-async function pair(options: { isolate?: boolean } = {}) {
-  fixture.serve();
-  const devices = [await fixture.device(options), await fixture.device(options)] as const;
-  const vmms = [fixture.vmm(0), fixture.vmm(1)] as const;
-  const bars = vmms.map((vmm) => vmm.start());
-  const irqs = vmms.map((vmm) => {
-    const fds = vmm.enableMsix(4);
-    vmm.writeRegister(Register.INTERRUPT_CONTROL, 1);
-    return fds;
-  });
-  // Until the first device has heard of the second one.
-  const reaches = () => {
-    const { doorbellsWithoutEffect } = devices[0].stats();
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 3);
-    return devices[0].stats().doorbellsWithoutEffect === doorbellsWithoutEffect;
-  };
-  while (!reaches()) await new Promise((resolve) => setImmediate(resolve));
-  vmms[1].awaitInterrupt(irqs[1]![3]!);
-  return { devices, vmms, bars, irqs };
-}
-
-const tableEntry = (vmm: VmmClient, peer: number) => vmm.read(Region.BAR2, peer * 4, 4).readUInt32LE();
 
 describe('createDevice', () => {
   it('tells what it is, and removes its socket when it ends', async () => {
@@ -67,13 +40,14 @@ describe('createDevice', () => {
       flags: 0xf,
       areas: [{ offset: 0x1000, size: MEMORY - 0x1000 }],
     });
+    expect(vmm.regionInfo(Region.BAR0)).toMatchObject({ size: 0x1000, flags: 3 });
     expect(vmm.read(Region.CONFIGURATION, 0x40, 0x24).toString('hex')).toBe(
       `0958180000100000${u64(outputs - 0x1000)}${u64(SECTION)}110003000100000001080000`,
     );
   });
 
   it('passes doorbells both ways, each to its vector', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     for (const [from, to] of [
       [0, 1],
       [1, 0],
@@ -87,13 +61,13 @@ describe('createDevice', () => {
   });
 
   it('rings a doorbell of its own', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     vmms[1].writeRegister(Register.DOORBELL, (1 << 16) | 2);
     vmms[1].awaitInterrupt(irqs[1]![2]!);
   });
 
   it('ignores doorbells of peers and vectors that do not exist, and counts them', async () => {
-    const { devices, vmms, irqs } = await pair();
+    const { devices, vmms, irqs } = await pair(fixture);
     const before = devices[0].stats();
     for (const value of [0x0001_0004, 0x0001_0103, 0x0002_0000, 0x0003_0000, 0xffff_ffff]) {
       vmms[0].writeRegister(Register.DOORBELL, value);
@@ -105,7 +79,7 @@ describe('createDevice', () => {
   });
 
   it('loses interrupts that come while they are disabled, also where they are enabled right afterwards', async () => {
-    const { devices, vmms, irqs } = await pair();
+    const { devices, vmms, irqs } = await pair(fixture);
     for (let round = 0; round < 200; round++) {
       vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 0);
       vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
@@ -117,7 +91,7 @@ describe('createDevice', () => {
   });
 
   it('disables interrupts by each one in one-shot mode', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     vmms[1].write(Region.CONFIGURATION, 0x43, Buffer.from([0xff]));
     expect(vmms[1].read(Region.CONFIGURATION, 0x40, 4).readUInt32LE()).toBe(0x01185809);
     for (let round = 0; round < 50; round++) {
@@ -131,7 +105,7 @@ describe('createDevice', () => {
   });
 
   it('tells a state to all other peers once, by state table and vector 0', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(Register.STATE, 0x87654321);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     expect(tableEntry(vmms[1], 0)).toBe(0x87654321);
@@ -143,14 +117,14 @@ describe('createDevice', () => {
   });
 
   it('keeps the state table from being written', async () => {
-    const { vmms } = await pair();
+    const { vmms } = await pair(fixture);
     vmms[0].writeRegister(Register.STATE, 7);
     for (const vmm of vmms) vmm.write(Region.BAR2, 0, Buffer.alloc(16, 0xff));
     expect([0, 1, 2, 1023].map((peer) => tableEntry(vmms[1], peer))).toEqual([7, 0, 0, 0]);
   });
 
   it('goes to state 0 by a reset, which may come twice, and tells the others', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     vmms[0].write(Region.CONFIGURATION, 0x43, Buffer.from([1]));
@@ -171,7 +145,7 @@ describe('createDevice', () => {
   });
 
   it('has memory that both VMMs map, and that reads the same where it is trapped', async () => {
-    const { vmms, bars } = await pair();
+    const { vmms, bars } = await pair(fixture);
     const [a, b] = vmms.map((vmm, i) => new Uint8Array(vmm.map(bars[i]!)[0]!.buffer));
     const at = outputs + SECTION + 5;
     b![at - 0x1000] = 0xab;
@@ -180,7 +154,7 @@ describe('createDevice', () => {
   });
 
   it('with isolate, maps the own section only, and keeps the others from being written', async () => {
-    const { vmms, bars } = await pair({ isolate: true });
+    const { vmms, bars } = await pair(fixture, { isolate: true });
     expect(bars.map(({ areas }) => areas)).toEqual([
       [{ offset: 0x1000, size: outputs + SECTION - 0x1000 }],
       [
@@ -201,7 +175,7 @@ describe('createDevice', () => {
   });
 
   it('goes to state 0 when the VMM goes, and serves the next one at the same socket', async () => {
-    const { devices, vmms, irqs } = await pair();
+    const { devices, vmms, irqs } = await pair(fixture);
     for (let round = 0; round < 5; round++) {
       const vmm = round === 0 ? vmms[0] : fixture.vmm(0);
       if (round > 0) vmm.start();
@@ -218,7 +192,7 @@ describe('createDevice', () => {
   });
 
   it('interrupts the others on vector 0 when it ends', async () => {
-    const { devices, vmms, irqs } = await pair();
+    const { devices, vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     await devices[0].close();
@@ -227,7 +201,7 @@ describe('createDevice', () => {
   });
 
   it('changes and drops eventfds as the VMM says', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     const second = vmms[1].bind(1);
     vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
     vmms[1].awaitInterrupt(second);
@@ -244,7 +218,7 @@ describe('createDevice', () => {
   });
 
   it('interrupts nobody without Bus Master or MSI-X', async () => {
-    const { vmms, irqs } = await pair();
+    const { vmms, irqs } = await pair(fixture);
     const ring = () => {
       vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
       vmms[1].readRegister(Register.INTERRUPT_CONTROL);
@@ -257,6 +231,14 @@ describe('createDevice', () => {
     expect(ring()).toBe(true);
     vmms[1].write(Region.CONFIGURATION, 0x5a, Buffer.from([0x03, 0x00]));
     expect(ring()).toBe(false);
+  });
+
+  it('has no pending interrupts', async () => {
+    const { vmms } = await pair(fixture);
+    vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 0);
+    vmms[0].writeRegister(Register.DOORBELL, 1 << 16);
+    vmms[1].write(Region.BAR1, 0x800, Buffer.alloc(8, 0xff));
+    expect(vmms[1].read(Region.BAR1, 0x800, 8).readBigUInt64LE()).toBe(0n);
   });
 
   it('closes the descriptors of guest memory', async () => {
@@ -282,69 +264,6 @@ describe('createDevice', () => {
       return [vmm.post(command, i % 2 === 0 ? payload : payload.subarray(8)), command] as const;
     });
     for (const [id, command] of ids) expect(vmm.reply(id, command).flags).toBe(1);
-  });
-});
-
-describe('a device and its host server', () => {
-  it('says in one line where none answers, and leaves nothing behind', async () => {
-    await expect(fixture.device()).rejects.toThrow(/^connect .*server: ENOENT: [^\n]+$/);
-  });
-
-  it('says in one line where its socket is in use', async () => {
-    fixture.serve();
-    await fixture.device();
-    const options = { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };
-    await expect(createDevice(options)).rejects.toThrow(/^bind .*vfio-0: EADDRINUSE: another server [^\n]+$/);
-    await expect(createDevice({ ...options, vfioUser: '' })).rejects.toThrow(RangeError);
-    await expect(createDevice({ ...options, vfioUser: options.server })).rejects.toThrow(
-      /choose another path$/,
-    );
-  });
-
-  it('can be given up while the server says nothing', async () => {
-    const server = createServer().listen(fixture.serverPath);
-    await new Promise((resolve) => server.once('listening', resolve));
-    const controller = new AbortController();
-    const connected = new Promise<void>((resolve) =>
-      server.once('connection', (socket) => {
-        socket.on('error', () => {}).on('close', () => {});
-        socket.resume();
-        resolve();
-      }),
-    );
-    const device = createDevice(
-      { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio') },
-      controller.signal,
-    );
-    await connected;
-    controller.abort(new Error('enough'));
-    await expect(device).rejects.toThrow('enough');
-    await new Promise((resolve) => server.close(resolve));
-  });
-
-  it('serves the VMM on when the server goes, and moves to the next server when the VMM goes', async () => {
-    const { devices, vmms, irqs } = await pair();
-    const [device] = devices;
-    const lost = logLine(device, /host server is gone; the VMM keeps its memory/);
-    const [server] = fixture.servers;
-    server!.close();
-    await lost;
-    await inState(device, 'orphaned');
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
-    vmms[1].awaitInterrupt(irqs[1]![1]!);
-    vmms[0].writeRegister(Register.STATE, 5);
-    vmms[1].awaitInterrupt(irqs[1]![0]!);
-    expect(tableEntry(vmms[1], 0)).toBe(5);
-    vmms[0].close();
-    await inState(device, 'no-server');
-    const refused = fixture.vmm(0);
-    expect(refused.receive(1, [])).toBeNull();
-    refused.close();
-    fixture.serve({ size: 0x200000 });
-    await inState(device, 'waiting');
-    expect(device.info.memorySize).toBe(0x200000);
-    expect(fixture.vmm(0).start().size).toBe(0x200000);
-    expect(device.stats()).toMatchObject({ reconnects: 1, refused: 1 });
   });
 });
 

@@ -42,6 +42,8 @@ export type HostServerEvent =
       readonly id: number;
       readonly cause: DepartureCause;
       readonly reason: string;
+      /** When it had connected. */
+      readonly since: Date;
     }
   /** A client was turned away; it has received nothing. */
   | {

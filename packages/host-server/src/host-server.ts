@@ -192,7 +192,8 @@ class Server implements HostServer {
         throw new Refusal('descriptors', shortage(this.#budget, 'a peer', needed));
       }
       taken = needed;
-      // Whoever had the ID may have written to the memory long after disconnecting.
+      // Not before: the others may go on to read the section until they have noticed that its owner is gone, and
+      // would take a cleared frame for one that was sent. And whoever had the ID may still write to it.
       if (this.#usedIds.has(id)) this.#clear(id);
       const capacity = 1 + maxPeers * vectors + SLACK;
       client = new Client(id, socket, credentials, { vectors, capacity }, this.#budget);
@@ -238,14 +239,14 @@ class Server implements HostServer {
 
   #vacate(id: number): void {
     try {
-      this.#clear(id);
+      this.#memory.clearState(id);
     } catch (error) {
-      this.#warn(`output section ${id}: ${messageOf(error)}`);
+      this.#warn(`state of peer ${id}: ${messageOf(error)}`);
     }
   }
 
-  #reportGone({ id, failure }: Client): void {
-    this.#events.next({ type: 'peer-gone', id, ...failure! });
+  #reportGone({ id, failure, since }: Client): void {
+    this.#events.next({ type: 'peer-gone', id, ...failure!, since });
     this.#changes.next();
   }
 

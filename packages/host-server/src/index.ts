@@ -27,4 +27,5 @@ export {
 } from './options.ts';
 export { type PeerList, queryPeers } from './peer-list.ts';
 export { type RunServerOptions, runServer } from './run-server.ts';
+export { parseMode, parseSize } from './sizes.ts';
 export { serverUsage } from './usage.ts';

@@ -56,7 +56,7 @@ describe('log stream', () => {
     const closed = stream.close();
     const child = spawn('head', ['-c', String(text.length)], { stdio: [reader, 'pipe', 'inherit'] });
     let received = 0;
-    child.stdout.on('data', (chunk) => {
+    child.stdout!.on('data', (chunk) => {
       received += chunk.length;
     });
     await Promise.all([closed, once(child, 'close')]);

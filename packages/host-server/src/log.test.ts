@@ -15,12 +15,9 @@ describe('log', () => {
   it('is JSON with level, link and the fields of the event', () => {
     const output = collect();
     const log = structuredLog(output, { pretty: false, verbose: false });
-    log.event('blue', {
-      type: 'peer-gone',
-      id: 3,
-      cause: 'not-reading',
-      reason: 'does not read: 9 messages',
-    });
+    const since = new Date(0);
+    const reason = 'does not read: 9 messages';
+    log.event('blue', { type: 'peer-gone', id: 3, cause: 'not-reading', reason, since });
     log.event('blue', { type: 'warning', text: 'something' });
     log.note('debug', 'not for everybody');
     log.note('error', 'no configuration', { type: 'reload-failed' });
@@ -33,7 +30,8 @@ describe('log', () => {
         type: 'peer-gone',
         id: 3,
         cause: 'not-reading',
-        reason: 'does not read: 9 messages',
+        reason,
+        since: since.toISOString(),
         msg: 'peer 3 gone: does not read: 9 messages',
       },
       { level: 'warn', time, link: 'blue', type: 'warning', text: 'something', msg: 'something' },

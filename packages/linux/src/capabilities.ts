@@ -25,6 +25,9 @@ export function missingNetworkPrivilege(): string | null {
     closeSync(openSync('/dev/net/tun', 'r+'));
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EACCES') {
+      return "/dev/net/tun can't be opened (EACCES): run this as root, or give its users access (chmod 666 /dev/net/tun).";
+    }
     return `/dev/net/tun can't be opened (${code}): load the driver with "modprobe tun", or start the container with --device /dev/net/tun.`;
   }
   // A seccomp profile can forbid what the capabilities allow, which only an attempt shows.

@@ -1,48 +1,57 @@
+import { readdirSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { Epoll } from './epoll.ts';
 import { Timer } from './timer.ts';
 
-/** Far longer than any timer here runs, in ms. */
-const LONG = 10_000;
-
 describe('Timer', () => {
-  it('goes off every so often until it is cancelled', () => {
+  it('calls its handler once after a delay', () => {
     using epoll = new Epoll();
-    let times = 0;
-    const timer = new Timer(epoll, () => times++);
-    timer.every(0.5);
-    while (times < 5) expect(epoll.wait(LONG)).toBe(1);
-    timer.cancel();
-    expect(epoll.wait(5)).toBe(0);
-    expect(times).toBe(5);
-    timer.close();
+    let calls = 0;
+    using timer = new Timer(epoll, () => calls++);
+    const begin = performance.now();
+    timer.after(20);
+    epoll.wait(5000);
+    expect(calls).toBe(1);
+    expect(performance.now() - begin).toBeGreaterThanOrEqual(19);
+    epoll.wait(50);
+    expect(calls).toBe(1);
   });
 
-  it('goes off once after a delay, and again when it is set again', () => {
+  it('calls it again and again at an interval', () => {
     using epoll = new Epoll();
-    let times = 0;
-    const timer = new Timer(epoll, () => times++);
-    const start = performance.now();
-    timer.after(5);
-    epoll.wait(LONG);
-    expect(performance.now() - start).toBeGreaterThanOrEqual(5);
-    expect(times).toBe(1);
-    expect(epoll.wait(5)).toBe(0);
+    let calls = 0;
+    using timer = new Timer(epoll, () => calls++);
+    timer.every(5);
+    const deadline = performance.now() + 5000;
+    while (calls < 10 && performance.now() < deadline) epoll.wait(1000);
+    expect(calls).toBe(10);
+  });
+
+  it('can be set anew, and cancelled, from its handler', () => {
+    using epoll = new Epoll();
+    const calls: number[] = [];
+    using timer: Timer = new Timer(epoll, () => {
+      calls.push(calls.length);
+      if (calls.length === 3) timer.cancel();
+      else timer.after(1);
+    });
     timer.after(1);
-    epoll.wait(LONG);
-    expect(times).toBe(2);
-    timer.close();
+    while (calls.length < 3) expect(epoll.wait(5000)).toBe(1);
+    epoll.wait(30);
+    expect(calls).toEqual([0, 1, 2]);
   });
 
-  it('takes the last interval that was set', () => {
-    using epoll = new Epoll();
-    let times = 0;
-    const timer = new Timer(epoll, () => times++);
-    timer.every(LONG);
+  it('is silent once it is closed, and gives its descriptor back', () => {
+    const before = readdirSync('/proc/self/fd').length;
+    const epoll = new Epoll();
+    let calls = 0;
+    const timer = new Timer(epoll, () => calls++);
     timer.every(1);
-    epoll.wait(LONG);
-    epoll.wait(LONG);
-    expect(times).toBe(2);
     timer.close();
+    timer.close();
+    expect(epoll.wait(20)).toBe(0);
+    epoll.close();
+    expect(calls).toBe(0);
+    expect(readdirSync('/proc/self/fd')).toHaveLength(before);
   });
 });

@@ -6,8 +6,9 @@ import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 
 const CLOCK_MONOTONIC = 1;
-/** Where the number of expiries is read to, once a thread, never unmapped. */
-const expiries = mapPrivate(8);
+
+/** Takes the number of expirations, which nobody asks for. Once a thread, never unmapped. */
+const expirations = mapPrivate(8);
 
 /** A timer that a {@link Poller} watches: it also runs in a thread that has no event loop. */
 export class Timer {
@@ -24,8 +25,8 @@ export class Timer {
     this.#poller = poller;
     try {
       poller.add(this.#fd, EPOLLIN, () => {
-        // A timer that repeats is started again by the kernel only when its expiries have been read.
-        libc.read(this.#fd, expiries.address, 8);
+        // The kernel sets the next expiry of an interval when the last one is read.
+        libc.read(this.#fd, expirations.address, 8);
         handler();
       });
     } catch (error) {

@@ -4,6 +4,7 @@ import {
   drainEventFd,
   Epoll,
   getInterface,
+  mapShared,
   missingNetworkPrivilege,
   Netns,
   openPacketSocket,
@@ -190,6 +191,19 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     using socket = netns.run(() => openPacketSocket('ivn0'));
     peer.send(frame(5));
     expect(socket.receive(2000)).toEqual(frame(5));
+  });
+
+  it('follows the state table although no interrupt ever comes', async () => {
+    using table = mapShared(loopback.ends[1].memoryFd, 4096, { write: true });
+    const states = new Uint32Array(table.buffer);
+    const local = (wanted: number) =>
+      firstValueFrom(link.state$.pipe(filter((status) => status.local === wanted)));
+    for (let i = 0; i < 3; i++) {
+      await local(State.INIT);
+      states[1] = State.INIT;
+      await local(State.READY);
+      states[1] = State.RESET;
+    }
   });
 
   it('takes states above 3 for RESET and counts them', async () => {

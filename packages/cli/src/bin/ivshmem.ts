@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { main } from '../program.ts';
 
 // Whoever reads the output may go; what was started is ended in order all the same.

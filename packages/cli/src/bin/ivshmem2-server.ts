@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { openLogStream, runServer } from '@ivshmem/host-server';
 
 // Whoever reads the output may go; the server stays.

@@ -1,0 +1,140 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createDevice } from '@ivshmem/device';
+import { createHostServer, parseSize } from '@ivshmem/host-server';
+import { createLink } from '@ivshmem/net';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type DeviceEvent, deviceEventText, followDevice } from './device-events.ts';
+import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
+import { abortOnEof, abortOnSignals, EXIT_OK, seconds } from './exit.ts';
+import { linkEventText, type NetEvent, stateNames } from './net-command.ts';
+import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
+import { closeAll, type Running, untilEnded } from './until-ended.ts';
+
+interface Options extends DeviceCommandOptions, TapOptions {
+  vfioUser: string;
+  sectionSize: number;
+  stats?: number;
+  json: boolean;
+  verbose: boolean;
+  untilEof: boolean;
+}
+
+/** What `ivshmem vm --json` prints, one object a line. */
+export type VmEvent = ({ readonly part: 'device' } & DeviceEvent) | ({ readonly part: 'link' } & NetEvent);
+
+/** Source: specification, "Protocols": virtual peer-to-peer Ethernet. */
+const ETHERNET = 0x0001;
+const DEFAULT_SECTION_SIZE = 2 ** 20;
+
+const EXAMPLES = `
+Examples:
+  A VM, and an interface of the host that is linked to it:
+    ivshmem vm --vfio-user /run/vm1.sock --tap ivn0 --address 10.0.0.1/24
+  A VM on a bridge of the host, for a QEMU that runs as a member of kvm:
+    ivshmem vm --vfio-user /run/vm1.sock --tap ivn0 --bridge br0 --mode 660 --group kvm
+`;
+
+export function addVmCommand(program: Command, finish: (code: number) => void): void {
+  const command = program
+    .command('vm')
+    .summary('link a virtual machine to a TAP interface')
+    .description(
+      'All that it takes to link a VM to the host, in one process: a host server, an ivshmem v2 device for stock QEMU (10.1 or later) as peer 0, and a TAP interface as peer 1. Prints the option to start QEMU with. Runs until SIGINT or SIGTERM.',
+    )
+    .requiredOption('--vfio-user <path>', 'socket to wait for the VM at');
+  addDeviceOptions(addTapOptions(command))
+    .addOption(
+      new Option('--section-size <size>', 'size of each output section, a multiple of 4K')
+        .argParser(size)
+        .default(DEFAULT_SECTION_SIZE, '1M'),
+    )
+    .option('--stats <seconds>', 'print the counters so often, 1 to 86400', seconds)
+    .option('--json', 'print one JSON object a line', false)
+    .option('-v, --verbose', 'say how memory is protected; print stack traces of errors', false)
+    .option('--until-eof', 'end with standard input, too: for programs that start this one', false)
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: Options) => finish(await runVm(options)));
+}
+
+function size(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes === null) throw new InvalidArgumentError('It must be a size, such as 512K or 4M.');
+  return bytes;
+}
+
+async function runVm(options: Options): Promise<number> {
+  const { vfioUser, isolate, sectionSize, tap } = options;
+  using signals = abortOnSignals();
+  using eof = options.untilEof ? abortOnEof() : null;
+  const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
+  const print = (event: VmEvent) => {
+    if (options.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+    else if (event.part === 'link') process.stdout.write(`${tap}: ${linkEventText(event)}\n`);
+    else process.stdout.write(`${vfioUser}: ${deviceEventText(event, options.verbose)}\n`);
+  };
+  const running: Running[] = [];
+  let printStats = () => {};
+  try {
+    const { path, server } = startServer(sectionSize);
+    running.push(server);
+    const device = await createDevice({ server: path, vfioUser, ...deviceOptions(options) }, stop);
+    running.push(device);
+    followDevice(device, { vfioUser, isolate }, (event) => print({ part: 'device', ...event }));
+    const link = await createLink({ port: { type: 'server', path }, ...linkOptions(options) }, stop);
+    running.push(link);
+    const head = (): { part: 'link'; time: number } => ({ part: 'link', time: Date.now() });
+    link.info$.subscribe((info) => print({ event: 'up', ...head(), ...info }));
+    link.state$.subscribe((status) => print({ event: 'state', ...head(), ...stateNames(status) }));
+    link.log$.subscribe((text) => print({ event: 'log', ...head(), text }));
+    printStats = () => {
+      print({ event: 'stats', part: 'device', time: Date.now(), vfioUser, ...device.stats() });
+      print({ event: 'stats', ...head(), ...link.stats() });
+    };
+  } catch (error) {
+    await closeAll(running);
+    if (stop.aborted) return EXIT_OK;
+    throw error;
+  }
+  const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
+  try {
+    await untilEnded(running, stop);
+  } finally {
+    clearInterval(timer);
+  }
+  printStats();
+  return EXIT_OK;
+}
+
+/** A host server for two peers, at a socket that only this user can reach. */
+function startServer(outputSectionSize: number): { path: string; server: Running } {
+  const directory = mkdtempSync(join(tmpdir(), 'ivshmem-vm-'));
+  const path = join(directory, 'server');
+  const remove = () => rmSync(directory, { recursive: true, force: true });
+  try {
+    // Rounded up to a power of two; what the sections leave is the read/write section, which Ethernet has no use for.
+    const size = 4096 + 2 * outputSectionSize;
+    const server = createHostServer({
+      socketPath: path,
+      size,
+      outputSectionSize,
+      maxPeers: 2,
+      vectors: 2,
+      protocol: ETHERNET,
+    });
+    return {
+      path,
+      server: {
+        closed: server.closed.then(() => null),
+        async close() {
+          server.close();
+          remove();
+        },
+      },
+    };
+  } catch (error) {
+    remove();
+    throw error;
+  }
+}

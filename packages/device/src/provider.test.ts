@@ -1,0 +1,71 @@
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
+import { createDevice } from './device.ts';
+import { Register } from './device-model.ts';
+
+const fixture = useDevices();
+
+describe('a device and its host server', () => {
+  it('says in one line where none answers, and leaves nothing behind', async () => {
+    await expect(fixture.device()).rejects.toThrow(/^connect .*server: ENOENT: [^\n]+$/);
+  });
+
+  it('says in one line where its socket is in use', async () => {
+    fixture.serve();
+    await fixture.device();
+    const options = { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };
+    await expect(createDevice(options)).rejects.toThrow(/^bind .*vfio-0: EADDRINUSE: another server [^\n]+$/);
+    await expect(createDevice({ ...options, vfioUser: '' })).rejects.toThrow(RangeError);
+    await expect(createDevice({ ...options, vfioUser: options.server })).rejects.toThrow(
+      /choose another path$/,
+    );
+  });
+
+  it('can be given up while the server says nothing', async () => {
+    const server = createServer().listen(fixture.serverPath);
+    await new Promise((resolve) => server.once('listening', resolve));
+    const controller = new AbortController();
+    const connected = new Promise<void>((resolve) =>
+      server.once('connection', (socket) => {
+        socket.on('error', () => {}).on('close', () => {});
+        socket.resume();
+        resolve();
+      }),
+    );
+    const device = createDevice(
+      { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio') },
+      controller.signal,
+    );
+    await connected;
+    controller.abort(new Error('enough'));
+    await expect(device).rejects.toThrow('enough');
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  it('serves the VMM on when the server goes, and moves to the next server when the VMM goes', async () => {
+    const { devices, vmms, irqs } = await pair(fixture);
+    const [device] = devices;
+    const lost = logLine(device, /host server is gone; the VMM keeps its memory/);
+    const [server] = fixture.servers;
+    server!.close();
+    await lost;
+    await inState(device, 'orphaned');
+    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
+    vmms[1].awaitInterrupt(irqs[1]![1]!);
+    vmms[0].writeRegister(Register.STATE, 5);
+    vmms[1].awaitInterrupt(irqs[1]![0]!);
+    expect(tableEntry(vmms[1], 0)).toBe(5);
+    vmms[0].close();
+    await inState(device, 'no-server');
+    const refused = fixture.vmm(0);
+    expect(refused.receive(1, [])).toBeNull();
+    refused.close();
+    fixture.serve({ size: 0x200000 });
+    await inState(device, 'waiting');
+    expect(device.info.memorySize).toBe(0x200000);
+    expect(fixture.vmm(0).start().size).toBe(0x200000);
+    expect(device.stats()).toMatchObject({ reconnects: 1, refused: 1 });
+  });
+});
