@@ -6,7 +6,7 @@ import { createHostServer, type HostServer } from '@ivshmem/host-server';
 import { Guest, type Job } from './guest.ts';
 import { GUEST_WORKSPACE } from './guest-files.ts';
 import type { Line } from './lines.ts';
-import { ivshmemDevice } from './qemu.ts';
+import { ivshmemDevice, networkCard } from './qemu.ts';
 import { type VmSoftware, vmSoftware } from './software.ts';
 
 /** Bytes of each output section, and of the whole memory, unless told. */
@@ -19,6 +19,8 @@ export interface RigOptions {
   readonly isolate?: boolean;
   /** False: guests without an IOMMU. */
   readonly iommu?: boolean;
+  /** A network card, too: both are joined by a cable. */
+  readonly networkCards?: boolean;
 }
 
 /** A host server, devices on it, and a guest for each: the parts of a link between virtual machines. */
@@ -42,7 +44,8 @@ export class VmRig {
     try {
       rig.startServer();
       for (let n = 0; n < options.guests; n++) await rig.startDevice(n);
-      await Promise.all(rig.devices.map((_, n) => rig.startGuest(n)));
+      if (options.networkCards) for (let n = 0; n < options.guests; n++) await rig.startGuest(n);
+      else await Promise.all(rig.devices.map((_, n) => rig.startGuest(n)));
       return rig;
     } catch (error) {
       await rig.close();
@@ -76,8 +79,12 @@ export class VmRig {
   }
 
   async startGuest(n: number): Promise<Guest> {
-    const { iommu = true } = this.#options;
+    const { iommu = true, networkCards = false } = this.#options;
     const devices = ivshmemDevice(this.vfioUser(n));
+    if (networkCards) {
+      const end = n === 0 ? 'listens' : 'connects';
+      devices.push(...networkCard(join(this.directory, 'cable'), end, `02:00:00:00:00:0${n + 1}`));
+    }
     const guest = await Guest.start(this.#software, { name: `${n}`, devices, iommu });
     this.guests[n] = guest;
     return guest;
