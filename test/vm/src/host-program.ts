@@ -51,8 +51,8 @@ export class HostProgram {
   }
 
   /** `ivshmem` with arguments. */
-  static ivshmem(...argv: string[]): HostProgram {
-    return new HostProgram(`ivshmem ${argv[0]}`, [process.execPath, IVSHMEM, ...argv]);
+  static ivshmem(argv: readonly string[], env: NodeJS.ProcessEnv = {}): HostProgram {
+    return new HostProgram(`ivshmem ${argv[0]}`, [process.execPath, IVSHMEM, ...argv], env);
   }
 
   get pid(): number {

@@ -35,3 +35,12 @@ export function trappedAccesses(device: Device): number {
   const { registerReads, registerWrites, memoryReads, memoryWrites } = device.stats();
   return registerReads + registerWrites + memoryReads + memoryWrites;
 }
+
+/** Frames that a guest's interface has sent and received. */
+export async function framesOf(guest: Guest, name: string): Promise<number> {
+  const text = await guest.run(`cat /sys/class/net/${name}/statistics/[rt]x_packets`);
+  return text
+    .trim()
+    .split('\n')
+    .reduce((sum, frames) => sum + Number(frames), 0);
+}
