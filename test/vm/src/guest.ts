@@ -31,7 +31,7 @@ export interface Job {
   /** Resolves with the exit status; rejects where the guest has gone first. */
   readonly exited: Promise<number>;
   /** Sends a signal to it and all that it has started. */
-  kill(signal: 'TERM' | 'INT' | 'KILL'): Promise<void>;
+  kill(signal: 'TERM' | 'KILL' | 'STOP' | 'CONT'): Promise<void>;
 }
 
 interface RunningJob {
@@ -67,8 +67,10 @@ export class Guest {
     this.qemu.exited
       .catch(() => {})
       .finally(() => {
-        this.#abandonJobs('the virtual machine has ended');
-        this.#boots.end(`the virtual machine has ended: ${this.#lastWords()}`);
+        const { signalCode, exitCode } = this.qemu.child;
+        const reason = `the virtual machine has ended (${signalCode ?? exitCode}): ${this.#lastWords()}`;
+        this.#abandonJobs(reason);
+        this.#boots.end(reason);
         this.#socket?.destroy();
         this.#server.close();
         rmSync(this.#directory, { recursive: true, force: true });
