@@ -54,10 +54,8 @@ export function structuredLog(output: LogOutput, { pretty, verbose }: Structured
   let second = 0;
   let lines = 0;
   let suppressed = 0;
-  let timer: NodeJS.Timeout | undefined;
   const reportSuppressed = () => {
-    timer = undefined;
-    if (suppressed > 0) logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines were left out`);
+    logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines were left out`);
     suppressed = 0;
   };
   const isTooMuch = () => {
@@ -67,8 +65,7 @@ export function structuredLog(output: LogOutput, { pretty, verbose }: Structured
       lines = 0;
     }
     if (++lines <= LINES_PER_SECOND) return false;
-    suppressed++;
-    timer ??= setTimeout(reportSuppressed, 1000).unref();
+    if (suppressed++ === 0) setTimeout(reportSuppressed, 1000).unref();
     return true;
   };
   return {
