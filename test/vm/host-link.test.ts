@@ -1,8 +1,6 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Netns } from '@ivshmem/linux';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -11,6 +9,7 @@ import { HostProgram } from './src/host-program.ts';
 import { ivshmemDevice } from './src/qemu.ts';
 import { isCarrierOff, isCarrierOn, startLink } from './src/rig.ts';
 import { vmSoftware } from './src/software.ts';
+import { removeDirectory, temporaryDirectory } from './src/temporary-directory.ts';
 import { randomFile, send } from './src/transfer.ts';
 
 // One guest, without an IOMMU, and a TAP on the host: `ivshmem vm` outside, `ivshmem net --pci` inside.
@@ -25,7 +24,7 @@ let link: Job;
 
 beforeAll(async () => {
   const software = vmSoftware();
-  directory = mkdtempSync(join(tmpdir(), 'ivshmem-host-link-'));
+  directory = temporaryDirectory();
   netns = Netns.create();
   const socket = join(directory, 'device');
   const tap = ['--tap', 'ivn0', '--netns', netns.path, '--address', '10.78.0.1/24'];
@@ -41,7 +40,7 @@ afterAll(async () => {
   await guest?.stop();
   await vm?.stop('SIGKILL');
   netns?.close();
-  rmSync(directory, { recursive: true, force: true });
+  removeDirectory(directory);
 });
 
 describe('a link between a guest and a TAP on the host', () => {

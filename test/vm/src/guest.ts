@@ -1,12 +1,11 @@
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { HostProgram } from './host-program.ts';
 import { type Line, Lines } from './lines.ts';
 import { accelerator, qemuCommand } from './qemu.ts';
 import type { VmSoftware } from './software.ts';
+import { removeDirectory, temporaryDirectory } from './temporary-directory.ts';
 
 /** MiB; the file system lives in memory, and the kernel lends it half. */
 const MEMORY = 512;
@@ -52,7 +51,7 @@ export class Guest {
 
   private constructor(software: VmSoftware, options: GuestOptions) {
     this.name = options.name;
-    this.#directory = mkdtempSync(join(tmpdir(), 'ivshmem-vm-'));
+    this.#directory = temporaryDirectory();
     const jobs = join(this.#directory, 'jobs');
     this.#server = createServer((socket) => this.#listen(socket)).listen(jobs);
     const { argv, env } = qemuCommand(software.tree, {
@@ -73,7 +72,7 @@ export class Guest {
         this.#boots.end(reason);
         this.#socket?.destroy();
         this.#server.close();
-        rmSync(this.#directory, { recursive: true, force: true });
+        removeDirectory(this.#directory);
       });
   }
 

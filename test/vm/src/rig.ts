@@ -1,5 +1,3 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createDevice, type Device } from '@ivshmem/device';
 import { createHostServer, type HostServer } from '@ivshmem/host-server';
@@ -8,6 +6,7 @@ import { GUEST_WORKSPACE } from './guest-files.ts';
 import type { Line } from './lines.ts';
 import { ivshmemDevice, networkCard } from './qemu.ts';
 import { type VmSoftware, vmSoftware } from './software.ts';
+import { removeDirectory, temporaryDirectory } from './temporary-directory.ts';
 
 /** Bytes of each output section, and of the whole memory, unless told. */
 const SECTION_SIZE = 0x100000;
@@ -25,7 +24,7 @@ export interface RigOptions {
 
 /** A host server, devices on it, and a guest for each: the parts of a link between virtual machines. */
 export class VmRig {
-  readonly directory = mkdtempSync(join(tmpdir(), 'ivshmem-vm-rig-'));
+  readonly directory = temporaryDirectory();
   readonly socket = join(this.directory, 'server');
   readonly devices: Device[] = [];
   readonly guests: Guest[] = [];
@@ -99,7 +98,7 @@ export class VmRig {
     await Promise.all(this.guests.map((guest) => guest.stop()));
     await Promise.all(this.devices.map((device) => device.close()));
     this.stopServer();
-    rmSync(this.directory, { recursive: true, force: true });
+    removeDirectory(this.directory);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
