@@ -19,7 +19,7 @@ export interface LinkOptions {
   readonly bridge?: string;
   /**
    * How long the worker looks for more work before it sleeps, in µs, 0 … 1 000 000, while waits of late were shorter
-   * than that on average; {@link DEFAULT_BUSY_POLL} unless told. An idle link sleeps in any case.
+   * than four times that on average; {@link DEFAULT_BUSY_POLL} unless told. An idle link sleeps in any case.
    */
   readonly busyPoll?: number;
 }
