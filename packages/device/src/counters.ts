@@ -1,7 +1,8 @@
-// Counters of a device, written by its worker alone and read by anyone: one double each in shared memory, exact up to
-// 2^53.
+import { counterSet } from '@ivshmem/transport';
 
-const names = [
+// Counters of a device.
+
+const counters = counterSet([
   /** Accesses of the VMM that were trapped, by what they went to. */
   'configurationReads',
   'configurationWrites',
@@ -22,27 +23,14 @@ const names = [
   'violations',
   /** How often the device moved to a restarted host server. */
   'reconnects',
-] as const;
-
-export type CounterName = (typeof names)[number];
+]);
 
 /** A snapshot of all counters. */
-export type DeviceStats = { readonly [name in CounterName]: number };
+export type DeviceStats = ReturnType<typeof counters.read>;
 
-/** Where each counter is in the array of {@link countersOf}. */
-export const Counter = Object.fromEntries(names.map((name, index) => [name, index])) as {
-  readonly [name in CounterName]: number;
-};
+export type CounterName = keyof DeviceStats;
 
-export function allocateCounters(): SharedArrayBuffer {
-  return new SharedArrayBuffer(names.length * Float64Array.BYTES_PER_ELEMENT);
-}
-
-export function countersOf(buffer: SharedArrayBuffer): Float64Array {
-  return new Float64Array(buffer);
-}
-
-export function readCounters(buffer: SharedArrayBuffer): DeviceStats {
-  const counters = countersOf(buffer);
-  return Object.fromEntries(names.map((name, index) => [name, counters[index]])) as DeviceStats;
-}
+/** Where each counter is: see countersOf in packages/transport. */
+export const Counter = counters.positions;
+export const allocateCounters = counters.allocate;
+export const readCounters = counters.read;

@@ -1,7 +1,13 @@
 import { EPOLLIN, Epoll, reportEventFdWrites, Timer, UnixListener } from '@ivshmem/linux';
-import { type HostPort, type OpeningPort, openServerPort, type PortEvent } from '@ivshmem/transport';
+import {
+  countersOf,
+  type HostPort,
+  type OpeningPort,
+  openServerPort,
+  type PortEvent,
+} from '@ivshmem/transport';
 import { memoryRegionSize } from './configuration-space.ts';
-import { Counter, countersOf } from './counters.ts';
+import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
 import { LogLimit } from './log-limit.ts';
 import { VfioUserDevice } from './vfio-user-device.ts';

@@ -1,7 +1,8 @@
-// Counters of a link, written by its worker alone and read by anyone: one double each in shared memory, exact up to
-// 2^53. "tx" is what goes from the TAP to the peer, "rx" what comes from the peer to the TAP.
+import { counterSet } from '@ivshmem/transport';
 
-const names = [
+// Counters of a link. "tx" is what goes from the TAP to the peer, "rx" what comes from the peer to the TAP.
+
+const counters = counterSet([
   'txFrames',
   'txBytes',
   'rxFrames',
@@ -31,27 +32,14 @@ const names = [
   'invalidPeerStates',
   /** How often the link moved to a restarted host server. */
   'reconnects',
-] as const;
-
-export type CounterName = (typeof names)[number];
+]);
 
 /** A snapshot of all counters. */
-export type LinkStats = { readonly [name in CounterName]: number };
+export type LinkStats = ReturnType<typeof counters.read>;
 
-/** Where each counter is in the array of {@link countersOf}. */
-export const Counter = Object.fromEntries(names.map((name, index) => [name, index])) as {
-  readonly [name in CounterName]: number;
-};
+export type CounterName = keyof LinkStats;
 
-export function allocateCounters(): SharedArrayBuffer {
-  return new SharedArrayBuffer(names.length * Float64Array.BYTES_PER_ELEMENT);
-}
-
-export function countersOf(buffer: SharedArrayBuffer): Float64Array {
-  return new Float64Array(buffer);
-}
-
-export function readCounters(buffer: SharedArrayBuffer): LinkStats {
-  const counters = countersOf(buffer);
-  return Object.fromEntries(names.map((name, index) => [name, counters[index]])) as LinkStats;
-}
+/** Where each counter is: see countersOf in packages/transport. */
+export const Counter = counters.positions;
+export const allocateCounters = counters.allocate;
+export const readCounters = counters.read;

@@ -1,5 +1,6 @@
 import { duplicateFd, EPOLLIN, Epoll, type Tap, Timer, yieldProcessor } from '@ivshmem/linux';
 import {
+  countersOf,
   Handshake,
   type OpeningPort,
   openPort,
@@ -12,7 +13,7 @@ import {
   violationText,
 } from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
-import { Counter, countersOf } from './counters.ts';
+import { Counter } from './counters.ts';
 import { checkPort } from './ethernet-port.ts';
 import { FramePath } from './frame-path.ts';
 import { LinkInterface } from './link-interface.ts';

@@ -1,3 +1,4 @@
+export { type CounterSet, counterSet, countersOf } from './counter-set.ts';
 export * from './handshake.ts';
 export * from './handshake-driver.ts';
 export { HostPort, type PortIdentity } from './host-port.ts';
