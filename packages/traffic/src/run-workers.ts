@@ -59,8 +59,9 @@ export async function runWorkers(tasks: readonly Task[], options: RunWorkersOpti
         return null;
       }),
     );
-    if (failure !== undefined) throw failure;
+    // What fails behind an abort fails because of it: one end has gone, and the other finds its connection reset.
     signal?.throwIfAborted();
+    if (failure !== undefined) throw failure;
     return results;
   } finally {
     clearInterval(timer);

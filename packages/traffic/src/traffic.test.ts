@@ -145,6 +145,13 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect([openFds(), threads()]).toEqual(before);
   });
 
+  it('is aborted, whatever fails because of that', async () => {
+    const controller = new AbortController();
+    const run = ping({ netns: '/proc/1/none', to: '10.9.0.2', count: 1, signal: controller.signal });
+    controller.abort();
+    await expect(run).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
   const endless = {
     ping: (signal: AbortSignal) => ping({ netns: a.path, to: '10.9.0.77', count: 1000, signal }),
     'tcp transfer': (signal: AbortSignal) =>
