@@ -76,10 +76,8 @@ describeNetwork('ivshmem net', () => {
     server.listen(path);
     const program = new Program(['net', '--socket', path, '--json']);
     await connected;
-    const started = performance.now();
+    // It would go on to wait, and then say that nobody answers.
     expect(await program.stop(signal)).toMatchObject({ code: 0, stdout: '', stderr: '' });
-    // It would wait for five seconds.
-    expect(performance.now() - started).toBeLessThan(2500);
     server.close();
   });
 });

@@ -11,8 +11,8 @@ export function expectSane(stdout: string): void {
     for (const rate of [aToB, bToA]) expect(rate).toBeGreaterThan(0.1);
   }
   expect(result.linkUpMs).toBeGreaterThan(0);
-  expect(result.linkUpMs).toBeLessThan(5000);
+  expect(result.linkUpMs).toBeLessThan(30_000);
   expect(result.crash.noticedMs).toBeGreaterThanOrEqual(0);
   expect(result.crash.downMs).toBeGreaterThan(result.crash.noticedMs);
-  expect(result.crash.downMs).toBeLessThan(5000);
+  expect(result.crash.downMs).toBeLessThan(30_000);
 }

@@ -173,7 +173,8 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
       controller.abort();
     }, 200);
     await expect(run).rejects.toMatchObject({ name: 'AbortError' });
-    expect(performance.now() - abortedAt).toBeLessThan(1000);
+    // Without the abort, each would go on for a minute.
+    expect(performance.now() - abortedAt).toBeLessThan(20_000);
     expect([openFds(), threads()]).toEqual(before);
     await expect(endless[kind](controller.signal)).rejects.toMatchObject({ name: 'AbortError' });
   });
