@@ -41,7 +41,7 @@ export {
 } from './ip-address.ts';
 export { IpSocket, type IpSocketType, MSG_NOSIGNAL, openIpSocket } from './ip-socket.ts';
 // Unchecked, for hot paths: -1 means that errno() tells why.
-export { errno, read, recv, schedYield as yieldProcessor, send, write } from './libc.ts';
+export { errno, read, readv, recv, schedYield as yieldProcessor, send, write, writev } from './libc.ts';
 export { mainPoller } from './main-poller.ts';
 export {
   createMemfd,
@@ -77,7 +77,7 @@ export {
   unlinkSharedMemoryObject,
 } from './shared-memory-object.ts';
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
-export { openTap, TAP_MAX_MTU, Tap, type TapOptions } from './tap.ts';
+export { openTap, TAP_MAX_MTU, Tap, type TapOptions, TunOffload, VNET_HEADER_SIZE } from './tap.ts';
 export { Timer } from './timer.ts';
 export { listeningPath, UnixListener } from './unix-listener.ts';
 export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';

@@ -29,6 +29,14 @@ export const read: (fd: number, address: number, length: number) => number = pro
 export const write: (fd: number, address: number, length: number) => number = process_.func(
   'int64_t write(int, uintptr_t, size_t)',
 );
+/** readv(2) into the memory that `count` iovecs at an address tell. */
+export const readv: (fd: number, iovecs: number, count: number) => number = process_.func(
+  'int64_t readv(int, uintptr_t, int)',
+);
+/** writev(2) from the memory that `count` iovecs at an address tell. */
+export const writev: (fd: number, iovecs: number, count: number) => number = process_.func(
+  'int64_t writev(int, uintptr_t, int)',
+);
 /** ioctl(2) with a buffer as argument. */
 export const ioctl: (fd: number, request: number, type: 'void *', argument: Uint8Array) => number =
   process_.func('int ioctl(int, unsigned long, ...)');

@@ -4,12 +4,20 @@ import { addAddress, setIpv6 } from './address.ts';
 import { missingNetworkPrivilege } from './capabilities.ts';
 import { F_GETFL, O_NONBLOCK } from './constants.ts';
 import { EPOLLIN, Epoll } from './epoll.ts';
-import { createBridge, deleteInterface, getInterface, listInterfaces, setInterface } from './interface.ts';
+import {
+  createBridge,
+  deleteInterface,
+  getInterface,
+  listInterfaces,
+  setInterface,
+  waitForInterface,
+} from './interface.ts';
+import { openIpSocket } from './ip-socket.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 import { Netns } from './netns.ts';
 import { openPacketSocket } from './packet-socket.ts';
-import { openTap, TAP_MAX_MTU } from './tap.ts';
+import { openTap, TAP_MAX_MTU, type Tap, TunOffload, VNET_HEADER_SIZE } from './tap.ts';
 
 const missing = missingNetworkPrivilege();
 const openFds = () => readdirSync('/proc/self/fd').length;
@@ -156,6 +164,113 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
       const length = libc.read(tap.fd, memory.address, 65536);
       const arp = bytes.subarray(0, length).toString('hex');
       expect(arp).toBe(`${BROADCAST}${MAC}08060001080006040001${MAC}0a090001${'0'.repeat(12)}0a090002`);
+    });
+  });
+
+  /** Has the kernel send a UDP datagram of `size` bytes to a neighbour, and reads what comes out of the TAP. */
+  function datagramFrom(tap: Tap, size: number): { header: Buffer; frame: Buffer } {
+    using memory = mapPrivate(65536);
+    const bytes = Buffer.from(memory.buffer);
+    using socket = openIpSocket(2, 'udp', 1000);
+    // The kernel takes note of a cable that is plugged in again after a while.
+    waitForInterface(tap.name, (found) => found?.carrier === true && found.operState !== 'down');
+    // Broadcast, which needs no neighbour: SOL_SOCKET, SO_BROADCAST.
+    socket.setOption(1, 6, 1);
+    socket.connect('10.9.0.255', 9);
+    expect(libc.send(socket.fd, memory.address, size, 0)).toBe(size);
+    using epoll = new Epoll();
+    epoll.add(tap.fd, EPOLLIN, () => {});
+    expect(epoll.wait(2000)).toBe(1);
+    const length = libc.read(tap.fd, memory.address, 65536);
+    const headerSize = tap.vnetHeader ? VNET_HEADER_SIZE : 0;
+    expect(length).toBe(headerSize + 14 + 20 + 8 + size);
+    return {
+      header: Buffer.from(bytes.subarray(0, headerSize)),
+      frame: Buffer.from(bytes.subarray(headerSize, length)),
+    };
+  }
+
+  function bringUp(name: string): void {
+    setIpv6(name, false);
+    setInterface(name, { up: true });
+    addAddress(name, '10.9.0.1/24');
+  }
+
+  const checksumOf = (frame: Buffer) => frame.readUInt16BE(14 + 20 + 6);
+
+  it('leaves checksums to its reader while it has been told to', () => {
+    netns.run(() => {
+      using tap = openTap('t0', { vnetHeader: true });
+      bringUp('t0');
+      const before = datagramFrom(tap, 100);
+      expect(before.header).toEqual(Buffer.alloc(VNET_HEADER_SIZE));
+      expect(tap.setOffload(TunOffload.CSUM)).toBe(true);
+      const partial = datagramFrom(tap, 100);
+      // NEEDS_CSUM, from the UDP header on, into its checksum field.
+      expect(partial.header.toString('hex')).toBe('01000000000022000600');
+      expect(tap.setOffload(0)).toBe(true);
+      expect(datagramFrom(tap, 100).header).toEqual(Buffer.alloc(VNET_HEADER_SIZE));
+    });
+  });
+
+  it('knows no offload that does not exist, and stays as it was', () => {
+    netns.run(() => {
+      using tap = openTap('t0', { vnetHeader: true });
+      bringUp('t0');
+      expect(tap.setOffload(TunOffload.CSUM)).toBe(true);
+      expect(tap.setOffload(TunOffload.CSUM | 0x40000000)).toBe(false);
+      expect(datagramFrom(tap, 10).header[0]).toBe(1);
+    });
+  });
+
+  it('can be attached to with and without headers, whatever its last user wanted', () => {
+    netns.run(() => {
+      openTap('t0', { persist: true }).close();
+      bringUp('t0');
+      {
+        using tap = openTap('t0', { vnetHeader: true });
+        expect(datagramFrom(tap, 60).header).toEqual(Buffer.alloc(VNET_HEADER_SIZE));
+        tap.setOffload(TunOffload.CSUM | TunOffload.TSO4 | TunOffload.TSO6);
+      }
+      {
+        using tap = openTap('t0');
+        const { frame } = datagramFrom(tap, 60);
+        expect(frame.subarray(12, 15).toString('hex')).toBe('080045');
+        expect(checksumOf(frame)).not.toBe(0);
+      }
+      using tap = openTap('t0', { vnetHeader: true });
+      expect(datagramFrom(tap, 60).header).toEqual(Buffer.alloc(VNET_HEADER_SIZE));
+      tap.setPersistent(false);
+    });
+  });
+
+  it('takes a header and a frame from two places, and gives them to two places', () => {
+    using memory = mapPrivate(8192);
+    const bytes = Buffer.from(memory.buffer);
+    const vector = (at: number, parts: [number, number][]) => {
+      for (const [i, [address, length]] of parts.entries()) {
+        bytes.writeBigUInt64LE(BigInt(address), at + 16 * i);
+        bytes.writeBigUInt64LE(BigInt(length), at + 16 * i + 8);
+      }
+    };
+    netns.run(() => {
+      using tap = openTap('t0', { vnetHeader: true });
+      setIpv6('t0', false);
+      setInterface('t0', { up: true });
+      using socket = openPacketSocket('t0');
+      vector(0, [
+        [memory.address + 64, VNET_HEADER_SIZE],
+        [memory.address + 4096, 100],
+      ]);
+      const frame = frameOf(100);
+      frame.copy(bytes, 4096);
+      expect(libc.writev(tap.fd, memory.address, 2)).toBe(VNET_HEADER_SIZE + 100);
+      expect(Buffer.from(socket.receive(2000)!).equals(frame)).toBe(true);
+      bytes.fill(0xff, 64, 128);
+      socket.send(frame.fill(0x44, 14));
+      expect(libc.readv(tap.fd, memory.address, 2)).toBe(VNET_HEADER_SIZE + 100);
+      expect(bytes.subarray(64, 64 + VNET_HEADER_SIZE)).toEqual(Buffer.alloc(VNET_HEADER_SIZE));
+      expect(bytes.subarray(4096, 4196).equals(frame)).toBe(true);
     });
   });
 });

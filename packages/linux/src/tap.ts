@@ -8,15 +8,39 @@ import * as libc from './libc.ts';
 const TUNSETIFF = 0x400454ca;
 const TUNSETPERSIST = 0x400454cb;
 const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
+const TUNSETVNETLE = 0x400454dc;
 const TUNSETCARRIER = 0x400454e2;
 const IFF_TAP = 2;
 const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
 const IFF_TUN_EXCL = 0x8000;
 /** struct ifreq: {char name[16], u16 flags, …}. */
 const IFREQ_SIZE = 40;
 const IFNAMSIZ = 16;
 
+const EINVAL = 22;
+
 const DEVICE = '/dev/net/tun';
+
+/**
+ * What the reader of a TAP can do for the kernel, which need not do it then: see {@link Tap.setOffload}.
+ * Source: linux/if_tun.h.
+ */
+export const TunOffload = {
+  /** Compute checksums. The others need this one, too. */
+  CSUM: 0x01,
+  /** Cut TCP segments of up to 64 KiB, over IPv4, over IPv6, and with congestion notification (ECN). */
+  TSO4: 0x02,
+  TSO6: 0x04,
+  TSO_ECN: 0x08,
+  /** Cut UDP payloads, over IPv4 and IPv6; both or neither. Linux 6.2 or later. */
+  USO4: 0x20,
+  USO6: 0x40,
+} as const;
+
+/** Bytes of struct virtio_net_hdr before each frame: {@link TapOptions.vnetHeader}. */
+export const VNET_HEADER_SIZE = 10;
 
 /**
  * The largest MTU of a TAP: the driver takes frames of 65535 bytes, of which 14 are the Ethernet header. (The kernel's
@@ -42,22 +66,38 @@ const attachRemedies: Record<string, string> = {
 export class Tap {
   /**
    * Non-blocking, close-on-exec. read(2) takes one frame that the kernel sends, write(2) gives it one to receive:
-   * Ethernet header and payload, no checksum (FCS), nothing before it. The interface must be up for either (EIO).
+   * Ethernet header and payload, no checksum (FCS), nothing before it but the header of {@link vnetHeader}. The
+   * interface must be up for either (EIO).
    */
   readonly fd: number;
   readonly name: string;
+  /** Whether {@link VNET_HEADER_SIZE} bytes of struct virtio_net_hdr, little-endian, stand before each frame. */
+  readonly vnetHeader: boolean;
   #open = true;
 
   /** Takes over `fd`, which is attached to the interface `name`: see {@link openTap}. */
-  constructor(fd: number, name: string) {
+  constructor(fd: number, name: string, vnetHeader: boolean) {
     this.fd = fd;
     this.name = name;
+    this.vnetHeader = vnetHeader;
   }
 
   /** Plugs the cable in, or pulls it. Throws {@link SystemCallError}. */
   setCarrier(on: boolean): void {
     const value = Uint8Array.of(on ? 1 : 0, 0, 0, 0);
     check(libc.ioctl(this.fd, TUNSETCARRIER, 'void *', value), 'TUNSETCARRIER', `interface ${this.name}`);
+  }
+
+  /**
+   * What the reader does for the kernel from now on, bits of {@link TunOffload}: needs {@link vnetHeader}. Frames that
+   * the kernel has sent before stay as they are. Returns false, with nothing changed, where the kernel does not know one
+   * of the bits. Throws {@link SystemCallError}.
+   */
+  setOffload(bits: number): boolean {
+    const result = libc.ioctlInt(this.fd, TUNSETOFFLOAD, 'long', bits);
+    if (result === -1 && libc.errno() === EINVAL) return false;
+    check(result, 'TUNSETOFFLOAD', `interface ${this.name}`);
+    return true;
   }
 
   /** Whether the interface outlives its descriptor. Throws {@link SystemCallError}. */
@@ -83,11 +123,14 @@ export interface TapOptions {
   readonly persist?: boolean;
   /** Refuse to attach to a TAP that exists (EBUSY). */
   readonly exclusive?: boolean;
+  /** A struct virtio_net_hdr before each frame, in both directions: see {@link Tap.vnetHeader}. */
+  readonly vnetHeader?: boolean;
 }
 
 /**
  * Makes a TAP interface, or attaches to a persistent one, in the calling thread's network namespace. A new one is
- * down. Throws RangeError for a name that no interface can have, and {@link SystemCallError} with the remedy.
+ * down. A persistent one takes over what these options say, whatever its last user chose, and computes checksums
+ * itself until {@link Tap.setOffload}. Throws RangeError for a name that no interface can have, and {@link SystemCallError} with the remedy.
  */
 export function openTap(name: string, options: TapOptions = {}): Tap {
   checkInterfaceName(name);
@@ -98,7 +141,8 @@ export function openTap(name: string, options: TapOptions = {}): Tap {
     openRemedies,
   );
   try {
-    const flags = IFF_TAP | IFF_NO_PI | (options.exclusive ? IFF_TUN_EXCL : 0);
+    const { exclusive = false, vnetHeader = false } = options;
+    const flags = IFF_TAP | IFF_NO_PI | (exclusive ? IFF_TUN_EXCL : 0) | (vnetHeader ? IFF_VNET_HDR : 0);
     const ifreq = Buffer.alloc(IFREQ_SIZE);
     ifreq.write(name);
     ifreq.writeUInt16LE(flags, IFNAMSIZ);
@@ -106,7 +150,12 @@ export function openTap(name: string, options: TapOptions = {}): Tap {
     checked(libc.ioctl(fd, TUNSETIFF, 'void *', ifreq), 'TUNSETIFF', subject, attachRemedies);
     // A former user of a persistent TAP may have promised to compute checksums and to cut large packets.
     check(libc.ioctlInt(fd, TUNSETOFFLOAD, 'long', 0), 'TUNSETOFFLOAD', subject);
-    const tap = new Tap(fd, name);
+    if (vnetHeader) {
+      const int = (value: number) => new Uint8Array(Int32Array.of(value).buffer);
+      check(libc.ioctl(fd, TUNSETVNETHDRSZ, 'void *', int(VNET_HEADER_SIZE)), 'TUNSETVNETHDRSZ', subject);
+      check(libc.ioctl(fd, TUNSETVNETLE, 'void *', int(1)), 'TUNSETVNETLE', subject);
+    }
+    const tap = new Tap(fd, name, vnetHeader);
     if (options.persist !== undefined) tap.setPersistent(options.persist);
     return tap;
   } catch (error) {
