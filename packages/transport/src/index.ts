@@ -1,4 +1,6 @@
+export * from './capabilities.ts';
 export { type CounterSet, counterSet, countersOf } from './counter-set.ts';
+export * from './frame-header.ts';
 export * from './handshake.ts';
 export * from './handshake-driver.ts';
 export { HostPort, type PortIdentity } from './host-port.ts';
