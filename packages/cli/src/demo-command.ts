@@ -12,6 +12,11 @@ Examples:
   ivshmem demo --json | tail -1
 `;
 
+interface Options {
+  json: boolean;
+  offload: boolean;
+}
+
 /** Set for the demo that was started inside a user namespace: it does not try that again. */
 const INSIDE = 'IVSHMEM_DEMO_USER_NAMESPACE';
 
@@ -23,12 +28,13 @@ export function addDemoCommand(program: Command, finish: (code: number) => void)
       'Starts a host server, links two fresh network namespaces by two processes, and shows handshake, ping, TCP throughput and recovery from a crash. Takes about half a minute and leaves nothing behind. Needs root, or user namespaces.',
     )
     .option('--json', 'print one JSON object with the results and nothing else', false)
+    .option('--no-offload', 'measure without checksum and segmentation offload')
     .option('--verbose', 'print stack traces of errors', false)
     .addHelpText('after', EXAMPLES)
-    .action(async (options: { json: boolean }) => finish(await demo(options.json)));
+    .action(async (options: Options) => finish(await demo(options)));
 }
 
-async function demo(json: boolean): Promise<number> {
+async function demo({ json, offload }: Options): Promise<number> {
   using signals = abortOnSignals();
   const inside = process.env[INSIDE] !== undefined;
   using eof = inside ? abortOnEof() : null;
@@ -40,7 +46,7 @@ async function demo(json: boolean): Promise<number> {
   }
   const screen = json ? noScreen : createScreen(process.stdout);
   try {
-    const result = await runDemo(screen, signal);
+    const result = await runDemo(screen, offload, signal);
     if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
     else summarise(screen, result);
     return EXIT_OK;

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { createLink, type Link } from '@ivshmem/net';
-import { type HandshakeStatus, type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
+import { createLink, type Link, type LinkStatus, type Offload } from '@ivshmem/net';
+import { type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
 import { type Command, Option } from 'commander';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
@@ -19,7 +19,7 @@ interface NetOptions extends TapOptions {
 /** What `ivshmem net --json` prints, one object a line. `time` is in ms since 1970. */
 export type NetEvent = { readonly time: number } & (
   | ({ readonly event: 'up' } & Link['info'])
-  | { readonly event: 'state'; readonly local: string; readonly peer: string; readonly carrier: boolean }
+  | ({ readonly event: 'state' } & ReturnType<typeof stateNames>)
   | { readonly event: 'log'; readonly text: string }
   | ({ readonly event: 'stats' } & ReturnType<Link['stats']>)
 );
@@ -108,9 +108,14 @@ function portSource({ socket, pci, irq }: NetOptions): PortSource {
   return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
 }
 
-/** The states of a handshake by name. */
-export function stateNames({ local, peer, carrier }: HandshakeStatus) {
-  return { local: stateName(local), peer: stateName(peer), carrier };
+/** What a link has come to, with the states of the handshake by name. */
+export function stateNames({ local, peer, carrier, offloads }: LinkStatus) {
+  return { local: stateName(local), peer: stateName(peer), carrier, offloads };
+}
+
+/** Offloads in words. */
+export function offloadText(offloads: readonly Offload[]): string {
+  return offloads.length === 0 ? 'no offload' : `offload of ${offloads.join(', ')}`;
 }
 
 function printJson(_link: Link, event: NetEvent): void {
@@ -127,7 +132,7 @@ export function linkEventText(event: NetEvent): string {
     case 'up':
       return `peer ${event.id}, MTU ${event.mtu}, sections of ${event.sectionSize} bytes, rings of ${event.queueLength}`;
     case 'state':
-      return `${event.local}, peer ${event.peer}: ${event.carrier ? 'link is up' : 'link is down'}`;
+      return `${event.local}, peer ${event.peer}: ${event.carrier ? `link is up, ${offloadText(event.offloads)}` : 'link is down'}`;
     case 'log':
       return event.text;
     case 'stats': {

@@ -10,6 +10,7 @@ export interface TapOptions {
   mac?: string;
   address: string[];
   bridge?: string;
+  offload: boolean;
   busyPoll: number;
 }
 
@@ -31,6 +32,7 @@ export function addTapOptions(command: Command): Command {
       [],
     )
     .option('--bridge <name>', 'bridge that the interface becomes a port of')
+    .option('--no-offload', 'compute checksums and cut TCP segments before they cross the link')
     .option(
       '--busy-poll <µs>',
       'look for more work up to so long before sleeping, while that pays off; 0: never',
@@ -41,10 +43,11 @@ export function addTapOptions(command: Command): Command {
 
 /** What they mean for a link. */
 export function linkOptions(options: TapOptions): Omit<LinkOptions, 'port'> {
-  const { tap, netns, mtu, mac, address, bridge, busyPoll } = options;
+  const { tap, netns, mtu, mac, address, bridge, offload, busyPoll } = options;
   return {
     tap,
     addresses: address,
+    offload,
     busyPoll,
     ...(netns !== undefined && { netns }),
     ...(mtu !== undefined && { mtu }),

@@ -7,13 +7,15 @@ const counters = counterSet([
   'txBytes',
   'rxFrames',
   'rxBytes',
-  /** Frames that the TAP still held while the link was down. */
+  /** Frames that the TAP still held while the link was down, or held for a peer that could receive more offloads. */
   'dropsLinkDown',
-  /** Frames longer than MTU + 18 bytes from the TAP, or than 65553 bytes from the peer. */
+  /** Frames longer than MTU + 18 bytes from the TAP (segments to be cut aside), or than 65553 bytes from the peer. */
   'dropsOversize',
   /** Frames of the peer shorter than 14 bytes. */
   'dropsRunt',
-  /** Frames of the peer that the TAP did not take (the interface is down). */
+  /** Frames of the peer whose header can't be right, or asks for what was not agreed upon. */
+  'dropsHeader',
+  /** Frames of the peer that the TAP did not take: the interface is down, or headers inside the frame are damaged. */
   'dropsRefused',
   /** Bursts for which the peer was interrupted, and for which it did not ask for it. */
   'doorbellsSent',

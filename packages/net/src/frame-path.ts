@@ -1,20 +1,10 @@
+import type { Tap } from '@ivshmem/linux';
 import {
-  EAGAIN,
-  EINTR,
-  EIO,
-  errno,
-  type Mapping,
-  mapPrivate,
-  read,
-  SystemCallError,
-  type Tap,
-  write,
-} from '@ivshmem/linux';
-import {
+  announceCapabilities,
+  announcedCapabilities,
+  commonCapabilities,
   type DataPath,
-  FRAME_OVERHEAD,
-  MAX_MTU,
-  MIN_FRAME,
+  HeaderFault,
   type Port,
   type RingLayout,
   RxQueue,
@@ -23,13 +13,13 @@ import {
   Violation,
 } from '@ivshmem/transport';
 import { Counter } from './counters.ts';
+import { ownCapabilities } from './offload.ts';
+import { DROPPED, NOTHING, TapCrossing } from './tap-crossing.ts';
 
 /** Frames in a burst: one store of the index and one decision about the doorbell for all of them. */
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
 const BURST_BYTES = 0x20000;
-/** The longest frame that is passed on to the TAP, in bytes. */
-const MAX_FRAME = MAX_MTU + FRAME_OVERHEAD;
 
 /**
  * The data path of a link: frames from the TAP into the own output section, and from the peer's output section to
@@ -46,16 +36,16 @@ export class FramePath implements DataPath {
   /** The vector of ring events: 1, or 0 where there is only one. */
   readonly #vector: number;
   readonly #tap: Tap;
-  readonly #fd: number;
   readonly #counters: Float64Array;
-  readonly #ownAddress: number;
-  readonly #peerAddress: number;
+  readonly #own: Section;
+  readonly #input: Section;
+  readonly #layout: RingLayout;
+  readonly #crossing: TapCrossing;
   readonly #tx: TxQueue;
   readonly #rx: RxQueue;
-  /** The longest frame that the TAP may send, in bytes. */
-  readonly #maxFrame: number;
-  /** Takes frames that nobody wants. */
-  readonly #discard: Mapping;
+  /** What this side announces that it can receive. */
+  readonly #ownCapabilities: number;
+  #capabilities = 0;
   #running = false;
   /** The TAP may have frames: an event or an answer to what it was given promises some. */
   #tapReady = false;
@@ -78,22 +68,26 @@ export class FramePath implements DataPath {
     this.#peer = peer;
     this.#vector = port.vectors > 1 ? 1 : 0;
     this.#tap = tap;
-    this.#fd = tap.fd;
     this.#counters = options.counters;
-    this.#ownAddress = own.address;
-    this.#peerAddress = input.address;
+    this.#own = own;
+    this.#input = input;
+    this.#layout = layout;
+    this.#ownCapabilities = ownCapabilities(tap, layout);
     this.#tx = new TxQueue(own, input, layout);
     this.#rx = new RxQueue(own, input, layout);
-    this.#maxFrame = options.mtu + FRAME_OVERHEAD;
-    this.#discard = mapPrivate(this.#maxFrame + 1);
+    this.#crossing = new TapCrossing(tap, own, input, options.mtu, options.counters);
   }
 
   initialise(): void {
     this.#tx.initialise();
     this.#rx.initialise();
+    if (this.#ownCapabilities !== 0) announceCapabilities(this.#own, this.#layout, this.#ownCapabilities);
   }
 
   start(): void {
+    const announced = announcedCapabilities(this.#input, this.#layout);
+    this.#capabilities = commonCapabilities(this.#ownCapabilities, announced);
+    this.#crossing.begin(this.#capabilities);
     this.violation = Violation.NONE;
     this.#full = false;
     this.#tapReady = true;
@@ -102,6 +96,19 @@ export class FramePath implements DataPath {
 
   stop(): void {
     this.#running = false;
+    this.#crossing.end();
+  }
+
+  /** What both sides can receive, bits of Capability, as of the last start. */
+  get capabilities(): number {
+    return this.#capabilities;
+  }
+
+  /** What was wrong with the first header that had to be refused since the last start; NONE when asked again. */
+  takeHeaderFault(): HeaderFault {
+    const { fault } = this.#crossing;
+    this.#crossing.fault = HeaderFault.NONE;
+    return fault;
   }
 
   carrier(on: boolean): void {
@@ -156,7 +163,7 @@ export class FramePath implements DataPath {
     if (!this.#running) return true;
     let idle = this.#rx.waitForFrames();
     if (this.#full) {
-      this.#full = this.#tx.waitForRoom(this.#maxFrame + 1);
+      this.#full = this.#tx.waitForRoom(this.#crossing.slotSize);
       if (!this.#full) {
         this.#tapReady = true;
         idle = false;
@@ -168,10 +175,9 @@ export class FramePath implements DataPath {
 
   #receive(): number {
     const rx = this.#rx;
-    const counters = this.#counters;
-    const fd = this.#fd;
-    const base = this.#peerAddress;
+    const crossing = this.#crossing;
     let frames = 0;
+    let delivered = 0;
     let bytes = 0;
     for (
       let waiting = Math.min(rx.available(), BURST_FRAMES);
@@ -179,53 +185,47 @@ export class FramePath implements DataPath {
       waiting--
     ) {
       if (!rx.next()) break;
-      const length = rx.length;
       frames++;
-      if (length < MIN_FRAME) counters[Counter.dropsRunt]!++;
-      else if (length > MAX_FRAME) counters[Counter.dropsOversize]!++;
-      else if (write(fd, base + rx.offset, length) === length) bytes += length;
-      else counters[Counter.dropsRefused]!++;
+      const length = rx.length;
+      if (!crossing.deliver(rx.offset, length)) continue;
+      delivered++;
+      bytes += length;
     }
     if (frames > 0) {
-      counters[Counter.rxFrames]! += frames;
-      counters[Counter.rxBytes]! += bytes;
+      this.#counters[Counter.rxFrames]! += frames;
+      this.#counters[Counter.rxBytes]! += bytes - delivered * crossing.headerSize;
     }
     return frames;
   }
 
   #transmit(): number {
     const tx = this.#tx;
-    const fd = this.#fd;
-    const base = this.#ownAddress;
-    const maxFrame = this.#maxFrame;
+    const crossing = this.#crossing;
+    const slotSize = crossing.slotSize;
     let frames = 0;
     let bytes = 0;
     tx.reclaim();
     for (let i = 0; i < BURST_FRAMES && bytes < BURST_BYTES; i++) {
-      const slot = tx.reserve(maxFrame + 1);
+      const slot = tx.reserve(slotSize);
       this.#full = slot === -1;
       if (this.#full) {
         this.#tapReady = false;
         this.#counters[Counter.ringFull]!++;
         break;
       }
-      const length = read(fd, base + slot, maxFrame + 1);
-      if (length < 0) {
-        this.#checkTap(errno());
+      const length = crossing.fetch(slot);
+      if (length === NOTHING) {
         this.#tapReady = false;
         break;
       }
-      if (length > maxFrame) {
-        this.#counters[Counter.dropsOversize]!++;
-        continue;
-      }
+      if (length === DROPPED) continue;
       tx.commit(length);
       frames++;
       bytes += length;
     }
     if (frames > 0) {
       this.#counters[Counter.txFrames]! += frames;
-      this.#counters[Counter.txBytes]! += bytes;
+      this.#counters[Counter.txBytes]! += bytes - frames * crossing.headerSize;
     }
     return frames;
   }
@@ -233,25 +233,12 @@ export class FramePath implements DataPath {
   /** With the carrier off the kernel sends nothing, but what it sent before may still be there. */
   #drainTap(): void {
     this.#tapReady = false;
-    for (let i = 0; i < BURST_FRAMES; i++) {
-      const length = read(this.#fd, this.#discard.address, this.#maxFrame + 1);
-      if (length < 0) {
-        this.#checkTap(errno());
-        break;
-      }
-      this.#counters[Counter.dropsLinkDown]!++;
-    }
-  }
-
-  /** EIO: the interface is down, and has nothing to send. */
-  #checkTap(error: number): void {
-    if (error === EAGAIN || error === EINTR || error === EIO) return;
-    throw new SystemCallError('read', `interface ${this.#tap.name}`, error, 'the interface is gone');
+    for (let i = 0; i < BURST_FRAMES && this.#crossing.discard(); i++);
   }
 
   /** Unmaps what is its own. {@link poll} must not be called any more. */
   close(): void {
     this.#running = false;
-    this.#discard.close();
+    this.#crossing.close();
   }
 }

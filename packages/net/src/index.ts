@@ -1,4 +1,5 @@
 export type { CounterName, LinkStats } from './counters.ts';
 export { createLink, type Link } from './link.ts';
-export type { LinkInfo } from './link-messages.ts';
+export type { LinkInfo, LinkStatus } from './link-messages.ts';
 export { checkLinkOptions, DEFAULT_BUSY_POLL, type LinkOptions, MAX_BUSY_POLL } from './link-options.ts';
+export type { Offload } from './offload.ts';

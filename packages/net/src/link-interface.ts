@@ -26,7 +26,8 @@ export class LinkInterface {
       this.#inNetns(() => this.#setMtu(mtu));
       return this.#tap;
     }
-    const tap = this.#inNetns(() => openTap(this.#options.tap));
+    const { tap: name, offload = true } = this.#options;
+    const tap = this.#inNetns(() => openTap(name, { vnetHeader: offload }));
     try {
       tap.setCarrier(false);
       this.#inNetns(() => this.#configure(mtu));

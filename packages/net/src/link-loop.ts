@@ -2,6 +2,8 @@ import { duplicateFd, EPOLLIN, Epoll, type Tap, Timer, yieldProcessor } from '@i
 import {
   countersOf,
   Handshake,
+  HeaderFault,
+  headerFaultText,
   type OpeningPort,
   openPort,
   type Port,
@@ -19,6 +21,7 @@ import { FramePath } from './frame-path.ts';
 import { LinkInterface } from './link-interface.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
+import { offloadNames } from './offload.ts';
 import { Reports } from './reports.ts';
 
 /** Back-off while the server is away, in ms: doubled from the first to the last. */
@@ -75,7 +78,7 @@ export class LinkLoop {
       if (this.#failure !== undefined) throw this.#failure;
       if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
       const moved = this.#session?.path.poll() ?? false;
-      if (this.#session !== undefined && this.#session.path.violation !== Violation.NONE) this.#violated();
+      if (this.#session !== undefined) this.#lookForFaults(this.#session.path);
       if (moved) {
         busyPoll.worked();
         this.#session?.port.expectMore?.();
@@ -161,7 +164,10 @@ export class LinkLoop {
       type: 'up',
       info: { id: port.id, tap: tap.name, mtu, sectionSize, queueLength: length, vectors: port.vectors },
     });
-    handshake.state$.subscribe((status) => this.#reports.state(status));
+    handshake.state$.subscribe((status) => {
+      const offloads = status.carrier ? offloadNames(path.capabilities) : [];
+      this.#reports.state({ ...status, offloads });
+    });
     this.#evaluate();
   }
 
@@ -218,6 +224,14 @@ export class LinkLoop {
     this.#pollTimer.every(pollInterval);
   }
 
+  #lookForFaults(path: FramePath): void {
+    const fault = path.takeHeaderFault();
+    if (fault !== HeaderFault.NONE) {
+      this.#reports.violation(`a frame header has ${headerFaultText(fault)}`, 'such frames are dropped');
+    }
+    if (path.violation !== Violation.NONE) this.#violated();
+  }
+
   #violated(): void {
     const { port, path, handshake } = this.#session!;
     const text = violationText(path.violation);
@@ -229,7 +243,7 @@ export class LinkLoop {
       return;
     }
     this.#counters[Counter.violations]!++;
-    this.#reports.violation(text);
+    this.#reports.violation(text, 'the link is reset');
     path.violation = Violation.NONE;
     handshake.fault();
     this.#followHandshake();

@@ -1,5 +1,6 @@
 import type { HandshakeStatus } from '@ivshmem/transport';
 import type { LinkOptions } from './link-options.ts';
+import type { Offload } from './offload.ts';
 
 /** What the main thread gives a link's worker. */
 export interface WorkerInput {
@@ -23,10 +24,16 @@ export interface LinkInfo {
   readonly vectors: number;
 }
 
+/** What a link has come to. */
+export interface LinkStatus extends HandshakeStatus {
+  /** What the two sides do for one another; nothing while the carrier is off, or where the peer is no party to it. */
+  readonly offloads: readonly Offload[];
+}
+
 /** What a link's worker tells the main thread. */
 export type WorkerMessage =
   | { readonly type: 'up'; readonly info: LinkInfo }
-  | { readonly type: 'state'; readonly status: HandshakeStatus }
+  | { readonly type: 'state'; readonly status: LinkStatus }
   | { readonly type: 'log'; readonly text: string }
   /** Duplicates of the eventfds that the worker writes to, which the receiver owns: see {@link ./link.ts}. */
   | { readonly type: 'doorbells'; readonly fds: readonly number[] }

@@ -2,7 +2,6 @@ import { readdirSync, writeSync } from 'node:fs';
 import {
   deleteInterface,
   drainEventFd,
-  Epoll,
   getInterface,
   mapShared,
   missingNetworkPrivilege,
@@ -11,77 +10,15 @@ import {
   setIpv6,
   setNonBlocking,
 } from '@ivshmem/linux';
-import { Handshake, Loopback, LoopbackPort, RxQueue, ringLayout, State, TxQueue } from '@ivshmem/transport';
+import { Loopback, ringLayout, State } from '@ivshmem/transport';
 import { filter, firstValueFrom, takeWhile, toArray } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { frame, HandPeer } from './hand-peer.test-support.ts';
 import { createLink, type Link } from './link.ts';
 
 const OUTPUT_SIZE = 0x10000;
 const missing = missingNetworkPrivilege();
 const skip = missing !== null && process.env.CI === undefined;
-
-/** A frame of local experimental ethertype 0x88b5 that carries a number. */
-function frame(number: number, length = 60): Uint8Array {
-  const bytes = new Uint8Array(length);
-  bytes.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
-  if (length >= 18) new DataView(bytes.buffer).setUint32(14, number);
-  return bytes;
-}
-
-/**
- * The other side of a link, driven by hand: what a peer of ours would be, or a hostile one. Its rings are the real
- * ones; `port` and `epoll` give access to everything below.
- */
-class HandPeer {
-  readonly epoll = new Epoll();
-  readonly port: LoopbackPort;
-  readonly tx: TxQueue;
-  readonly rx: RxQueue;
-  readonly handshake: Handshake;
-
-  constructor(loopback: Loopback) {
-    this.port = new LoopbackPort(loopback.ends[1], this.epoll);
-    const own = this.port.output!;
-    const layout = ringLayout(own.length);
-    this.tx = new TxQueue(own, this.port.input(0)!, layout);
-    this.rx = new RxQueue(own, this.port.input(0)!, layout);
-    this.handshake = new Handshake(this.port, 0, {
-      initialise: () => {
-        this.tx.initialise();
-        this.rx.initialise();
-      },
-      start() {},
-      stop() {},
-      carrier() {},
-    });
-    this.port.onInterrupt((vector) => vector === 0 && this.handshake.evaluate());
-  }
-
-  /** Takes part until `done`. The link runs in a worker, and so moves on while this blocks. */
-  until(done: () => boolean): void {
-    const deadline = performance.now() + 10_000;
-    this.handshake.poll();
-    while (!done()) {
-      if (performance.now() > deadline) throw new Error('nothing more has happened for ten seconds');
-      this.epoll.wait(100);
-      this.handshake.poll();
-    }
-  }
-
-  send(bytes: Uint8Array): void {
-    const slot = this.tx.reserve(bytes.length);
-    new Uint8Array(this.port.output!.buffer).set(bytes, slot);
-    this.tx.commit(bytes.length);
-    this.tx.flush();
-    this.port.ring(0, 1);
-  }
-
-  close(): void {
-    this.handshake.shutdown();
-    this.port.close();
-    this.epoll.close();
-  }
-}
 
 describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () => {
   let netns: Netns;
@@ -158,11 +95,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
       expect(socket.receive(2000)).toEqual(frame(length, length));
       const answer = frame(length, Math.min(Math.max(length, 18), 1514));
       socket.send(answer);
-      peer.until(() => peer.rx.available() > 0);
-      expect(peer.rx.next()).toBe(true);
-      const { offset, length: received } = peer.rx;
-      expect(new Uint8Array(peer.port.input(0)!.buffer.slice(offset, offset + received))).toEqual(answer);
-      peer.rx.flush();
+      expect(peer.receive()).toEqual(answer);
     }
     expect(link.stats()).toMatchObject({ rxFrames: 4, txFrames: 4, dropsOversize: 0, dropsRunt: 0 });
   });

@@ -1,11 +1,11 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { EventFd } from '@ivshmem/linux';
-import { type HandshakeStatus, State } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport';
 import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
 import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
 import { DoorbellRescue } from './doorbell-rescue.ts';
-import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
+import type { LinkInfo, LinkStatus, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
 /** How long a worker gets to end by itself before it is looked after, in ms. */
@@ -17,8 +17,8 @@ export interface Link {
   readonly info: LinkInfo;
   /** The same, at once and after each move. Completes when the link ends. */
   readonly info$: Observable<LinkInfo>;
-  /** The handshake: the current state first, then every change. Completes when the link ends. */
-  readonly state$: Observable<HandshakeStatus>;
+  /** Handshake and offloads: the current state first, then every change. Completes when the link ends. */
+  readonly state$: Observable<LinkStatus>;
   /** The counters, now and then every second. */
   readonly stats$: Observable<LinkStats>;
   /** One line for each thing worth knowing: a violation of the protocol, a server that went. */
@@ -55,10 +55,11 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   };
   process.once('exit', onExit);
 
-  const status = new BehaviorSubject<HandshakeStatus>({
+  const status = new BehaviorSubject<LinkStatus>({
     local: State.RESET,
     peer: State.RESET,
     carrier: false,
+    offloads: [],
   });
   const log = new Subject<string>();
   const ended = new Subject<void>();
@@ -139,6 +140,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
 }
 
 /** A link that moves to another port begins where it ended on the one before. */
-function isSame(a: HandshakeStatus, b: HandshakeStatus): boolean {
-  return a.local === b.local && a.peer === b.peer && a.carrier === b.carrier;
+function isSame(a: LinkStatus, b: LinkStatus): boolean {
+  const offloads = a.offloads.join() === b.offloads.join();
+  return a.local === b.local && a.peer === b.peer && a.carrier === b.carrier && offloads;
 }

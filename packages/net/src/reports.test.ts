@@ -19,7 +19,7 @@ function recorded() {
   };
 }
 
-const status = (peer: number) => ({ local: State.INIT, peer, carrier: false });
+const status = (peer: number) => ({ local: State.INIT, peer, carrier: false, offloads: [] });
 
 describe('Reports', () => {
   it('tells every state of an ordinary peer', () => {
@@ -44,12 +44,12 @@ describe('Reports', () => {
 
   it('logs the first violation, and then one line for many', () => {
     const { told, reports, advance } = recorded();
-    for (let i = 0; i < 1000; i++) reports.violation('it lies');
+    for (let i = 0; i < 1000; i++) reports.violation('it lies', 'the link is reset');
     expect(told).toEqual([
       { type: 'log', text: 'the peer violates the protocol: it lies; the link is reset' },
     ]);
     advance(10_000);
-    reports.violation('it lies');
+    reports.violation('it lies', 'the link is reset');
     expect(told.at(-1)).toEqual({
       type: 'log',
       text: 'the peer violates the protocol: it lies; the link is reset (and did 999 times since the last line)',

@@ -1,5 +1,4 @@
-import type { HandshakeStatus } from '@ivshmem/transport';
-import type { WorkerMessage } from './link-messages.ts';
+import type { LinkStatus, WorkerMessage } from './link-messages.ts';
 
 /** States told between two ticks. A restart of the peer takes fewer than ten. */
 const STATES_PER_TICK = 32;
@@ -14,7 +13,7 @@ export class Reports {
   readonly #tell: (message: WorkerMessage) => void;
   readonly #now: () => number;
   #statesLeft = STATES_PER_TICK;
-  #withheld: HandshakeStatus | undefined;
+  #withheld: LinkStatus | undefined;
   #lastViolation = Number.NEGATIVE_INFINITY;
   #silentViolations = 0;
 
@@ -25,7 +24,7 @@ export class Reports {
   }
 
   /** A change of state; the latest of too many is told at the next {@link tick}. */
-  state(status: HandshakeStatus): void {
+  state(status: LinkStatus): void {
     if (this.#statesLeft === 0) {
       this.#withheld = status;
       return;
@@ -43,7 +42,8 @@ export class Reports {
     this.state(status);
   }
 
-  violation(text: string): void {
+  /** What the peer did wrong, and what comes of it. */
+  violation(text: string, consequence: string): void {
     const now = this.#now();
     if (now - this.#lastViolation < VIOLATION_INTERVAL) {
       this.#silentViolations++;
@@ -53,7 +53,7 @@ export class Reports {
       this.#silentViolations > 0 ? ` (and did ${this.#silentViolations} times since the last line)` : '';
     this.#lastViolation = now;
     this.#silentViolations = 0;
-    this.log(`the peer violates the protocol: ${text}; the link is reset${more}`);
+    this.log(`the peer violates the protocol: ${text}; ${consequence}${more}`);
   }
 
   log(text: string): void {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createHostServer } from '@ivshmem/host-server';
 import { Netns, TAP_MAX_MTU } from '@ivshmem/linux';
 import { percentile, ping, tcpTransfer } from '@ivshmem/traffic';
-import type { NetEvent } from '../net-command.ts';
+import { type NetEvent, offloadText } from '../net-command.ts';
 import { PeerProcess } from './peer-process.ts';
 import type { Screen } from './screen.ts';
 
@@ -34,10 +34,10 @@ export interface DemoResult {
  * Two network namespaces, two processes, one link: shows the handshake, measures, kills a peer, and leaves nothing
  * behind, whether it gets to its end, fails, or is aborted.
  */
-export async function runDemo(screen: Screen, signal: AbortSignal): Promise<DemoResult> {
+export async function runDemo(screen: Screen, offload: boolean, signal: AbortSignal): Promise<DemoResult> {
   const cleanups: (() => unknown)[] = [];
   try {
-    return await measure(screen, signal, (cleanup) => cleanups.push(cleanup));
+    return await measure(screen, offload, signal, (cleanup) => cleanups.push(cleanup));
   } finally {
     for (const cleanup of cleanups.reverse()) await cleanup();
   }
@@ -45,6 +45,7 @@ export async function runDemo(screen: Screen, signal: AbortSignal): Promise<Demo
 
 async function measure(
   screen: Screen,
+  offload: boolean,
   signal: AbortSignal,
   finallyDo: (cleanup: () => unknown) => void,
 ): Promise<DemoResult> {
@@ -68,6 +69,7 @@ async function measure(
   const startPeer = (index: 0 | 1, mtu: number, onEvent: (event: NetEvent) => void) => {
     const options = ['--socket', socketPath, '--tap', TAP, '--netns', namespaces[index].path];
     options.push('--address', `${ADDRESSES[index]}/24`, '--mac', MACS[index], '--mtu', String(mtu));
+    if (!offload) options.push('--no-offload');
     peers[index] = new PeerProcess(NAMES[index], options, onEvent);
     return peers[index];
   };
@@ -160,7 +162,7 @@ function describe(event: NetEvent): string {
     case 'up':
       return `peer ${event.id}, MTU ${event.mtu}, rings of ${event.queueLength}`;
     case 'state':
-      return `${event.local.padEnd(5)}  sees ${event.peer}${event.carrier ? '  carrier on' : ''}`;
+      return `${event.local.padEnd(5)}  sees ${event.peer}${event.carrier ? `  carrier on, ${offloadText(event.offloads)}` : ''}`;
     case 'log':
       return event.text;
     case 'stats':

@@ -1,0 +1,161 @@
+import {
+  addAddress,
+  createBridge,
+  mapPrivate,
+  type Netns,
+  openIpSocket,
+  recv,
+  send,
+  setInterface,
+  waitForInterface,
+} from '@ivshmem/linux';
+import { ping, tcpTransfer } from '@ivshmem/traffic';
+import { expect, it } from 'vitest';
+import type { Line } from './support/program.ts';
+import { describeNetwork } from './support/requirements.ts';
+import { type End, isCarrierOn, Rig } from './support/rig.ts';
+
+const MTU = 1500;
+const BYTES = 32 << 20;
+
+/** Verified TCP in both directions, over IPv4 and IPv6. */
+async function expectTcp(rig: Rig, bytes = BYTES): Promise<void> {
+  for (const [from, to] of [
+    [0, 1],
+    [1, 0],
+  ] as const) {
+    for (const address of [`10.64.0.${to + 1}`, `fd64::${to + 1}`]) {
+      await ping({ netns: rig.namespaces[from].path, to: address, count: 1, timeoutMs: 10_000 });
+      const run = { from: rig.namespaces[from].path, to: rig.namespaces[to].path, address, verify: true };
+      expect(await tcpTransfer({ ...run, bytes })).toMatchObject({ bytes, checksumOk: true });
+    }
+  }
+}
+
+/** Bytes of the frames that an end has sent, on average, and of all together. */
+async function averageFrame(rig: Rig, end: End): Promise<number> {
+  const { txFrames, txBytes, dropsHeader, dropsRefused, dropsOversize } = await rig.stopPeer(end);
+  expect({ dropsHeader, dropsRefused, dropsOversize }).toEqual({
+    dropsHeader: 0,
+    dropsRefused: 0,
+    dropsOversize: 0,
+  });
+  return txBytes / txFrames;
+}
+
+const offloads = (lines: readonly Line[]) => lines.map((line) => line.offloads.slice(0, 2));
+
+describeNetwork('offloads between two links', () => {
+  it('let TCP pass uncut and unsummed, at an MTU of 1500', async () => {
+    await using rig = await Rig.up({ mtu: MTU });
+    expect(offloads(await rig.bothUp())).toEqual([
+      ['checksum', 'tso'],
+      ['checksum', 'tso'],
+    ]);
+    await expectTcp(rig);
+    // Half of the frames are acknowledgements.
+    expect(await averageFrame(rig, 0)).toBeGreaterThan(2 * MTU);
+    expect(await averageFrame(rig, 1)).toBeGreaterThan(2 * MTU);
+  });
+
+  it.each([
+    ['one of them', ['--no-offload'], []],
+    ['both', ['--no-offload'], ['--no-offload']],
+  ])('are not there where %s said --no-offload', async (_who, first, second) => {
+    await using rig = new Rig({ mtu: MTU });
+    await rig.startServer();
+    rig.startPeer(0, first);
+    rig.startPeer(1, second);
+    expect(offloads(await rig.bothUp())).toEqual([[], []]);
+    await expectTcp(rig);
+    expect(await averageFrame(rig, 0)).toBeLessThan(MTU);
+    expect(await averageFrame(rig, 1)).toBeLessThan(MTU);
+  });
+
+  it('are checksums alone in small sections', async () => {
+    await using rig = await Rig.up({ mtu: MTU, sectionSize: 0x10000 });
+    expect(offloads(await rig.bothUp())).toEqual([['checksum'], ['checksum']]);
+    await expectTcp(rig, 4 << 20);
+    expect(await averageFrame(rig, 0)).toBeLessThan(MTU);
+  });
+
+  it('come and go with the peer, and TCP goes on through that', async () => {
+    await using rig = new Rig({ mtu: MTU });
+    // The other side does not notice a new address until its neighbour entry has expired.
+    const mac = ['--mac', '02:00:00:00:00:02'];
+    await rig.startServer();
+    rig.startPeer(0);
+    rig.startPeer(1, mac);
+    await rig.bothUp();
+    const stream = new AbortController();
+    // Segments wait in the TAP, and are sent again, whenever the peer is away.
+    const running = tcpTransfer({
+      from: rig.namespaces[0].path,
+      to: rig.namespaces[1].path,
+      address: '10.64.0.2',
+      seconds: 600,
+      signal: stream.signal,
+    }).catch((error: Error) => error);
+    for (const options of [['--no-offload'], [], ['--no-offload'], []]) {
+      const from = rig.peers[0]!.lines.length;
+      await rig.peers[1]!.stop('SIGKILL');
+      rig.startPeer(1, [...mac, ...options]);
+      const up = await Promise.all([rig.peers[0]!.line(isCarrierOn, from), rig.peers[1]!.line(isCarrierOn)]);
+      const expected = options.length > 0 ? [] : ['checksum', 'tso'];
+      expect(offloads(up)).toEqual([expected, expected]);
+      await expectTcp(rig, 1 << 20);
+    }
+    stream.abort();
+    await running;
+    const { violations, dropsHeader } = await rig.stopPeer(0);
+    expect({ violations, dropsHeader }).toEqual({ violations: 0, dropsHeader: 0 });
+  });
+
+  it('serve a bridge, too', async () => {
+    await using rig = new Rig({ silent: true, mtu: MTU });
+    rig.inside(0, () => {
+      createBridge('br0');
+      setInterface('br0', { up: true });
+      addAddress('br0', '10.64.0.1/24');
+    });
+    await rig.startServer();
+    rig.startPeer(0, ['--bridge', 'br0']);
+    rig.startPeer(1, ['--address', '10.64.0.2/24']);
+    await rig.bothUp();
+    rig.inside(0, () => waitForInterface('br0', (found) => found?.operState === 'up'));
+    for (const [from, to] of [
+      [0, 1],
+      [1, 0],
+    ] as const) {
+      const address = `10.64.0.${to + 1}`;
+      await ping({ netns: rig.namespaces[from].path, to: address, count: 1, timeoutMs: 10_000 });
+      const run = { from: rig.namespaces[from].path, to: rig.namespaces[to].path, address, verify: true };
+      expect(await tcpTransfer({ ...run, bytes: BYTES })).toMatchObject({ bytes: BYTES, checksumOk: true });
+    }
+  });
+
+  it('let UDP payloads pass uncut where the kernel can', async () => {
+    await using rig = await Rig.up({ mtu: MTU });
+    const [up] = await rig.bothUp();
+    const { namespaces } = rig;
+    await ping({ netns: namespaces[0].path, to: '10.64.0.2', count: 1, timeoutMs: 10_000 });
+    const received = exchangeDatagrams(namespaces[0], namespaces[1]);
+    expect(received).toEqual(Array.from({ length: 40 }, () => 1000));
+    const { rxFrames, rxBytes } = await rig.stopPeer(1);
+    // Not asserted where the kernel is older than 6.2.
+    if (up!.offloads.includes('uso')) expect(rxBytes / rxFrames).toBeGreaterThan(2 * MTU);
+  });
+});
+
+/** One call that sends 40 datagrams of 1000 bytes (UDP_SEGMENT). Returns the sizes of those that arrive. */
+function exchangeDatagrams(from: Netns, to: Netns): number[] {
+  using memory = mapPrivate(65536);
+  using receiver = to.run(() => openIpSocket(2, 'udp', 2000));
+  receiver.bind('10.64.0.2', 4000);
+  using sender = from.run(() => openIpSocket(2, 'udp', 2000));
+  // SOL_UDP, UDP_SEGMENT.
+  sender.setOption(17, 103, 1000);
+  sender.connect('10.64.0.2', 4000);
+  expect(send(sender.fd, memory.address, 40_000, 0)).toBe(40_000);
+  return Array.from({ length: 40 }, () => recv(receiver.fd, memory.address, 65536, 0));
+}
