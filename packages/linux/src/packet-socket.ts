@@ -4,6 +4,7 @@ import { closeFd } from './fd.ts';
 import { linkIndex } from './interface.ts';
 import * as libc from './libc.ts';
 import { type Mapping, mapPrivate } from './memory.ts';
+import { MessageHeader } from './message-header.ts';
 import { setReceiveTimeout } from './socket-timeout.ts';
 
 const AF_PACKET = 17;
@@ -19,9 +20,8 @@ const TP_STATUS_VLAN_VALID = 1 << 4;
 const MSG_TRUNC = 0x20;
 const ENETDOWN = 100;
 
-// struct msghdr, struct iovec, then room for a cmsghdr of 16 bytes with a struct tpacket_auxdata of 20, then the frame.
-const IOVEC_OFFSET = 56;
-const CONTROL_OFFSET = 72;
+// The header, then room for a cmsghdr of 16 bytes with a struct tpacket_auxdata of 20, then the frame.
+const CONTROL_OFFSET = MessageHeader.SIZE;
 const CONTROL_SIZE = 40;
 const AUXDATA_OFFSET = CONTROL_OFFSET + 16;
 const FRAME_OFFSET = 128;
@@ -39,6 +39,7 @@ export class PacketSocket {
   readonly fd: number;
   readonly interfaceName: string;
   readonly #memory: Mapping = mapPrivate(FRAME_OFFSET + MAX_FRAME_SIZE);
+  readonly #header = new MessageHeader(this.#memory, { data: FRAME_OFFSET, control: CONTROL_OFFSET });
   readonly #view = new DataView(this.#memory.buffer);
   #open = true;
 
@@ -46,12 +47,6 @@ export class PacketSocket {
   constructor(fd: number, interfaceName: string) {
     this.fd = fd;
     this.interfaceName = interfaceName;
-    const { address } = this.#memory;
-    this.#view.setBigUint64(16, BigInt(address + IOVEC_OFFSET), true);
-    this.#view.setBigUint64(24, 1n, true);
-    this.#view.setBigUint64(32, BigInt(address + CONTROL_OFFSET), true);
-    this.#view.setBigUint64(IOVEC_OFFSET, BigInt(address + FRAME_OFFSET), true);
-    this.#view.setBigUint64(IOVEC_OFFSET + 8, BigInt(MAX_FRAME_SIZE), true);
   }
 
   /** Sends a frame as it is, from the destination's address on, without checksum (FCS). Throws {@link SystemCallError}. */
@@ -68,8 +63,8 @@ export class PacketSocket {
     const deadline = performance.now() + timeoutMs;
     for (let left = timeoutMs; left > 0 || timeoutMs === 0; left = deadline - performance.now()) {
       setReceiveTimeout(this.fd, left);
-      this.#view.setBigUint64(40, BigInt(CONTROL_SIZE), true);
-      const length = libc.recvmsg(this.fd, this.#memory.address, MSG_TRUNC);
+      this.#header.prepare(MAX_FRAME_SIZE, CONTROL_SIZE);
+      const length = libc.recvmsg(this.fd, this.#header.address, MSG_TRUNC);
       if (length > MAX_FRAME_SIZE)
         throw new Error(`interface ${this.interfaceName}: frame of ${length} bytes`);
       if (length >= 0) return this.#frame(length);
@@ -85,7 +80,7 @@ export class PacketSocket {
 
   #frame(length: number): Uint8Array {
     const received = new Uint8Array(this.#memory.buffer, FRAME_OFFSET, length);
-    const hasAuxdata = this.#view.getBigUint64(40, true) > 0n;
+    const hasAuxdata = this.#header.controlLength > 0;
     // struct tpacket_auxdata: {u32 status, u32 len, u32 snaplen, u16 mac, u16 net, u16 vlan_tci, u16 vlan_tpid}.
     if (!hasAuxdata || (this.#view.getUint32(AUXDATA_OFFSET, true) & TP_STATUS_VLAN_VALID) === 0) {
       return received.slice();

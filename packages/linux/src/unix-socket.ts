@@ -3,6 +3,7 @@ import { check, SystemCallError } from './errors.ts';
 import { closeFd } from './fd.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
+import { MessageHeader } from './message-header.ts';
 
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
@@ -27,47 +28,30 @@ export const MAX_SOCKET_PATH = 107;
 export const MAX_FDS = 253;
 
 /*
- * What sendmsg(2) and recvmsg(2) need besides the socket, in one page-aligned block per thread, never unmapped. The
- * layout is that of 64-bit Linux: msghdr {name, u32 namelen, iov, iovlen, control, controllen, i32 flags},
- * cmsghdr {u64 len, i32 level, i32 type}.
+ * What sendmsg(2) and recvmsg(2) need besides the socket, in one page-aligned block per thread, never unmapped: the
+ * header, control messages, data. cmsghdr is {u64 len, i32 level, i32 type}.
  */
-const MSGHDR = 0;
-const IOVEC = 64;
 const CONTROL = 128;
 const CMSGHDR_SIZE = 16;
 const CONTROL_SIZE = (CMSGHDR_SIZE + MAX_FDS * 4 + 7) & ~7;
 const BYTES = 4096;
 const BYTES_SIZE = 16384;
 const block = mapPrivate(BYTES + BYTES_SIZE);
-const words = new BigUint64Array(block.buffer, 0, CONTROL / 8);
-const integers = new Int32Array(block.buffer, 0, BYTES / 4);
+const header = new MessageHeader(block, { data: BYTES, control: CONTROL });
+const control = new Int32Array(block.buffer, CONTROL, CONTROL_SIZE / 4);
 const controlLengths = new BigUint64Array(block.buffer, CONTROL, CONTROL_SIZE / 8);
 const data = new Uint8Array(block.buffer, BYTES, BYTES_SIZE);
-const MSG_CONTROL = MSGHDR / 8 + 4;
-const MSG_CONTROLLEN = MSGHDR / 8 + 5;
-const MSG_FLAGS = MSGHDR / 4 + 12;
-const IOV_LEN = IOVEC / 8 + 1;
-words[MSGHDR / 8 + 2] = BigInt(block.address + IOVEC);
-words[MSGHDR / 8 + 3] = 1n;
-words[IOVEC / 8] = BigInt(block.address + BYTES);
-
-function prepare(length: number, controlLength: number): void {
-  words[IOV_LEN] = BigInt(length);
-  words[MSG_CONTROL] = controlLength === 0 ? 0n : BigInt(block.address + CONTROL);
-  words[MSG_CONTROLLEN] = BigInt(controlLength);
-  integers[MSG_FLAGS] = 0;
-}
 
 /** Appends the descriptors of all SCM_RIGHTS messages that recvmsg(2) has left in the control buffer. */
 function takeFds(fds: number[]): void {
-  const end = Number(words[MSG_CONTROLLEN]);
+  const end = header.controlLength;
   for (let offset = 0; offset + CMSGHDR_SIZE <= end; ) {
     const length = Number(controlLengths[offset / 8]);
     if (length < CMSGHDR_SIZE || offset + length > end) return;
-    const header = (CONTROL + offset) / 4;
-    if (integers[header + 2] === SOL_SOCKET && integers[header + 3] === SCM_RIGHTS) {
+    const at = offset / 4;
+    if (control[at + 2] === SOL_SOCKET && control[at + 3] === SCM_RIGHTS) {
       const count = (length - CMSGHDR_SIZE) >> 2;
-      for (let i = 0; i < count; i++) fds.push(integers[header + 4 + i]!);
+      for (let i = 0; i < count; i++) fds.push(control[at + 4 + i]!);
     }
     offset += (length + 7) & ~7;
   }
@@ -152,12 +136,12 @@ export class UnixSocket {
     if (fds.length > 0) {
       controlLength = (CMSGHDR_SIZE + fds.length * 4 + 7) & ~7;
       controlLengths[0] = BigInt(CMSGHDR_SIZE + fds.length * 4);
-      integers[CONTROL / 4 + 2] = SOL_SOCKET;
-      integers[CONTROL / 4 + 3] = SCM_RIGHTS;
-      integers.set(fds, CONTROL / 4 + 4);
+      control[2] = SOL_SOCKET;
+      control[3] = SCM_RIGHTS;
+      control.set(fds, 4);
     }
-    prepare(length, controlLength);
-    const sent = libc.sendmsg(this.#descriptor(), block.address + MSGHDR, MSG_NOSIGNAL);
+    header.prepare(length, controlLength);
+    const sent = libc.sendmsg(this.#descriptor(), header.address, MSG_NOSIGNAL);
     if (sent !== -1) return sent;
     const errno = libc.errno();
     if (errno === EAGAIN) return 0;
@@ -173,14 +157,14 @@ export class UnixSocket {
    */
   receive(into: Uint8Array, fds: number[]): number {
     if (into.length === 0) throw new RangeError('no room to receive into');
-    prepare(Math.min(into.length, BYTES_SIZE), CONTROL_SIZE);
-    const received = libc.recvmsg(this.#descriptor(), block.address + MSGHDR, MSG_CMSG_CLOEXEC);
+    header.prepare(Math.min(into.length, BYTES_SIZE), CONTROL_SIZE);
+    const received = libc.recvmsg(this.#descriptor(), header.address, MSG_CMSG_CLOEXEC);
     if (received === -1) {
       const errno = libc.errno();
       if (errno === EAGAIN) return -1;
       throw new SystemCallError('recvmsg', `fd ${this.fd}`, errno);
     }
-    if ((integers[MSG_FLAGS]! & MSG_CTRUNC) !== 0) {
+    if ((header.flags & MSG_CTRUNC) !== 0) {
       const arrived: number[] = [];
       takeFds(arrived);
       for (const fd of arrived) closeFd(fd);
