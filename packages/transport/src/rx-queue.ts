@@ -1,8 +1,8 @@
 import type { Section } from './port.ts';
+import { Queue, U16 } from './queue.ts';
 import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';
 
-const U16 = 0xffff;
 /** Frames are numbered anew after so many, so that numbers stay small integers and none ever comes twice. */
 const RENUMBER = 0x2000_0000;
 
@@ -19,26 +19,10 @@ const RENUMBER = 0x2000_0000;
  * Every value of the peer is read once and checked before it is used. The peer can still change a frame's bytes at
  * any time. Source: protocol page, section 3.
  */
-export class RxQueue {
+export class RxQueue extends Queue {
   /** The frame that {@link next} took: its offset in the peer's section, and its length in bytes. */
   offset = 0;
   length = 0;
-  /** What the peer did wrong; after that the queue stands still until {@link initialise}. */
-  violation: Violation = Violation.NONE;
-
-  readonly #layout: RingLayout;
-  readonly #own16: Uint16Array;
-  readonly #own32: Uint32Array;
-  readonly #peer16: Uint16Array;
-  readonly #peer32: Uint32Array;
-  readonly #mask: number;
-  /** Positions in the arrays above, in elements. */
-  readonly #availIdx: number;
-  readonly #availRing: number;
-  readonly #usedEvent: number;
-  readonly #usedIdx: number;
-  readonly #usedRing: number;
-  readonly #availEvent: number;
   /** By descriptor: the number of the frame that it carried last, 0 where it has carried none. */
   readonly #carried: Uint32Array;
 
@@ -51,18 +35,7 @@ export class RxQueue {
 
   /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
-    this.#layout = layout;
-    this.#own16 = new Uint16Array(own.buffer, 0, layout.data / 2);
-    this.#own32 = new Uint32Array(own.buffer, 0, layout.data / 4);
-    this.#peer16 = new Uint16Array(peer.buffer, 0, layout.data / 2);
-    this.#peer32 = new Uint32Array(peer.buffer, 0, layout.data / 4);
-    this.#mask = layout.length - 1;
-    this.#availIdx = layout.avail / 2 + 1;
-    this.#availRing = layout.avail / 2 + 2;
-    this.#usedEvent = this.#availRing + layout.length;
-    this.#usedIdx = layout.used / 2 + 1;
-    this.#usedRing = layout.used / 4 + 1;
-    this.#availEvent = (layout.used + 4 + 8 * layout.length) / 2;
+    super(own, peer, layout);
     this.#carried = new Uint32Array(layout.length);
   }
 
@@ -78,9 +51,9 @@ export class RxQueue {
 
   /** How many frames wait (load-acquire of avail.idx), 0 … n; 0 also after a {@link violation}. */
   available(): number {
-    const waiting = (Atomics.load(this.#peer16, this.#availIdx) - this.#last) & U16;
+    const waiting = (Atomics.load(this.peer16, this.availIdx) - this.#last) & U16;
     if (waiting === 0 || this.violation !== Violation.NONE) return 0;
-    if (waiting + this.#held > this.#layout.length) {
+    if (waiting + this.#held > this.layout.length) {
       this.violation = Violation.AVAIL_INDEX;
       return 0;
     }
@@ -93,24 +66,24 @@ export class RxQueue {
    */
   next(): boolean {
     if (this.violation !== Violation.NONE) return false;
-    const descriptor = this.#peer16[this.#availRing + (this.#last & this.#mask)]!;
-    if (descriptor > this.#mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
+    const descriptor = this.peer16[this.availRing + (this.#last & this.mask)]!;
+    if (descriptor > this.mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
     const word = descriptor * 4;
-    const offset = this.#peer32[word]!;
-    const offsetHigh = this.#peer32[word + 1]!;
-    const length = this.#peer32[word + 2]!;
-    const flagsAndNext = this.#peer32[word + 3]!;
+    const offset = this.peer32[word]!;
+    const offsetHigh = this.peer32[word + 1]!;
+    const length = this.peer32[word + 2]!;
+    const flagsAndNext = this.peer32[word + 3]!;
     if ((flagsAndNext & U16) !== 0) return this.#fail(Violation.DESCRIPTOR_FLAGS);
-    if (offsetHigh !== 0 || offset < this.#layout.data || offset + length > this.#layout.sectionSize) {
+    if (offsetHigh !== 0 || offset < this.layout.data || offset + length > this.layout.sectionSize) {
       return this.#fail(Violation.DESCRIPTOR_RANGE);
     }
     // Held frames have the numbers from firstHeld on; whatever a descriptor carried before lies behind them.
     if (this.#carried[descriptor]! >= this.#firstHeld) return this.#fail(Violation.DESCRIPTOR_REPEATED);
     this.#carried[descriptor] = this.#firstHeld + this.#held;
     // Storing only what differs leaves the cache line with the peer, which reads it.
-    const entry = this.#usedRing + 2 * ((this.#published + this.#held) & this.#mask);
-    if (this.#own32[entry] !== descriptor) this.#own32[entry] = descriptor;
-    if (this.#own32[entry + 1] !== USED_LENGTH) this.#own32[entry + 1] = USED_LENGTH;
+    const entry = this.usedRing + 2 * ((this.#published + this.#held) & this.mask);
+    if (this.own32[entry] !== descriptor) this.own32[entry] = descriptor;
+    if (this.own32[entry + 1] !== USED_LENGTH) this.own32[entry + 1] = USED_LENGTH;
     this.#last = (this.#last + 1) & U16;
     this.#held++;
     this.offset = offset;
@@ -134,8 +107,8 @@ export class RxQueue {
       this.#firstHeld = 1;
     }
     // Sequentially consistent: the load of used_event cannot pass the store of used.idx.
-    Atomics.store(this.#own16, this.#usedIdx, used);
-    const event = Atomics.load(this.#peer16, this.#usedEvent);
+    Atomics.store(this.own16, this.usedIdx, used);
+    const event = Atomics.load(this.peer16, this.usedEvent);
     return ((used - event - 1) & U16) < held;
   }
 
@@ -144,7 +117,7 @@ export class RxQueue {
    * caller may sleep.
    */
   waitForFrames(): boolean {
-    Atomics.store(this.#own16, this.#availEvent, this.#last);
+    Atomics.store(this.own16, this.availEvent, this.#last);
     return this.available() === 0;
   }
 

@@ -1,8 +1,7 @@
 import type { Section } from './port.ts';
+import { Queue, U16 } from './queue.ts';
 import { RING_ALIGN, type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';
-
-const U16 = 0xffff;
 
 /**
  * Once this many bytes at the front of the data area are free again, the next frame goes there instead of further
@@ -23,24 +22,8 @@ const WARM_BYTES = 0x40000;
  * completions come in order, and so the oldest descriptor is always the next to be free.
  * Source: protocol page, section 2.
  */
-export class TxQueue {
-  /** What the peer did wrong; after that the queue stands still until {@link initialise}. */
-  violation: Violation = Violation.NONE;
-
-  readonly #layout: RingLayout;
+export class TxQueue extends Queue {
   readonly #own8: Uint8Array;
-  readonly #own16: Uint16Array;
-  readonly #own32: Uint32Array;
-  readonly #peer16: Uint16Array;
-  readonly #peer32: Uint32Array;
-  readonly #mask: number;
-  /** Positions in the arrays above, in elements. */
-  readonly #availIdx: number;
-  readonly #availRing: number;
-  readonly #usedEvent: number;
-  readonly #usedIdx: number;
-  readonly #usedRing: number;
-  readonly #availEvent: number;
   /** By descriptor: the offset of its frame. Our copy, the one in the section is only written. */
   readonly #slots: Uint32Array;
 
@@ -56,19 +39,8 @@ export class TxQueue {
 
   /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
-    this.#layout = layout;
+    super(own, peer, layout);
     this.#own8 = new Uint8Array(own.buffer, 0, layout.sectionSize);
-    this.#own16 = new Uint16Array(own.buffer, 0, layout.data / 2);
-    this.#own32 = new Uint32Array(own.buffer, 0, layout.data / 4);
-    this.#peer16 = new Uint16Array(peer.buffer, 0, layout.data / 2);
-    this.#peer32 = new Uint32Array(peer.buffer, 0, layout.data / 4);
-    this.#mask = layout.length - 1;
-    this.#availIdx = layout.avail / 2 + 1;
-    this.#availRing = layout.avail / 2 + 2;
-    this.#usedEvent = this.#availRing + layout.length;
-    this.#usedIdx = layout.used / 2 + 1;
-    this.#usedRing = layout.used / 4 + 1;
-    this.#availEvent = (layout.used + 4 + 8 * layout.length) / 2;
     this.#slots = new Uint32Array(layout.length);
     this.#reset();
   }
@@ -79,7 +51,7 @@ export class TxQueue {
    */
   initialise(): void {
     this.#own8.fill(0);
-    for (let i = 0; i < this.#layout.length; i++) this.#own16[this.#availRing + i] = i;
+    for (let i = 0; i < this.layout.length; i++) this.own16[this.availRing + i] = i;
     this.#reset();
   }
 
@@ -88,8 +60,8 @@ export class TxQueue {
     this.#next = 0;
     this.#published = 0;
     this.#lastUsed = 0;
-    this.#head = this.#layout.data;
-    this.#tail = this.#layout.data;
+    this.#head = this.layout.data;
+    this.#tail = this.layout.data;
   }
 
   /** Frames that were committed and not completed yet. */
@@ -104,14 +76,14 @@ export class TxQueue {
    */
   reserve(length: number): number {
     const inFlight = this.inFlight;
-    if (this.violation !== Violation.NONE || inFlight > this.#mask) return -1;
-    const front = this.#layout.data;
+    if (this.violation !== Violation.NONE || inFlight > this.mask) return -1;
+    const front = this.layout.data;
     const head = this.#head;
     const tail = this.#tail;
     let slot = head;
     if (head > tail || inFlight === 0) {
       const free = tail - front;
-      if (free >= WARM_BYTES || head + length > this.#layout.sectionSize) {
+      if (free >= WARM_BYTES || head + length > this.layout.sectionSize) {
         if (length > free) return -1;
         slot = front;
       }
@@ -127,11 +99,11 @@ export class TxQueue {
    * {@link flush} shows it to the peer.
    */
   commit(length: number): void {
-    const descriptor = this.#next & this.#mask;
+    const descriptor = this.#next & this.mask;
     const word = descriptor * 4;
     const slot = this.#slot;
-    this.#own32[word] = slot;
-    this.#own32[word + 2] = length;
+    this.own32[word] = slot;
+    this.own32[word + 2] = length;
     this.#slots[descriptor] = slot;
     this.#head = slot + ((length + RING_ALIGN - 1) & -RING_ALIGN);
     this.#next = (this.#next + 1) & U16;
@@ -147,30 +119,30 @@ export class TxQueue {
     if (next === old) return false;
     this.#published = next;
     // Sequentially consistent: the load of avail_event cannot pass the store of avail.idx.
-    Atomics.store(this.#own16, this.#availIdx, next);
-    const event = Atomics.load(this.#peer16, this.#availEvent);
+    Atomics.store(this.own16, this.availIdx, next);
+    const event = Atomics.load(this.peer16, this.availEvent);
     return ((next - event - 1) & U16) < ((next - old) & U16);
   }
 
   /** Takes the peer's completions. Returns how many frames came back; 0 also after a {@link violation}. */
   reclaim(): number {
-    const used = Atomics.load(this.#peer16, this.#usedIdx);
+    const used = Atomics.load(this.peer16, this.usedIdx);
     const last = this.#lastUsed;
     const count = (used - last) & U16;
     if (count === 0) return 0;
     if (this.violation !== Violation.NONE) return 0;
     if (count > ((this.#published - last) & U16)) return this.#fail(Violation.USED_INDEX);
-    const mask = this.#mask;
-    const ring = this.#usedRing;
+    const mask = this.mask;
+    const ring = this.usedRing;
     for (let i = 0; i < count; i++) {
       const position = (last + i) & mask;
       const entry = ring + 2 * position;
-      if (this.#peer32[entry] !== position) return this.#fail(Violation.USED_ID);
-      if (this.#peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
+      if (this.peer32[entry] !== position) return this.#fail(Violation.USED_ID);
+      if (this.peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
     }
     this.#lastUsed = used;
     // With nothing in flight, the front is where the caches are warm.
-    if (used === this.#next) this.#head = this.#layout.data;
+    if (used === this.#next) this.#head = this.layout.data;
     this.#tail = used === this.#next ? this.#head : this.#slots[used & mask]!;
     return count;
   }
@@ -183,7 +155,7 @@ export class TxQueue {
     let reclaimed: number;
     do {
       const shown = (this.#published - this.#lastUsed) & U16;
-      Atomics.store(this.#own16, this.#usedEvent, (this.#lastUsed + (shown >> 1)) & U16);
+      Atomics.store(this.own16, this.usedEvent, (this.#lastUsed + (shown >> 1)) & U16);
       // What comes back now may be more than half: the peer has passed the index that was asked for, so ask anew.
       reclaimed = this.reclaim();
     } while (reclaimed > 0 && this.reserve(length) === -1);
