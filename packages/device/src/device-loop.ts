@@ -1,4 +1,4 @@
-import { EPOLLIN, Epoll, reportEventFdWrites, Timer, UnixListener } from '@ivshmem/linux';
+import { EPOLLIN, Epoll, Timer, UnixListener } from '@ivshmem/linux';
 import {
   countersOf,
   type HostPort,
@@ -43,18 +43,17 @@ export class DeviceLoop {
   #stopping = false;
   #retryDelay = FIRST_RETRY;
 
-  constructor(input: WorkerInput, tell: (message: WorkerMessage) => void) {
+  constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
     this.#tell = tell;
     this.#log = new LogLimit((text) => tell({ type: 'log', text }));
     this.#counters = countersOf(input.counters);
     this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
     this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
-    this.#epoll.add(input.stopFd, EPOLLIN, () => {
+    this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
     this.#epoll.add(this.#portEpoll.fd, EPOLLIN, () => this.#settle());
-    reportEventFdWrites(input.writes);
   }
 
   /** Runs the device until it is stopped. Throws what makes it impossible to begin or to go on, an Error of one line. */

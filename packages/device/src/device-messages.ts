@@ -3,11 +3,7 @@ import type { DeviceOptions } from './device-options.ts';
 /** What the main thread gives a device's worker. */
 export interface WorkerInput {
   readonly options: DeviceOptions;
-  /** Signalled to make the worker end. */
-  readonly stopFd: number;
   readonly counters: SharedArrayBuffer;
-  /** For the watch over writes that a hostile peer blocks. */
-  readonly writes: Int32Array<SharedArrayBuffer>;
 }
 
 /** What a device is, as a peer of its host server. */
@@ -34,5 +30,4 @@ export type DeviceState = 'waiting' | 'attached' | 'orphaned' | 'no-server';
 export type WorkerMessage =
   | { readonly type: 'up'; readonly info: DeviceInfo }
   | { readonly type: 'state'; readonly state: DeviceState }
-  | { readonly type: 'log'; readonly text: string }
-  | { readonly type: 'failed'; readonly message: string; readonly stack: string | undefined };
+  | { readonly type: 'log'; readonly text: string };

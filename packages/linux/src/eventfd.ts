@@ -1,7 +1,7 @@
 import { readlinkSync } from 'node:fs';
 import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
-import { closeFd, setNonBlocking } from './fd.ts';
+import { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 
@@ -51,20 +51,31 @@ export class BlockedWriteWatch {
   readonly cells = new Int32Array(new SharedArrayBuffer(8)).fill(-1);
   #seen = -1;
 
-  /** Returns whether a write was blocked. */
+  /** Returns whether the thread is in a write: if so, look again soon. */
   check(): boolean {
     const write = Atomics.load(this.cells, 0);
     const fd = Atomics.load(this.cells, 1);
-    const blocked = fd !== -1 && write === this.#seen;
-    this.#seen = fd === -1 ? write - 1 : write;
-    if (!blocked) return false;
+    const writing = fd !== -1;
+    const blocked = writing && write === this.#seen;
+    this.#seen = writing ? write : write - 1;
+    if (blocked) this.#free(write, fd);
+    return writing;
+  }
+
+  #free(write: number, fd: number): void {
     try {
-      setNonBlocking(fd);
-      clearEventFd(fd);
+      // If it is the same write still, this is its eventfd, whatever the thread may close from now on.
+      const own = duplicateFd(fd);
+      try {
+        if (Atomics.load(this.cells, 0) !== write || Atomics.load(this.cells, 1) !== fd) return;
+        setNonBlocking(own);
+        clearEventFd(own);
+      } finally {
+        closeFd(own);
+      }
     } catch {
-      // The write has returned meanwhile, and the descriptor is gone.
+      // The descriptor is gone already, or is no eventfd; or there are too many open files, which may be better next time.
     }
-    return true;
   }
 }
 

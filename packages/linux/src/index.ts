@@ -1,5 +1,6 @@
 export { groupId, userId } from './accounts.ts';
 export { addAddress, addRoute, type Route, setIpv6 } from './address.ts';
+export { type BlockingThread, runBlockingThread, startBlockingThread } from './blocking-thread.ts';
 export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
 export { sendUnixDatagram } from './datagram.ts';

@@ -1,4 +1,4 @@
-import { duplicateFd, EPOLLIN, Epoll, type Tap, Timer, yieldProcessor } from '@ivshmem/linux';
+import { EPOLLIN, Epoll, type Tap, Timer, yieldProcessor } from '@ivshmem/linux';
 import {
   countersOf,
   Handshake,
@@ -56,7 +56,7 @@ export class LinkLoop {
   #pollInterval = 0;
   #tapMuted = false;
 
-  constructor(input: WorkerInput, tell: (message: WorkerMessage) => void) {
+  constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
     this.#tell = tell;
     this.#reports = new Reports(tell);
@@ -64,7 +64,7 @@ export class LinkLoop {
     this.#interface = new LinkInterface(input.options);
     this.#pollTimer = new Timer(this.#epoll, () => this.#poll());
     this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
-    this.#epoll.add(input.stopFd, EPOLLIN, () => {
+    this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
   }
@@ -158,7 +158,6 @@ export class LinkLoop {
         this.#failure = error as Error;
       }
     });
-    this.#tellDoorbells();
     const { sectionSize, length } = ringLayout(port.layout.outputSize);
     this.#tell({
       type: 'up',
@@ -174,11 +173,9 @@ export class LinkLoop {
   #follow(event: PortEvent): void {
     switch (event.type) {
       case 'peer-joined':
-        this.#tellDoorbells();
         this.#poll();
         break;
       case 'peer-gone':
-        this.#tellDoorbells();
         this.#evaluate();
         break;
       case 'provider-gone':
@@ -254,11 +251,6 @@ export class LinkLoop {
     if (mute === this.#tapMuted || this.#session === undefined) return;
     this.#tapMuted = mute;
     this.#epoll.modify(this.#session.tap.fd, mute ? 0 : EPOLLIN);
-  }
-
-  #tellDoorbells(): void {
-    const { port } = this.#session!;
-    this.#tell({ type: 'doorbells', fds: port.doorbells(1 - port.id).map(duplicateFd) });
   }
 
   [Symbol.dispose](): void {

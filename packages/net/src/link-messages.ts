@@ -5,8 +5,6 @@ import type { Offload } from './offload.ts';
 /** What the main thread gives a link's worker. */
 export interface WorkerInput {
   readonly options: LinkOptions;
-  /** Signalled to make the worker end. */
-  readonly stopFd: number;
   readonly counters: SharedArrayBuffer;
 }
 
@@ -34,7 +32,4 @@ export interface LinkStatus extends HandshakeStatus {
 export type WorkerMessage =
   | { readonly type: 'up'; readonly info: LinkInfo }
   | { readonly type: 'state'; readonly status: LinkStatus }
-  | { readonly type: 'log'; readonly text: string }
-  /** Duplicates of the eventfds that the worker writes to, which the receiver owns: see {@link ./link.ts}. */
-  | { readonly type: 'doorbells'; readonly fds: readonly number[] }
-  | { readonly type: 'failed'; readonly message: string; readonly stack: string | undefined };
+  | { readonly type: 'log'; readonly text: string };

@@ -1,17 +1,10 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { runBlockingThread } from '@ivshmem/linux';
 import { LinkLoop } from './link-loop.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 
-// The thread of a link. It blocks in epoll_wait(2) and never turns an event loop; it ends when its stop eventfd is
-// signalled, or when the link can't go on.
+// The thread of a link. It ends when it is stopped, or when the link can't go on.
 
-const input: WorkerInput = workerData;
-const tell = (message: WorkerMessage) => parentPort!.postMessage(message);
-
-try {
-  using loop = new LinkLoop(input, tell);
+runBlockingThread<WorkerInput, WorkerMessage>((input, stopFd, tell) => {
+  using loop = new LinkLoop(input, stopFd, tell);
   loop.run();
-} catch (error) {
-  const { message, stack } = error instanceof Error ? error : new Error(String(error));
-  tell({ type: 'failed', message, stack });
-}
+});

@@ -1,4 +1,4 @@
-import { readdirSync, writeSync } from 'node:fs';
+import { readdirSync, readFileSync, writeSync } from 'node:fs';
 import {
   deleteInterface,
   drainEventFd,
@@ -6,6 +6,7 @@ import {
   mapShared,
   missingNetworkPrivilege,
   Netns,
+  O_NONBLOCK,
   openPacketSocket,
   setIpv6,
   setNonBlocking,
@@ -147,6 +148,19 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     await counted('invalidPeerStates', 1);
   });
 
+  it('goes on although the peer has made a doorbell block', async () => {
+    peer.until(running);
+    await state(true);
+    const doorbell = peer.port.doorbells(1)[0]!;
+    makeBlocking(doorbell);
+    // The next poll of the handshake blocks until the main thread has noticed.
+    while (!isNonBlocking(doorbell)) await new Promise((resolve) => setTimeout(resolve, 10));
+    using socket = netns.run(() => openPacketSocket('ivn0'));
+    peer.send(frame(5));
+    expect(socket.receive(2000)).toEqual(frame(5));
+    expect(link.stats().resets).toBe(0);
+  });
+
   it('ends although the peer has made its doorbells block', async () => {
     peer.until(running);
     await state(true);
@@ -198,4 +212,9 @@ function makeBlocking(fd: number): void {
   drainEventFd(fd);
   writeSync(fd, new Uint8Array(new BigUint64Array([0xfffffffffffffffen]).buffer));
   setNonBlocking(fd, false);
+}
+
+function isNonBlocking(fd: number): boolean {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!;
+  return (Number.parseInt(flags, 8) & O_NONBLOCK) !== 0;
 }

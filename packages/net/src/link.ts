@@ -1,15 +1,9 @@
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
-import { EventFd } from '@ivshmem/linux';
+import { startBlockingThread } from '@ivshmem/linux';
 import { State } from '@ivshmem/transport';
-import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
-import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
-import { DoorbellRescue } from './doorbell-rescue.ts';
+import { BehaviorSubject, type Observable, Subject } from 'rxjs';
+import { allocateCounters, type LinkStats, readCounters, watchCounters } from './counters.ts';
 import type { LinkInfo, LinkStatus, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
-
-/** How long a worker gets to end by itself before it is looked after, in ms. */
-const PATIENCE = 200;
 
 /** An Ethernet link between an ivshmem v2 port and a TAP interface. */
 export interface Link {
@@ -39,22 +33,8 @@ export interface Link {
  */
 export async function createLink(options: LinkOptions, signal?: AbortSignal): Promise<Link> {
   checkLinkOptions(options);
-  signal?.throwIfAborted();
-  const stop = new EventFd();
   const counters = allocateCounters();
-  const input: WorkerInput = { options, stopFd: stop.fd, counters };
-  // The same file from src (under a test runner) and from dist.
-  const worker = new Worker(new URL('../dist/link-worker.js', import.meta.url), {
-    workerData: input,
-    execArgv: [],
-  });
-  // process.exit() waits for the worker, which does nothing but wait.
-  const onExit = () => {
-    stop.signal();
-    doorbells.emptyCounters();
-  };
-  process.once('exit', onExit);
-
+  const input: WorkerInput = { options, counters };
   const status = new BehaviorSubject<LinkStatus>({
     local: State.RESET,
     peer: State.RESET,
@@ -62,79 +42,46 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     offloads: [],
   });
   const log = new Subject<string>();
-  const ended = new Subject<void>();
-  const doorbells = new DoorbellRescue();
-  let failure: Error | null = null;
   let info: BehaviorSubject<LinkInfo> | undefined;
-  let onUp: () => void = () => {};
-  const up = new Promise<void>((resolve) => {
-    onUp = resolve;
+  const thread = await startBlockingThread<WorkerMessage>({
+    // The same file from src (under a test runner) and from dist.
+    file: new URL('../dist/link-worker.js', import.meta.url),
+    input,
+    upWith: 'up',
+    receive(message) {
+      switch (message.type) {
+        case 'up':
+          if (info === undefined) info = new BehaviorSubject(message.info);
+          else info.next(message.info);
+          break;
+        case 'state':
+          if (!isSame(message.status, status.value)) status.next(message.status);
+          break;
+        case 'log':
+          log.next(message.text);
+          break;
+      }
+    },
+    signal,
   });
-  worker.on('message', (message: WorkerMessage) => {
-    switch (message.type) {
-      case 'up':
-        if (info === undefined) info = new BehaviorSubject(message.info);
-        else info.next(message.info);
-        onUp();
-        break;
-      case 'state':
-        if (!isSame(message.status, status.value)) status.next(message.status);
-        break;
-      case 'log':
-        log.next(message.text);
-        break;
-      case 'doorbells':
-        doorbells.adopt(message.fds);
-        break;
-      case 'failed':
-        failure = new Error(message.message);
-        if (message.stack !== undefined) failure.stack = message.stack;
-        break;
-    }
-  });
-  worker.on('error', (error) => {
-    failure = error as Error;
-  });
-  const closed = once(worker, 'exit').then(() => {
-    process.off('exit', onExit);
-    stop.close();
-    doorbells.close();
-    ended.next();
-    info?.complete();
-    status.complete();
-    log.complete();
+  const moves = info!;
+  const closed = thread.ended.then((failure) => {
+    for (const subject of [moves, status, log]) subject.complete();
     return failure;
   });
-
-  const onAbort = () => stop.signal();
-  signal?.addEventListener('abort', onAbort);
-  await Promise.race([up, closed]);
-  signal?.removeEventListener('abort', onAbort);
-  if (signal?.aborted) {
-    await closed;
-    signal.throwIfAborted();
-  }
-  if (info === undefined) throw failure ?? new Error('the worker of the link ended without a word');
-  const moves = info;
   return {
     get info() {
       return moves.value;
     },
     info$: moves.asObservable(),
     state$: status.asObservable(),
-    stats$: interval(1000).pipe(
-      startWith(0),
-      map(() => readCounters(counters)),
-      takeUntil(ended),
-    ),
+    stats$: watchCounters(counters, closed),
     log$: log.asObservable(),
     stats: () => readCounters(counters),
     closed,
     async close() {
-      stop.signal();
-      const rescue = setInterval(() => doorbells.emptyCounters(), PATIENCE);
+      thread.stop();
       await closed;
-      clearInterval(rescue);
     },
   };
 }

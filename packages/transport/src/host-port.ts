@@ -88,7 +88,10 @@ export class HostPort implements Port {
     this.#handler = handler;
   }
 
-  /** The eventfds that {@link ring} writes for a peer; empty where it is not there. They stay the port's. */
+  /**
+   * The eventfds that {@link ring} writes for a peer; empty where it is not there. They stay the port's. The peer holds
+   * them, too, and can make a write block: see BlockedWriteWatch in packages/linux.
+   */
   doorbells(peer: number): readonly number[] {
     return this.#doorbells[peer] ?? NO_DOORBELLS;
   }

@@ -37,7 +37,6 @@ export interface PciSource {
 const ETHERNET = 0x0001;
 /** What reads return where nobody answers. */
 const NOBODY = 0xffffffff;
-const NO_DOORBELLS: readonly number[] = [];
 /** Between two looks where there are no interrupts, in ms. */
 const SHORTEST_POLL = 0.2;
 const LONGEST_POLL = 10;
@@ -184,10 +183,6 @@ class PciPort implements Port {
       return false;
     this.#registers[pci.DOORBELL_REGISTER] = (peer << 16) | vector;
     return true;
-  }
-
-  doorbells(): readonly number[] {
-    return NO_DOORBELLS;
   }
 
   onInterrupt(handler: (vector: number) => void): void {

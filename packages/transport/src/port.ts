@@ -54,11 +54,6 @@ export interface Port {
   state: number;
   /** Doorbell register: interrupts `peer` on `vector`. No effect where either does not exist. Allocates nothing. */
   ring(peer: number, vector: number): boolean;
-  /**
-   * The eventfds that {@link ring} writes for a peer, empty where there are none. They stay the port's. The peer holds
-   * them, too, and can make a write block: see drainEventFd for the remedy.
-   */
-  doorbells(peer: number): readonly number[];
   /** What happens to the other peers and to the provider. Completes when the port is closed. */
   readonly events$: Observable<PortEvent>;
   /**
