@@ -23,7 +23,6 @@ const INSIDE = 'IVSHMEM_DEMO_USER_NAMESPACE';
 export function addDemoCommand(program: Command, finish: (code: number) => void): void {
   program
     .command('demo')
-    .summary('link two network namespaces and measure')
     .description(
       'Starts a host server, links two fresh network namespaces by two processes, and shows handshake, ping, TCP throughput and recovery from a crash. Takes about half a minute and leaves nothing behind. Needs root, or user namespaces.',
     )

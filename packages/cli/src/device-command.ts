@@ -27,7 +27,6 @@ Examples:
 export function addDeviceCommand(program: Command, finish: (code: number) => void): void {
   const command = program
     .command('device')
-    .summary('give virtual machines an ivshmem v2 device on a host server')
     .description(
       'Offers PCI devices to stock QEMU (10.1 or later, vfio-user-pci): each is a peer of the host server, and belongs to the VM that connects to its socket. Prints the option to start QEMU with. Runs until SIGINT or SIGTERM. A VM can be restarted meanwhile; the command cannot, without restarting the VMs.',
     )

@@ -41,7 +41,6 @@ Examples:
 export function addNetCommand(program: Command, finish: (code: number) => void): void {
   const command = program
     .command('net')
-    .summary('link a TAP interface to an ivshmem v2 host server or PCI device')
     .description(
       'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT, SIGTERM or SIGHUP; the interface goes with it, unless it existed before: then it keeps what it was told.',
     )

@@ -16,7 +16,6 @@ const ETHERNET = 0x0001;
 export function addPeersCommand(program: Command, finish: (code: number) => void): void {
   program
     .command('peers')
-    .summary('list who is connected to a host server')
     .description(
       'Lists the peers of a host server that `ivshmem server` runs: ID, process, user, command, state and time of joining. Asks at the control socket, which only the user of the server can open.',
     )

@@ -1,14 +1,48 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { addDemoCommand } from './demo-command.ts';
-import { addDeviceCommand } from './device-command.ts';
 import { EXIT_OK, reportError } from './exit.ts';
-import { addNetCommand } from './net-command.ts';
-import { addPeersCommand } from './peers-command.ts';
-import { addServerCommand } from './server-command.ts';
-import { addVmCommand } from './vm-command.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+
+/** A command as `ivshmem --help` lists it. Its module is loaded when the command is given: some take a while to load. */
+interface CommandEntry {
+  readonly summary: string;
+  readonly takes: '[options]' | '[options...]';
+  readonly load: () => Promise<(program: Command, finish: (code: number) => void) => void>;
+}
+
+const commands: Record<string, CommandEntry> = {
+  server: {
+    summary: 'run host servers',
+    takes: '[options...]',
+    load: async () => (await import('./server-command.ts')).addServerCommand,
+  },
+  peers: {
+    summary: 'list who is connected to a host server',
+    takes: '[options]',
+    load: async () => (await import('./peers-command.ts')).addPeersCommand,
+  },
+  net: {
+    summary: 'link a TAP interface to an ivshmem v2 host server or PCI device',
+    takes: '[options]',
+    load: async () => (await import('./net-command.ts')).addNetCommand,
+  },
+  device: {
+    summary: 'give virtual machines an ivshmem v2 device on a host server',
+    takes: '[options]',
+    load: async () => (await import('./device-command.ts')).addDeviceCommand,
+  },
+  vm: {
+    summary: 'link a virtual machine to a TAP interface',
+    takes: '[options]',
+    load: async () => (await import('./vm-command.ts')).addVmCommand,
+  },
+  demo: {
+    summary: 'link two network namespaces and measure',
+    takes: '[options]',
+    load: async () => (await import('./demo-command.ts')).addDemoCommand,
+  },
+};
 
 /** Runs the command line; returns the exit code: 0, 1 for a failure, 2 for a mistake in the arguments. */
 export async function main(argv: readonly string[]): Promise<number> {
@@ -24,12 +58,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
     .addHelpText('after', EXAMPLES)
     .enablePositionalOptions();
-  addServerCommand(program, finish);
-  addPeersCommand(program, finish);
-  addNetCommand(program, finish);
-  addDeviceCommand(program, finish);
-  addVmCommand(program, finish);
-  addDemoCommand(program, finish);
+  const given = argv.find((argument) => !argument.startsWith('-') && argument !== 'help');
+  for (const [name, { summary, takes, load }] of Object.entries(commands)) {
+    if (name === given) (await load())(program, finish);
+    else program.command(name).summary(summary).argument(takes);
+  }
   try {
     await program.parseAsync(argv as string[], { from: 'user' });
     return code;

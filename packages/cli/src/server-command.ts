@@ -6,7 +6,6 @@ import type { Command } from 'commander';
 export function addServerCommand(program: Command, finish: (code: number) => void): void {
   const command = program
     .command('server')
-    .summary('run host servers')
     .helpOption(false)
     .allowUnknownOption()
     .argument('[options...]')

@@ -39,7 +39,6 @@ Examples:
 export function addVmCommand(program: Command, finish: (code: number) => void): void {
   const command = program
     .command('vm')
-    .summary('link a virtual machine to a TAP interface')
     .description(
       'All that it takes to link a VM to the host, in one process: a host server, an ivshmem v2 device for stock QEMU (10.1 or later) as peer 0, and a TAP interface as peer 1. Prints the option to start QEMU with. Runs until SIGINT or SIGTERM.',
     )
