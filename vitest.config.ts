@@ -32,9 +32,10 @@ export default defineConfig({
           include: ['test/vm/*.test.ts'],
           pool: 'forks',
           fileParallelism: false,
-          testTimeout: 180_000,
-          // The first run downloads QEMU and a kernel.
-          hookTimeout: 600_000,
+          globalSetup: ['test/vm/setup.ts'],
+          // Emulated guests, several at once, on what a busy machine has left.
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
           sequence: { groupOrder: 2 },
         },
       },

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeVm } from './requirements.ts';
 import type { Job } from './src/guest.ts';
 import { guestProgram, VmRig } from './src/rig.ts';
 
@@ -17,7 +18,7 @@ async function configuration(guest: 0 | 1): Promise<string> {
   return (await rig.guests[guest]!.run(`hexdump -v -e '1/1 "%02x"' ${CONFIG}`)).trim();
 }
 
-describe('the device in a guest', () => {
+describeVm('the device in a guest', () => {
   it('has the configuration space of the specification, byte for byte', async () => {
     const [space, other] = await Promise.all([configuration(0), configuration(1)]);
     expect(space).toHaveLength(512);
@@ -90,7 +91,7 @@ describe('the device in a guest', () => {
   });
 });
 
-describe('two ports, each in a guest', () => {
+describeVm('two ports, each in a guest', () => {
   const ports: Job[] = [];
   /** Has a port do something; resolves with the result. */
   const tell = async (port: 0 | 1, command: string): Promise<unknown> => {

@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Netns } from '@ivshmem/linux';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeVm } from './requirements.ts';
 import { Guest, type Job } from './src/guest.ts';
 import { HostProgram } from './src/host-program.ts';
 import { ivshmemDevice } from './src/qemu.ts';
@@ -43,7 +44,7 @@ afterAll(async () => {
   removeDirectory(directory);
 });
 
-describe('a link between a guest and a TAP on the host', () => {
+describeVm('a link between a guest and a TAP on the host', () => {
   it('carries ping, and TCP with the same checksum at both ends, where the guest has no interrupts', async () => {
     await guest.run('until ping -c 1 -W 1 10.78.0.1; do true; done');
     expect(await guest.run('ping -c 5 -i 0.1 -W 5 10.78.0.1')).toContain(' 0% packet loss');

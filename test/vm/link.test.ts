@@ -1,6 +1,7 @@
 import type { Device, DeviceState } from '@ivshmem/device';
 import { filter, firstValueFrom } from 'rxjs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeVm } from './requirements.ts';
 import type { Job } from './src/guest.ts';
 import { isCarrierOff, isCarrierOn, VmRig } from './src/rig.ts';
 import { receive, send, transfer } from './src/transfer.ts';
@@ -68,7 +69,7 @@ beforeAll(async () => {
 });
 afterAll(() => rig?.close());
 
-describe('a link between two guests', () => {
+describeVm('a link between two guests', () => {
   it('carries ping, and TCP both ways, with the same checksum at both ends', async () => {
     expect(links.map(({ output }) => output.all[0])).toMatchObject([
       { event: 'up', id: 0, mtu: 16384, vectors: 2 },

@@ -11,7 +11,8 @@ const packages: Record<string, string> = {
 
 /**
  * Runs a command to its end and returns what it printed. Throws an Error of one line: where the command is missing,
- * with the line that installs it; where it fails, with the last line it printed.
+ * with the line that installs it; where it fails, with what it said: apt's first error, which the others follow from,
+ * or the last line.
  */
 export function runCommand(
   command: string,
@@ -27,8 +28,11 @@ export function runCommand(
   }
   if (result.error) throw result.error;
   if (result.status !== 0) {
-    const last = result.stderr.toString().trim().split('\n').at(-1);
-    throw new Error(`${command} ${argv.join(' ')}: ${last || `exit code ${result.status ?? result.signal}`}`);
+    const lines = result.stderr.toString().trim().split('\n');
+    const reason = lines.find((line) => line.startsWith('E: ')) ?? lines.at(-1);
+    throw new Error(
+      `${command} ${argv.join(' ')}: ${reason || `exit code ${result.status ?? result.signal}`}`,
+    );
   }
   return result.stdout;
 }

@@ -7,6 +7,16 @@ import { runCommand } from './commands.ts';
 const RELEASE = 'trixie';
 const BACKPORTS = `${RELEASE}-backports`;
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
+/** Of every apt that is run here. */
+const NETWORK = {
+  'Acquire::Retries': '3',
+  'Acquire::http::Timeout': '30',
+  'Acquire::https::Timeout': '30',
+  // Old lists, or some of them, are no lists.
+  'APT::Update::Error-Mode': 'any',
+  // The account that apt would change to may not be let into the cache.
+  'APT::Sandbox::User': '',
+};
 /** Raised when what the tree holds changes. */
 const VERSION = 1;
 
@@ -48,20 +58,20 @@ export function debianTree(log: (line: string) => void): DebianTree {
 }
 
 function fetchTree(cache: string, root: string, log: (line: string) => void): void {
-  const mirror = process.env.IVSHMEM_VM_MIRROR ?? debianMirror();
   if (!existsSync(KEYRING)) {
     throw new Error(`${KEYRING}: not found: install it with "apt-get install debian-archive-keyring"`);
   }
+  const mirror = process.env.IVSHMEM_VM_MIRROR ?? debianMirror(cache);
   const env = { ...process.env, LC_ALL: 'C', APT_CONFIG: aptConfiguration(cache, mirror) };
-  log(`fetching QEMU and a kernel from ${BACKPORTS} into ${cache} (about 100 MB, once)`);
-  const apt = (...argv: string[]) => runCommand('apt-get', argv, { env });
-  apt('-qq', 'update');
-  apt('-qq', '-y', '--download-only', '-t', BACKPORTS, 'install', 'qemu-system-x86');
+  log(`fetching QEMU and a kernel from ${mirror}, ${BACKPORTS}, into ${cache} (about 100 MB, once)`);
+  const apt = (...argv: string[]) => fetch(mirror, argv, { env });
+  apt('update');
+  apt('-y', '--download-only', '-t', BACKPORTS, 'install', 'qemu-system-x86');
   const depends = runCommand('apt-cache', ['depends', `linux-image-cloud-amd64/${RELEASE}`], { env });
   const image = /Depends: (linux-image-\S+)/.exec(depends.toString())?.[1];
   if (image === undefined) throw new Error(`${mirror}: ${RELEASE} has no package linux-image-cloud-amd64`);
   const archives = join(cache, 'archives');
-  runCommand('apt-get', ['-qq', 'download', 'busybox-static', image], { env, cwd: archives });
+  fetch(mirror, ['download', 'busybox-static', image], { env, cwd: archives });
 
   // Several processes may do this at once: who is first has its tree take the name.
   const staging = `${root}.${process.pid}`;
@@ -83,15 +93,46 @@ function fetchTree(cache: string, root: string, log: (line: string) => void): vo
 }
 
 /** The mirror that apt takes Debian itself from here. */
-function debianMirror(): string {
+function debianMirror(cache: string): string {
+  const known = listedMirror();
+  if (known !== null) return known;
+  // A new machine may have sources, but never have asked what they hold: that is asked here, in lists of its own.
+  const folder = join(cache, 'machine');
+  mkdirSync(join(folder, 'lists/partial'), { recursive: true });
+  const settings = { ...NETWORK, 'Dir::State::Lists': join(folder, 'lists'), 'Dir::Cache': folder };
+  const argv = Object.entries(settings).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
+  try {
+    fetch('the package sources of this machine', [...argv, 'update']);
+    const mirror = listedMirror(argv);
+    if (mirror !== null) return mirror;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  throw new Error(
+    'no Debian mirror among the package sources of this machine: name one with IVSHMEM_VM_MIRROR=http://…',
+  );
+}
+
+/** The mirror in what apt knows of its sources; null where it knows of none. */
+function listedMirror(argv: readonly string[] = []): string | null {
   const format = ['indextargets', '--format', '$(ORIGIN) $(LABEL) $(REPO_URI)', 'Created-By: Packages'];
-  for (const line of runCommand('apt-get', format).toString().split('\n')) {
+  for (const line of runCommand('apt-get', [...argv, ...format])
+    .toString()
+    .split('\n')) {
     const [origin, label, uri] = line.split(' ');
     if (origin === 'Debian' && label === 'Debian' && uri !== undefined) return uri;
   }
-  throw new Error(
-    'no Debian mirror among the package sources of this machine: run "apt-get update", or name a mirror with IVSHMEM_VM_MIRROR=http://…',
-  );
+  return null;
+}
+
+/** Runs an apt-get that uses the network. Throws an Error of one line that names where it wanted to fetch from. */
+function fetch(from: string, argv: readonly string[], options: Parameters<typeof runCommand>[2] = {}): void {
+  try {
+    runCommand('apt-get', ['-qq', ...argv], options);
+  } catch (error) {
+    const remedy = 'check the network, or name another mirror with IVSHMEM_VM_MIRROR=http://…';
+    throw new Error(`cannot fetch from ${from}: ${(error as Error).message}; ${remedy}`);
+  }
 }
 
 /** An apt that knows nothing of this machine: no installed packages, so that every dependency is downloaded. */
@@ -104,6 +145,7 @@ function aptConfiguration(cache: string, mirror: string): string {
   const source = (suite: string) => `deb [signed-by=${KEYRING}] ${mirror} ${suite} main\n`;
   writeFileSync(file('sources.list'), source(RELEASE) + source(BACKPORTS));
   const settings: Record<string, string> = {
+    ...NETWORK,
     'Dir::State': join(cache, 'apt'),
     'Dir::State::Lists': join(cache, 'lists'),
     'Dir::State::status': file('status'),
@@ -116,8 +158,6 @@ function aptConfiguration(cache: string, mirror: string): string {
     'APT::Architecture': 'amd64',
     'APT::Architectures': 'amd64',
     'APT::Install-Recommends': 'false',
-    // The account that apt would change to may not be let into the cache.
-    'APT::Sandbox::User': '',
   };
   const lines = Object.entries(settings).map(([name, value]) => `${name} "${value}";\n`);
   writeFileSync(file('apt.conf'), lines.join(''));
