@@ -1,70 +1,73 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, release } from 'node:os';
-import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { missingNetworkPrivilege } from '@ivshmem/linux';
-import { DEFAULT_BUSY_POLL } from '@ivshmem/net';
-import { benchHostServer } from './host-server.ts';
-import { benchMicro } from './micro.ts';
-import { benchRings } from './rings.ts';
-import type { Figure } from './statistics.ts';
-import { benchTap } from './tap.ts';
+import { comparisonLines } from './alternate.ts';
+import { cpu } from './cpu.ts';
+import { latency } from './latency.ts';
+import { describeMachine, machineText } from './machine.ts';
+import { micro } from './micro.ts';
+import type { Part } from './part.ts';
+import { RESULTS_DIRECTORY, writeResult } from './results.ts';
+import { rings } from './rings.ts';
+import { tap } from './tap.ts';
 
-const USAGE = `Usage: npm run bench -- [rings] [tap] [micro] [host-server] [--rounds N] [--busy-poll µs] [--json FILE]
-Without a part, all of them. --rounds: how often each figure is measured (default 5). --json: also write them to FILE.
+const PARTS: readonly Part[] = [rings, tap, latency, cpu, micro];
+const DEFAULT_ROUNDS = '5';
+
+const USAGE = `Usage: npm run bench -- [${PARTS.map(({ name }) => name).join('] [')}] [--rounds N] [--output DIR] [--no-save]
+Without a part, all of them, for about half an hour. All subjects take turns; what they are, docs/performance.md tells.
+  --rounds N    how often each figure is measured (default ${DEFAULT_ROUNDS})
+  --output DIR  where <part>.json goes (default bench/results)
+  --no-save     print only
+"npm run performance" makes docs/performance.md, and the tables in README.md, out of bench/results.
 `;
 
-async function main(): Promise<number> {
-  const { values, positionals } = parse();
+async function main(signal: AbortSignal): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    allowNegative: true,
+    options: {
+      rounds: { type: 'string', default: DEFAULT_ROUNDS },
+      output: { type: 'string', default: RESULTS_DIRECTORY },
+      save: { type: 'boolean', default: true },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
   if (values.help) {
     process.stdout.write(USAGE);
     return 0;
   }
   const rounds = Number(values.rounds);
-  const busyPoll = Number(values['busy-poll']);
-  const parts: Record<string, () => Promise<Record<string, Figure>>> = {
-    rings: () => benchRings(rounds),
-    tap: () => benchTap(rounds, busyPoll),
-    micro: () => benchMicro(),
-    'host-server': () => benchHostServer(rounds),
-  };
-  const unknown = positionals.find((name) => !Object.hasOwn(parts, name));
-  if (unknown !== undefined) throw new TypeError(`no part of the benchmarks is called ${unknown}`);
   if (!(rounds >= 1 && Number.isInteger(rounds)))
     throw new TypeError(`--rounds ${values.rounds}: must be 1 or more`);
-  if (!(busyPoll >= 0)) throw new TypeError(`--busy-poll ${values['busy-poll']}: must be 0 or more`);
-
-  const machine = { cpu: cpus()[0]!.model, cpus: cpus().length, kernel: release(), node: process.version };
-  console.log(`${machine.cpus} x ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}`);
-  const results: Record<string, Record<string, Figure>> = {};
-  for (const name of positionals.length > 0 ? positionals : Object.keys(parts)) {
-    const missing = name === 'tap' ? missingNetworkPrivilege() : null;
-    if (missing !== null) throw new Error(`TAP to TAP can't be measured here. ${missing}`);
-    results[name] = await parts[name]!();
+  for (const name of positionals) {
+    if (!PARTS.some((part) => part.name === name))
+      throw new TypeError(`no part of the benchmarks is called ${name}`);
   }
-  if (values.json !== undefined) {
-    mkdirSync(dirname(values.json), { recursive: true });
-    writeFileSync(values.json, `${JSON.stringify({ machine, date: new Date(), results }, null, 2)}\n`);
+  for (const part of PARTS) {
+    if (positionals.length > 0 && !positionals.includes(part.name)) continue;
+    const missing = part.missing();
+    if (missing !== null) throw new Error(`the part ${part.name} can't be measured here. ${missing}`);
+    const date = new Date().toISOString();
+    const machine = await describeMachine();
+    console.log(`${part.title}, median (minimum to maximum) of ${rounds} rounds; ${machineText(machine)}`);
+    const measurements = await part.run({ rounds, signal });
+    for (const line of comparisonLines(measurements)) console.log(line);
+    if (!values.save) continue;
+    const command = `npm run bench -- ${part.name} --rounds ${rounds}`;
+    const { name, settings } = part;
+    const path = writeResult(values.output, { part: name, date, command, machine, settings, measurements });
+    console.log(`  written to ${path}`);
   }
   return 0;
 }
 
-function parse() {
-  return parseArgs({
-    allowPositionals: true,
-    options: {
-      rounds: { type: 'string', default: '5' },
-      'busy-poll': { type: 'string', default: String(DEFAULT_BUSY_POLL) },
-      json: { type: 'string' },
-      help: { type: 'boolean', short: 'h', default: false },
-    },
-  });
-}
+const interruption = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interruption.abort());
 
 try {
-  process.exitCode = await main();
+  process.exitCode = await main(interruption.signal);
 } catch (error) {
-  process.stderr.write(`bench: ${(error as Error).message}\n`);
+  const { message, name } = error as Error;
+  process.stderr.write(`bench: ${name === 'AbortError' ? 'interrupted' : message}\n`);
   if (error instanceof TypeError) process.stderr.write(USAGE);
   process.exitCode = error instanceof TypeError ? 2 : 1;
 }

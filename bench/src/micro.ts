@@ -12,13 +12,12 @@ import {
   TxQueue,
 } from '@ivshmem/transport';
 import Benchmark from 'benchmark';
-import type { Figure } from './statistics.ts';
+import type { Part } from './part.ts';
+import type { Measurement } from './results.ts';
 
 const SECTION_SIZE = 0x100000;
 
-/** Single operations in one thread, by benchmark.js. Prints nanoseconds. */
-export async function benchMicro(): Promise<Record<string, Figure>> {
-  console.log('Single operations, one thread, ns: mean (± relative margin of error)');
+async function run(): Promise<Measurement[]> {
   using loopback = new Loopback({ outputSize: SECTION_SIZE });
   using a = new LoopbackPort(loopback.ends[0], mainPoller);
   using b = new LoopbackPort(loopback.ends[1], mainPoller);
@@ -30,7 +29,7 @@ export async function benchMicro(): Promise<Record<string, Figure>> {
   const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
   const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false).next, 1, false).next;
 
-  const results: Record<string, Figure> = {};
+  const measurements: Measurement[] = [];
   const suite = new Benchmark.Suite();
   suite
     .add('a frame through the rings, enqueue to completion', () => {
@@ -67,11 +66,18 @@ export async function benchMicro(): Promise<Record<string, Figure>> {
   suite.on('cycle', (event: { target: unknown }) => {
     const { name, stats } = event.target as Benchmark;
     const scale = 1e9 / (name!.includes('bursts of 64') ? 64 : 1);
-    const mean = stats!.mean * scale;
-    const margin = stats!.moe * scale;
-    results[name!] = { median: mean, minimum: mean - margin, maximum: mean + margin };
-    console.log(`  ${name!.padEnd(50)} ${mean.toFixed(1).padStart(8)} (± ${stats!.rme.toFixed(1)} %)`);
+    const values = stats!.sample.map((seconds) => seconds * scale);
+    measurements.push({ what: name!, subject: 'ivshmem', unit: 'ns', values });
   });
   await new Promise((resolve) => suite.on('complete', resolve).run({ async: true }));
-  return results;
+  return measurements;
 }
+
+/** Single operations in one thread, by benchmark.js, which also decides how often each is measured. */
+export const micro: Part = {
+  name: 'micro',
+  title: 'Single operations, one thread',
+  missing: () => null,
+  settings: { sectionSize: SECTION_SIZE },
+  run,
+};

@@ -1,57 +1,70 @@
-import { Worker } from 'node:worker_threads';
-import { closeFd, createMemfd } from '@ivshmem/linux';
-import type { RingPeerData } from './ring-peer.ts';
-import { type Figure, show, summarise } from './statistics.ts';
+import { alternate } from './alternate.ts';
+import { missingCompiler } from './c-reference.ts';
+import { memifRate, missingMemif } from './memif.ts';
+import type { Part, PartOptions } from './part.ts';
+import type { Measurement } from './results.ts';
+import {
+  BURST,
+  cRings,
+  OURS,
+  type RingSubject,
+  SECTION_SIZE,
+  transferBetweenProcesses,
+} from './ring-transfer.ts';
 
-const SECTION_SIZE = 0x400000;
-const BURST = 64;
+/** Sizes of frames in bytes, and about as many of them as ours passes in half a second. */
 const FRAMES: readonly (readonly [size: number, frames: number])[] = [
   [64, 10_000_000],
+  [256, 10_000_000],
   [1514, 5_000_000],
+  [9014, 1_500_000],
   [16384, 1_000_000],
 ];
 
-/**
- * Rings alone, between two threads that spin: the producer copies a frame into each slot, the consumer checks each
- * descriptor and reads the first word of each frame. Prints millions of frames a second.
- */
-export async function benchRings(rounds: number): Promise<Record<string, Figure>> {
-  console.log('Rings, two threads, million frames/s: median (minimum to maximum)');
-  const results: Record<string, Figure> = {};
-  for (const [frameSize, frames] of FRAMES) {
-    const figures: number[] = [];
-    for (let round = 0; round < rounds; round++)
-      figures.push(frames / (await transfer(frameSize, frames)) / 1e6);
-    const figure = summarise(figures);
-    results[`rings-${frameSize}`] = figure;
-    console.log(`  ${String(frameSize).padStart(5)} bytes   ${show(figure)}`);
-  }
-  return results;
+interface Subject {
+  readonly name: string;
+  /** Million frames per second. */
+  measure(size: number, frames: number): Promise<number>;
 }
 
-/** Returns the seconds that the consumer took. */
-async function transfer(frameSize: number, frames: number): Promise<number> {
-  const fd = createMemfd('ivshmem-bench', 2 * SECTION_SIZE);
-  const control = new SharedArrayBuffer(4);
-  const run = (role: RingPeerData['role']) =>
-    new Promise<number>((resolve, reject) => {
-      const workerData: RingPeerData = {
-        role,
-        fd,
-        sectionSize: SECTION_SIZE,
-        frameSize,
-        frames,
-        burst: BURST,
-        control,
-      };
-      const worker = new Worker(new URL('./ring-peer.js', import.meta.url), { workerData });
-      worker.on('message', resolve);
-      worker.on('error', reject);
-    });
-  try {
-    const [, seconds] = await Promise.all([run('producer'), run('consumer')]);
-    return seconds;
-  } finally {
-    closeFd(fd);
-  }
+const ofProgram = (subject: RingSubject): Subject => ({
+  name: subject.name,
+  measure: (frameSize, frames) => transferBetweenProcesses(subject, { frameSize, frames }),
+});
+
+/** Those that this machine has, ours first. Says of each that it lacks why. */
+function subjects(): Subject[] {
+  const found = [ofProgram(OURS)];
+  const noCompiler = missingCompiler();
+  if (noCompiler === null) found.push(...cRings().map(ofProgram));
+  else console.log(`  Without the columns of C. ${noCompiler}`);
+  const noMemif = missingMemif();
+  if (noMemif === null) found.push({ name: 'DPDK memif', measure: memifRate });
+  else console.log(`  Without the column of DPDK memif. ${noMemif}`);
+  return found;
 }
+
+async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
+  const all = subjects();
+  const measurements: Measurement[] = [];
+  for (const [size, frames] of FRAMES) {
+    const found = await alternate(all, rounds, async (subject) => {
+      signal.throwIfAborted();
+      return [{ what: `${size}-byte frames`, unit: 'million/s', value: await subject.measure(size, frames) }];
+    });
+    measurements.push(...found);
+  }
+  return measurements;
+}
+
+/**
+ * Rings alone, between two processes that spin: the producer copies each frame in, the consumer checks its descriptor
+ * and reads its first word.
+ */
+export const rings: Part = {
+  name: 'rings',
+  title: 'Rings alone, two processes',
+  missing: () => null,
+  settings: { sectionSize: SECTION_SIZE, burst: BURST, frames: FRAMES.map(([size]) => size) },
+  run,
+};

@@ -1,135 +1,71 @@
-import { Netns, setInterface, TAP_MAX_MTU } from '@ivshmem/linux';
-import { createLink } from '@ivshmem/net';
-import { connectByVeth, percentile, ping, tcpTransfer, udpTransfer } from '@ivshmem/traffic';
-import { Loopback } from '@ivshmem/transport';
-import { filter, firstValueFrom } from 'rxjs';
-import { type Figure, ratios, show, summarise } from './statistics.ts';
+import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux';
+import { tcpTransfer, udpTransfer } from '@ivshmem/traffic';
+import { alternate, type Reading } from './alternate.ts';
+import { type Cable, using, withCables, withMtu } from './cable.ts';
+import { inC, memif, ours, socat, vde, veth } from './cables/kinds.ts';
+import { congestionControl, setCongestionControl } from './congestion-control.ts';
+import type { Part, PartOptions } from './part.ts';
+import type { Measurement } from './results.ts';
 
-const MTUS = [1500, 9000, 16384, TAP_MAX_MTU] as const;
-const OUTPUT_SECTION = 0x400000;
-const TCP_SECONDS = 2;
+const MTUS = [1500, 9000, 16384, TAP_MAX_MTU];
+/** UDP payloads and headers: of the frame with Ethernet header, in bytes. */
+const UDP_FRAMES = [64, 1514];
+const UDP_HEADERS = 42;
+const TCP_SECONDS = 1.5;
 const UDP_SECONDS = 1;
-const PINGS = 1000;
+/** The kernel's default, where the machine has another one. */
+const CUBIC = 'cubic';
 
-/** Two network namespaces and what connects them; the second one has the address `to`. */
-interface Cable {
-  readonly from: Netns;
-  readonly to: Netns;
-  readonly address: string;
-  setMtu(mtu: number): Promise<void>;
-  close(): Promise<void>;
-}
+const KINDS = [
+  ours(),
+  ours('ivshmem, no offload', { offload: false }),
+  inC(),
+  inC('C, no offload', { offload: false }),
+  veth,
+  vde,
+  socat,
+  memif,
+];
 
-/** The link: two workers in this process, a TAP in each namespace. */
-async function ivshmemCable(busyPoll: number): Promise<Cable> {
-  const namespaces = [Netns.create(), Netns.create()] as const;
-  const loopback = new Loopback({ outputSize: OUTPUT_SECTION });
-  const connect = (mtu: number) =>
-    Promise.all(
-      namespaces.map(async (netns, index) => {
-        const link = await createLink({
-          port: { type: 'loopback', end: loopback.ends[index]! },
-          tap: 'ivn0',
-          netns: netns.path,
-          addresses: [`10.64.0.${index + 1}/24`],
-          mtu,
-          busyPoll,
-        });
-        await firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
-        return link;
-      }),
-    );
-  let links = await connect(MTUS[0]);
-  const disconnect = () => Promise.all(links.map((link) => link.close()));
-  return {
-    from: namespaces[0],
-    to: namespaces[1],
-    address: '10.64.0.2',
-    async setMtu(mtu) {
-      await disconnect();
-      links = await connect(mtu);
-    },
-    async close() {
-      await disconnect();
-      loopback.close();
-      for (const netns of namespaces) netns.close();
-    },
-  };
-}
-
-/** What is compared with: a veth pair, which passes frames by reference and TCP segments of 64 KiB whole. */
-function vethCable(): Cable {
-  const namespaces = [Netns.create(), Netns.create()] as const;
-  connectByVeth(...namespaces, { addresses: [['10.65.0.1/24'], ['10.65.0.2/24']] });
-  return {
-    from: namespaces[0],
-    to: namespaces[1],
-    address: '10.65.0.2',
-    async setMtu(mtu) {
-      for (const netns of namespaces) netns.run(() => setInterface('veth0', { mtu }));
-    },
-    async close() {
-      for (const netns of namespaces) netns.close();
-    },
-  };
-}
-
-type Measurement = (cable: Cable) => Promise<number>;
-
-const roundTrip =
-  (p: number): Measurement =>
-  async ({ from, address }) => {
-    const { rttsMicroseconds } = await ping({ netns: from.path, to: address, count: PINGS });
-    return percentile(rttsMicroseconds, p);
+const udp =
+  (size: number, signal: AbortSignal) =>
+  async ({ from, to, address }: Cable): Promise<Reading[]> => {
+    const payload = size - UDP_HEADERS;
+    const run = { from: from.path, to: to.path, address, size: payload, seconds: UDP_SECONDS, signal };
+    const { received, seconds } = await udpTransfer(run);
+    return [{ what: `UDP, ${size}-byte frames`, unit: 'thousand/s', value: received / seconds / 1000 }];
   };
 
-const udpFrames =
-  (size: number): Measurement =>
-  async ({ from, to, address }) => {
-    const seconds = UDP_SECONDS;
-    const result = await udpTransfer({ from: from.path, to: to.path, address, size, seconds });
-    return result.received / result.seconds / 1000;
+const tcp =
+  (mtu: number, control: string, signal: AbortSignal) =>
+  async ({ from, to, address }: Cable): Promise<Reading[]> => {
+    for (const netns of [from, to]) setCongestionControl(netns, control);
+    const run = { from: from.path, to: to.path, address, seconds: TCP_SECONDS, signal };
+    const { bitsPerSecond } = await tcpTransfer(run);
+    return [{ what: `TCP (${control}), MTU ${mtu}`, unit: 'Gbit/s', value: bitsPerSecond / 1e9 }];
   };
 
-const tcp: Measurement = async ({ from, to, address }) => {
-  const result = await tcpTransfer({ from: from.path, to: to.path, address, seconds: TCP_SECONDS });
-  return result.bitsPerSecond / 1e9;
-};
-
-/** TAP to TAP beside a veth pair, in alternating rounds. Prints both and the ratio, round by round. */
-export async function benchTap(rounds: number, busyPoll: number): Promise<Record<string, Figure>> {
-  const spin = busyPoll > 0 ? `, busy-poll ${busyPoll} µs` : '';
-  console.log(`TAP to TAP${spin}, beside a veth pair: median (minimum to maximum) of ${rounds} rounds`);
-  const results: Record<string, Figure> = {};
-  const ours = await ivshmemCable(busyPoll);
-  const veth = vethCable();
-  const compare = async (name: string, unit: string, measure: Measurement) => {
-    const a: number[] = [];
-    const b: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      a.push(await measure(ours));
-      b.push(await measure(veth));
-    }
-    results[`${name}, ${unit}`] = summarise(a);
-    results[`${name}, ${unit}, veth`] = summarise(b);
-    results[`${name}, ratio`] = ratios(a, b);
-    console.log(
-      `  ${name.padEnd(26)} ${show(summarise(a)).padEnd(28)} veth ${show(summarise(b)).padEnd(28)} ratio ${show(ratios(a, b))}   ${unit}`,
-    );
-  };
-  try {
-    await compare('ping, p50', 'µs', roundTrip(50));
-    await compare('ping, p99', 'µs', roundTrip(99));
-    await compare('UDP, 64-byte frames', 'thousand/s', udpFrames(64 - 42));
-    await compare('UDP, 1514-byte frames', 'thousand/s', udpFrames(1514 - 42));
+async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
+  const controls = [...new Set([congestionControl(), CUBIC])];
+  return await withCables(KINDS, signal, async (cables) => {
+    const measurements: Measurement[] = [];
+    const compare = async (among: readonly Cable[], measure: (cable: Cable) => Promise<Reading[]>) => {
+      measurements.push(...(await alternate(among, rounds, (cable) => using(cable, measure))));
+    };
+    for (const size of UDP_FRAMES) await compare(cables, udp(size, signal));
     for (const mtu of MTUS) {
-      await ours.setMtu(mtu);
-      await veth.setMtu(mtu);
-      await compare(`TCP, MTU ${mtu}`, 'Gbit/s', tcp);
+      const able = await withMtu(cables, mtu);
+      for (const control of controls) await compare(able, tcp(mtu, control, signal));
     }
-  } finally {
-    await ours.close();
-    await veth.close();
-  }
-  return results;
+    return measurements;
+  });
 }
+
+/** From one TAP to another, each end of the link a process, beside what else joins two network namespaces. */
+export const tap: Part = {
+  name: 'tap',
+  title: 'TAP to TAP',
+  missing: missingNetworkPrivilege,
+  settings: { mtus: MTUS, udpFrames: UDP_FRAMES, udpSeconds: UDP_SECONDS, tcpSeconds: TCP_SECONDS },
+  run,
+};

@@ -28,6 +28,11 @@ const TCP_CHECKSUM = 16;
 const UDP_HEADER = 8;
 const UDP_CHECKSUM = 6;
 
+// Into how many packets a frame may be cut: no kernel asks for more, and 64 KiB byte by byte would keep ours busy.
+/** Bytes of TCP payload in each but the last. */
+const MIN_TCP_PAYLOAD = 8;
+const MAX_UDP_PACKETS = 128;
+
 /** What can be wrong with a header. */
 export const HeaderFault = {
   NONE: 0,
@@ -39,7 +44,7 @@ export const HeaderFault = {
   HDR_LEN: 3,
   /** The checksum is not inside the frame, or in its Ethernet header. */
   CHECKSUM: 4,
-  /** What is to be cut has no checksum to be computed, no size to be cut to, or no room for its headers. */
+  /** What is to be cut has no checksum to be computed, no room for its headers, or would be cut too small. */
   SEGMENTATION: 5,
 } as const;
 
@@ -90,10 +95,11 @@ export function checkFrameHeader(header: Uint8Array, length: number, agreed: Uin
   if (needsChecksum && (start < MIN_FRAME || start + offset + 2 > length)) return HeaderFault.CHECKSUM;
   if (gsoType === GsoType.NONE) return HeaderFault.NONE;
   const udp = gsoType === GsoType.UDP_L4;
+  const gsoSize = u16(header, 4);
   const ipHeader = (gsoType & ~GsoType.ECN) === GsoType.TCPV6 ? IPV6_HEADER : IPV4_HEADER;
   const possible =
     needsChecksum &&
-    u16(header, 4) > 0 &&
+    (udp ? length - start - UDP_HEADER <= MAX_UDP_PACKETS * gsoSize : gsoSize >= MIN_TCP_PAYLOAD) &&
     start >= MIN_FRAME + ipHeader &&
     start + (udp ? UDP_HEADER : TCP_HEADER) <= length &&
     offset === (udp ? UDP_CHECKSUM : TCP_CHECKSUM);

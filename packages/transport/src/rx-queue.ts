@@ -66,26 +66,31 @@ export class RxQueue extends Queue {
    */
   next(): boolean {
     if (this.violation !== Violation.NONE) return false;
-    const descriptor = this.peer16[this.availRing + (this.#last & this.mask)]!;
-    if (descriptor > this.mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
+    // In local variables, since any store might change a field, as far as the compiler can tell.
+    const { peer32, own32, mask } = this;
+    const last = this.#last;
+    const held = this.#held;
+    const firstHeld = this.#firstHeld;
+    const descriptor = this.peer16[this.availRing + (last & mask)]!;
+    if (descriptor > mask) return this.#fail(Violation.DESCRIPTOR_INDEX);
     const word = descriptor * 4;
-    const offset = this.peer32[word]!;
-    const offsetHigh = this.peer32[word + 1]!;
-    const length = this.peer32[word + 2]!;
-    const flagsAndNext = this.peer32[word + 3]!;
+    const offset = peer32[word]!;
+    const offsetHigh = peer32[word + 1]!;
+    const length = peer32[word + 2]!;
+    const flagsAndNext = peer32[word + 3]!;
     if ((flagsAndNext & U16) !== 0) return this.#fail(Violation.DESCRIPTOR_FLAGS);
     if (offsetHigh !== 0 || offset < this.layout.data || offset + length > this.layout.sectionSize) {
       return this.#fail(Violation.DESCRIPTOR_RANGE);
     }
     // Held frames have the numbers from firstHeld on; whatever a descriptor carried before lies behind them.
-    if (this.#carried[descriptor]! >= this.#firstHeld) return this.#fail(Violation.DESCRIPTOR_REPEATED);
-    this.#carried[descriptor] = this.#firstHeld + this.#held;
+    if (this.#carried[descriptor]! >= firstHeld) return this.#fail(Violation.DESCRIPTOR_REPEATED);
+    this.#carried[descriptor] = firstHeld + held;
     // Storing only what differs leaves the cache line with the peer, which reads it.
-    const entry = this.usedRing + 2 * ((this.#published + this.#held) & this.mask);
-    if (this.own32[entry] !== descriptor) this.own32[entry] = descriptor;
-    if (this.own32[entry + 1] !== USED_LENGTH) this.own32[entry + 1] = USED_LENGTH;
-    this.#last = (this.#last + 1) & U16;
-    this.#held++;
+    const entry = this.usedRing + 2 * ((this.#published + held) & mask);
+    if (own32[entry] !== descriptor) own32[entry] = descriptor;
+    if (own32[entry + 1] !== USED_LENGTH) own32[entry + 1] = USED_LENGTH;
+    this.#last = (last + 1) & U16;
+    this.#held = held + 1;
     this.offset = offset;
     this.length = length;
     return true;

@@ -99,14 +99,16 @@ export class TxQueue extends Queue {
    * {@link flush} shows it to the peer.
    */
   commit(length: number): void {
-    const descriptor = this.#next & this.mask;
+    const { own32 } = this;
+    const next = this.#next;
+    const descriptor = next & this.mask;
     const word = descriptor * 4;
     const slot = this.#slot;
-    this.own32[word] = slot;
-    this.own32[word + 2] = length;
+    own32[word] = slot;
+    own32[word + 2] = length;
     this.#slots[descriptor] = slot;
     this.#head = slot + ((length + RING_ALIGN - 1) & -RING_ALIGN);
-    this.#next = (this.#next + 1) & U16;
+    this.#next = (next + 1) & U16;
   }
 
   /**
@@ -132,13 +134,13 @@ export class TxQueue extends Queue {
     if (count === 0) return 0;
     if (this.violation !== Violation.NONE) return 0;
     if (count > ((this.#published - last) & U16)) return this.#fail(Violation.USED_INDEX);
-    const mask = this.mask;
+    const { mask, peer32 } = this;
     const ring = this.usedRing;
     for (let i = 0; i < count; i++) {
       const position = (last + i) & mask;
       const entry = ring + 2 * position;
-      if (this.peer32[entry] !== position) return this.#fail(Violation.USED_ID);
-      if (this.peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
+      if (peer32[entry] !== position) return this.#fail(Violation.USED_ID);
+      if (peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
     }
     this.#lastUsed = used;
     // With nothing in flight, the front is where the caches are warm.

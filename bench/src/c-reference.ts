@@ -1,0 +1,43 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+// The C programs that this stack is measured against, compiled on demand.
+
+const COMPILER = 'cc';
+const FLAGS = ['-std=c11', '-O2', '-Wall', '-Wextra', '-Werror'] as const;
+const SOURCES = new URL('../reference/', import.meta.url);
+const BUILD = new URL('../build/', import.meta.url);
+
+/** Why the C reference can't be compiled here, in one sentence with the remedy; null where it can. */
+export function missingCompiler(): string | null {
+  const { status } = spawnSync(COMPILER, ['--version'], { stdio: 'ignore' });
+  return status === 0
+    ? null
+    : 'There is no C compiler for the reference: install one with "apt-get install gcc libc6-dev".';
+}
+
+/**
+ * The path of a program in bench/reference, compiled with -O2 unless that was done before: what is kept in bench/build has
+ * a digest of sources and flags in its name. Throws Error, with what the compiler said, where it can't be compiled.
+ */
+export function cReference(program: 'ring-bench' | 'tap-link'): string {
+  const source = fileURLToPath(new URL(`${program}.c`, SOURCES));
+  const digest = createHash('sha256').update(FLAGS.join(' '));
+  for (const path of [source, new URL('ring.h', SOURCES)]) digest.update(readFileSync(path));
+  const executable = fileURLToPath(new URL(`${program}-${digest.digest('hex').slice(0, 16)}`, BUILD));
+  if (existsSync(executable)) return executable;
+  mkdirSync(BUILD, { recursive: true });
+  // Renamed when it is complete: others may be looking for it.
+  const unfinished = `${executable}.${process.pid}`;
+  const { status, stderr, error } = spawnSync(COMPILER, [...FLAGS, '-o', unfinished, source], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) {
+    rmSync(unfinished, { force: true });
+    throw new Error(`${source} can't be compiled: ${error ? missingCompiler() : stderr.trim()}`);
+  }
+  renameSync(unfinished, executable);
+  return executable;
+}

@@ -1,0 +1,103 @@
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, constants } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Netns } from '@ivshmem/linux';
+
+/** A process that carries frames. */
+export interface Carrier {
+  readonly pid: number;
+  /** Resolves with its first line of output for which `matches` holds; rejects when it ends before. */
+  line(matches: (text: string) => boolean): Promise<string>;
+  /** To its standard input. */
+  write(text: string): void;
+  /** Ends it in order. */
+  stop(): Promise<void>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+const running = new Set<ChildProcess>();
+// However this process ends, short of a SIGKILL: none of them stays.
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+export interface CarrierOptions {
+  readonly netns?: Netns;
+  /** Its descriptors from 3 on. */
+  readonly fds?: readonly number[];
+}
+
+/** Starts a program. Its standard input stays open until it is stopped, or until this process is gone. */
+export function startCarrier(
+  [file, ...argv]: readonly [string, ...string[]],
+  { netns, fds = [] }: CarrierOptions = {},
+): Carrier {
+  // In a process group of its own: Ctrl-C reaches the benchmark alone, which then ends it in order.
+  const start = () => spawn(file, argv, { stdio: ['pipe', 'pipe', 'pipe', ...fds], detached: true });
+  const child = netns === undefined ? start() : netns.run(start);
+  running.add(child);
+  const { stdin, stdout, stderr } = child as typeof child & ChildProcessWithoutNullStreams;
+  stdin.on('error', () => {});
+  const lines: string[] = [];
+  const errors: string[] = [];
+  const listeners = new Set<() => void>();
+  createInterface(stdout).on('line', (text) => {
+    lines.push(text);
+    for (const look of listeners) look();
+  });
+  createInterface(stderr).on('line', (text) => errors.push(text));
+  const ended = once(child, 'close')
+    .catch((error: Error) => errors.push(error.message))
+    .then(() => {
+      running.delete(child);
+    });
+  return {
+    pid: child.pid ?? 0,
+    line: (matches) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const found = lines.find(matches);
+          if (found === undefined) return;
+          listeners.delete(look);
+          resolve(found);
+        };
+        listeners.add(look);
+        look();
+        ended.then(() =>
+          reject(new Error(`${file} has ended: ${errors.concat(lines).at(-1) ?? 'without a word'}`)),
+        );
+      }),
+    write: (text) => {
+      stdin.write(text);
+    },
+    async stop() {
+      child.kill('SIGCONT');
+      child.kill('SIGTERM');
+      stdin.end();
+      await ended;
+    },
+    kill: (signal) => {
+      child.kill(signal);
+    },
+  };
+}
+
+/** What to install where one of these programs is not in PATH; null where all are. */
+export function missingPrograms(names: readonly string[], debianPackage: string): string | null {
+  const directories = (process.env.PATH ?? '').split(':');
+  const isThere = (name: string) =>
+    directories.some((directory) => {
+      try {
+        accessSync(join(directory, name), constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+  const missing = names.filter((name) => !isThere(name));
+  return missing.length === 0
+    ? null
+    : `${missing.join(', ')} not found; install with "apt-get install --no-install-recommends ${debianPackage}"`;
+}

@@ -1,0 +1,84 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { createHostServer } from '@ivshmem/host-server';
+import { Netns, TAP_MAX_MTU } from '@ivshmem/linux';
+import { assembleCable, type Cable, FIRST_MTU } from '../cable.ts';
+import { type Carrier, startCarrier } from './carrier.ts';
+
+const COMMAND = fileURLToPath(new URL('../../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
+/** In bytes: the largest MTU fits many times. */
+export const OUTPUT_SECTION_SIZE = 0x400000;
+
+/** What `ivshmem net` is told. */
+export interface IvshmemSettings {
+  /** In µs; the command's default unless told. */
+  readonly busyPoll?: number;
+  /** False: `--no-offload`. */
+  readonly offload?: boolean;
+}
+
+/** The link: a host server in this process, `ivshmem net` in a process for each end. */
+export function ivshmemCable(name = 'ivshmem', { busyPoll, offload }: IvshmemSettings = {}): Promise<Cable> {
+  return assembleCable(async (finallyDo) => {
+    const directory = mkdtempSync(join(tmpdir(), 'ivshmem-bench-'));
+    finallyDo(() => rmSync(directory, { recursive: true }));
+    const socketPath = join(directory, 'socket');
+    const server = createHostServer({
+      socketPath,
+      size: 4 * OUTPUT_SECTION_SIZE,
+      outputSectionSize: OUTPUT_SECTION_SIZE,
+      maxPeers: 2,
+      vectors: 2,
+      protocol: 1,
+    });
+    finallyDo(() => server.close());
+    const namespaces = [Netns.create(), Netns.create()] as const;
+    for (const netns of namespaces) finallyDo(() => netns.close());
+
+    let ends: Carrier[] = [];
+    const disconnect = () => Promise.all(ends.map((end) => end.stop()));
+    finallyDo(disconnect);
+    const connect = async (mtu: number) => {
+      ends = namespaces.map((netns, index) => {
+        const argv = [
+          'net',
+          '--json',
+          '--until-eof',
+          '--socket',
+          socketPath,
+          '--tap',
+          'ivn0',
+          '--netns',
+          netns.path,
+        ];
+        argv.push('--address', `10.64.0.${index + 1}/24`, '--mtu', String(mtu));
+        if (busyPoll !== undefined) argv.push('--busy-poll', String(busyPoll));
+        if (offload === false) argv.push('--no-offload');
+        return startCarrier([process.execPath, COMMAND, ...argv]);
+      });
+      await Promise.all(ends.map((end) => end.line(isCarrierOn)));
+    };
+    await connect(FIRST_MTU);
+    return {
+      name,
+      from: namespaces[0],
+      to: namespaces[1],
+      address: '10.64.0.2',
+      get pids() {
+        return ends.map(({ pid }) => pid);
+      },
+      async setMtu(mtu) {
+        if (mtu > TAP_MAX_MTU) throw new RangeError(`${name}: MTU ${mtu}: must be ${TAP_MAX_MTU} at most`);
+        await disconnect();
+        await connect(mtu);
+      },
+    };
+  });
+}
+
+function isCarrierOn(line: string): boolean {
+  const { event, carrier } = JSON.parse(line);
+  return event === 'state' && carrier;
+}
