@@ -1,5 +1,7 @@
+import { writeFileSync } from 'node:fs';
 import {
   addAddress,
+  addRoute,
   createBridge,
   mapPrivate,
   type Netns,
@@ -132,6 +134,49 @@ describeNetwork('offloads between two links', () => {
       const run = { from: rig.namespaces[from].path, to: rig.namespaces[to].path, address, verify: true };
       expect(await tcpTransfer({ ...run, bytes: BYTES })).toMatchObject({ bytes: BYTES, checksumOk: true });
     }
+  });
+
+  it.each(['bridges', 'routes'])('are undone where the peer %s frames on to a plain link', async (how) => {
+    await using near = new Rig({ silent: true, mtu: MTU });
+    await using far = new Rig({ silent: true, mtu: MTU });
+    const middle = near.namespaces[1];
+    const routes = how === 'routes';
+    if (!routes) {
+      middle.run(() => {
+        createBridge('br0');
+        setInterface('br0', { up: true });
+      });
+    }
+    const port = (address: string) => (routes ? ['--address', address] : ['--bridge', 'br0']);
+    const [from, to] = routes ? ['10.64.1.1', '10.64.2.2'] : ['10.64.0.1', '10.64.0.2'];
+    await near.startServer();
+    await far.startServer();
+    near.startPeer(0, ['--address', `${from}/24`]);
+    near.startPeer(1, port('10.64.1.2/24'));
+    const onwards = ['--netns', middle.path, '--tap', 'ivn1', '--no-offload'];
+    far.startPeer(0, [...onwards, ...port('10.64.2.1/24')]);
+    far.startPeer(1, ['--address', `${to}/24`]);
+    expect(offloads(await near.bothUp())).toEqual([
+      ['checksum', 'tso'],
+      ['checksum', 'tso'],
+    ]);
+    expect(offloads(await far.bothUp())).toEqual([[], []]);
+    if (routes) {
+      middle.run(() => writeFileSync('/proc/sys/net/ipv4/ip_forward', '1'));
+      near.inside(0, () => addRoute({ to: '10.64.2.0/24', via: '10.64.1.2' }));
+      far.inside(1, () => addRoute({ to: '10.64.1.0/24', via: '10.64.2.1' }));
+    } else {
+      middle.run(() => waitForInterface('br0', (found) => found?.operState === 'up'));
+    }
+    const [a, c] = [near.namespaces[0].path, far.namespaces[1].path];
+    await ping({ netns: a, to, count: 1, timeoutMs: 10_000 });
+    const there = await tcpTransfer({ from: a, to: c, address: to, verify: true, bytes: BYTES });
+    expect(there).toMatchObject({ bytes: BYTES, checksumOk: true });
+    const back = await tcpTransfer({ from: c, to: a, address: from, verify: true, bytes: BYTES });
+    expect(back).toMatchObject({ bytes: BYTES, checksumOk: true });
+    // What was uncut on the first link has been cut, and summed, for the second one.
+    expect(await averageFrame(near, 0)).toBeGreaterThan(MTU + 14);
+    expect(await averageFrame(far, 0)).toBeLessThan(MTU);
   });
 
   it('let UDP payloads pass uncut where the kernel can', async () => {
