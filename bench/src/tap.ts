@@ -2,7 +2,7 @@ import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux';
 import { tcpTransfer, udpTransfer } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
 import { type Cable, using, withCables, withMtu } from './cable.ts';
-import { inC, memif, ours, socat, vde, veth } from './cables/kinds.ts';
+import { inC, ours, socat, vde, veth } from './cables/kinds.ts';
 import { congestionControl, setCongestionControl } from './congestion-control.ts';
 import type { Part, PartOptions } from './part.ts';
 import type { Measurement } from './results.ts';
@@ -24,7 +24,6 @@ const KINDS = [
   veth,
   vde,
   socat,
-  memif,
 ];
 
 const udp =

@@ -2,7 +2,6 @@ import { missingCompiler } from '../c-reference.ts';
 import type { CableKind } from '../cable.ts';
 import { cLinkCable } from './c-link.ts';
 import { type IvshmemSettings, ivshmemCable } from './ivshmem.ts';
-import { memifCable, missingMemif } from './memif.ts';
 import { missingSocat, socatCable } from './socat.ts';
 import { missingVde, vdeCable } from './vde.ts';
 import { vethCable } from './veth.ts';
@@ -25,4 +24,3 @@ export const inC = (name = 'C', settings: IvshmemSettings = {}): CableKind => ({
 export const veth: CableKind = { name: 'veth', missing: () => null, open: vethCable };
 export const vde: CableKind = { name: 'VDE', missing: missingVde, open: vdeCable };
 export const socat: CableKind = { name: 'socat', missing: missingSocat, open: socatCable };
-export const memif: CableKind = { name: 'DPDK memif', missing: missingMemif, open: memifCable };
