@@ -108,10 +108,13 @@ describe('process.exit()', () => {
       process.on('exit', () => { process.exitCode = end[0] === 1 ? 7 : 8; });
       while (!(${ready})) await new Promise((resolve) => setTimeout(resolve, 5));
       process.exit(0);`;
-    const run = promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program]);
+    const run = promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program], {
+      timeout: 20_000,
+      killSignal: 'SIGKILL',
+    });
     return await run.then(
       () => 0,
-      ({ code, stderr }) => stderr || code,
+      ({ code, signal, stderr }) => stderr || (code ?? signal),
     );
   }
 
