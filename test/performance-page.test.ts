@@ -17,7 +17,7 @@ it('docs/performance.md and README.md show what bench/results has, and nothing e
 it('without results, both say so', () => {
   const { performance, readme, pictures } = makeReport(
     new Map(),
-    '<!-- generated: tap -->\nold\n<!-- end -->\n',
+    '<!-- goals -->\nold\n<!-- end -->\n<!-- generated: tap -->\nold\n<!-- end -->\n',
     '<!-- output: bench -->\nold\n<!-- end -->\n',
   );
   expect(performance).toMatch(/Not measured yet/);

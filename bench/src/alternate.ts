@@ -49,7 +49,9 @@ export function comparisonLines(measurements: readonly Measurement[]): string[] 
       lines.push(`  ${what}, ${unit}`);
     }
     const ratio =
-      first === measurement ? '' : `${first.subject} is ${show(ratios(first.values, values))} times that`;
+      first === measurement || values.includes(0)
+        ? ''
+        : `${first.subject} is ${show(ratios(first.values, values))} times that`;
     lines.push(`    ${subject.padEnd(26)} ${show(summarise(values)).padEnd(28)} ${ratio}`.trimEnd());
   }
   return lines;

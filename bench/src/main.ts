@@ -8,8 +8,9 @@ import type { Part } from './part.ts';
 import { RESULTS_DIRECTORY, writeResult } from './results.ts';
 import { rings } from './rings.ts';
 import { tap } from './tap.ts';
+import { vm } from './vm.ts';
 
-const PARTS: readonly Part[] = [rings, tap, latency, cpu, micro];
+const PARTS: readonly Part[] = [rings, tap, latency, cpu, micro, vm];
 const DEFAULT_ROUNDS = '5';
 
 const USAGE = `Usage: npm run bench -- [${PARTS.map(({ name }) => name).join('] [')}] [--rounds N] [--output DIR] [--no-save]
@@ -19,6 +20,8 @@ Without a part, all of them, for about half an hour. All subjects take turns; wh
   --no-save     print only
 "npm run performance" makes docs/performance.md, and the tables in README.md, out of bench/results.
 `;
+
+class UsageError extends Error {}
 
 async function main(signal: AbortSignal): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -37,10 +40,10 @@ async function main(signal: AbortSignal): Promise<number> {
   }
   const rounds = Number(values.rounds);
   if (!(rounds >= 1 && Number.isInteger(rounds)))
-    throw new TypeError(`--rounds ${values.rounds}: must be 1 or more`);
+    throw new UsageError(`--rounds ${values.rounds}: must be 1 or more`);
   for (const name of positionals) {
     if (!PARTS.some((part) => part.name === name))
-      throw new TypeError(`no part of the benchmarks is called ${name}`);
+      throw new UsageError(`no part of the benchmarks is called ${name}`);
   }
   for (const part of PARTS) {
     if (positionals.length > 0 && !positionals.includes(part.name)) continue;
@@ -66,8 +69,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 try {
   process.exitCode = await main(interruption.signal);
 } catch (error) {
-  const { message, name } = error as Error;
+  const { message, name, code } = error as NodeJS.ErrnoException;
+  const isUsage = error instanceof UsageError || code?.startsWith('ERR_PARSE_ARGS') === true;
   process.stderr.write(`bench: ${name === 'AbortError' ? 'interrupted' : message}\n`);
-  if (error instanceof TypeError) process.stderr.write(USAGE);
-  process.exitCode = error instanceof TypeError ? 2 : 1;
+  if (isUsage) process.stderr.write(USAGE);
+  process.exitCode = isUsage ? 2 : 1;
 }

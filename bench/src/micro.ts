@@ -16,6 +16,10 @@ import type { Part } from './part.ts';
 import type { Measurement } from './results.ts';
 
 const SECTION_SIZE = 0x100000;
+/** Quickly cleared, with room for a burst. */
+const SMALL_SECTION_SIZE = 0x2000;
+const SMALL_FRAME = 64;
+const SMALL_BURST = 32;
 
 async function run(): Promise<Measurement[]> {
   using loopback = new Loopback({ outputSize: SECTION_SIZE });
@@ -28,6 +32,21 @@ async function run(): Promise<Measurement[]> {
   rx.initialise();
   const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
   const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false).next, 1, false).next;
+
+  using small = new Loopback({ outputSize: SMALL_SECTION_SIZE });
+  using sender = new LoopbackPort(small.ends[0], mainPoller);
+  using receiver = new LoopbackPort(small.ends[1], mainPoller);
+  const smallLayout = ringLayout(SMALL_SECTION_SIZE);
+  const smallTx = new TxQueue(sender.output!, sender.input(1)!, smallLayout);
+  const smallRx = new RxQueue(receiver.output!, receiver.input(0)!, smallLayout);
+  const enqueue = () => {
+    smallTx.initialise();
+    for (let i = 0; i < SMALL_BURST; i++) {
+      smallTx.reserve(SMALL_FRAME);
+      smallTx.commit(SMALL_FRAME);
+    }
+    smallTx.flush();
+  };
 
   const measurements: Measurement[] = [];
   const suite = new Benchmark.Suite();
@@ -51,6 +70,13 @@ async function run(): Promise<Measurement[]> {
       rx.flush();
       tx.reclaim();
     })
+    .add('a frame enqueued, in bursts of 32 on a queue that is cleared', enqueue)
+    // Those of the burst that was enqueued last, again and again.
+    .add('a frame dequeued, its descriptor checked, in bursts of 32', () => {
+      smallRx.initialise();
+      for (let i = smallRx.available(); i > 0; i--) smallRx.next();
+      smallRx.flush();
+    })
     .add('a doorbell (write to an eventfd)', () => {
       a.ring(1, 1);
     })
@@ -65,7 +91,7 @@ async function run(): Promise<Measurement[]> {
     });
   suite.on('cycle', (event: { target: unknown }) => {
     const { name, stats } = event.target as Benchmark;
-    const scale = 1e9 / (name!.includes('bursts of 64') ? 64 : 1);
+    const scale = 1e9 / Number(/bursts of (\d+)/.exec(name!)?.[1] ?? 1);
     const values = stats!.sample.map((seconds) => seconds * scale);
     measurements.push({ what: name!, subject: 'ivshmem', unit: 'ns', values });
   });

@@ -1,3 +1,4 @@
+import { judge } from './goals.ts';
 import { machineText } from './machine.ts';
 import type { Measurement, PartResult, Results } from './results.ts';
 import { type Figure, ratios, summarise } from './statistics.ts';
@@ -17,6 +18,7 @@ export interface Report {
 export function makeReport(results: Results, performance: string, readme: string): Report {
   const pictures = new Map<string, string>();
   let page = performance;
+  page = between(page, 'goals', goalTable(results));
   for (const [, name] of performance.matchAll(/<!-- generated: ([\w-]+) -->/g)) {
     const result = results.get(name!);
     page = between(page, `generated: ${name}`, result === undefined ? missing(name!) : section(result));
@@ -94,12 +96,22 @@ function ratioTable(measurements: readonly Measurement[]): string {
       what,
       ...others.map((subject) => {
         const other = row.find((measurement) => measurement.subject === subject);
-        if (ours === undefined || other === undefined) return '–';
+        // Nothing has a ratio to 0.
+        if (ours === undefined || other === undefined || other.values.includes(0)) return '–';
         return spread(ratios(ours.values, other.values));
       }),
     ];
   });
   return table(['', ...others], rows);
+}
+
+function goalTable(results: Results): string {
+  const rows = judge(results).map(({ goal, found, isMet }) => [
+    goal,
+    spread(found),
+    isMet ? 'yes' : '**no**',
+  ]);
+  return rows.length === 0 ? 'Nothing was measured yet.' : table(['goal', 'found', 'met'], rows);
 }
 
 function panelsOf(measurements: readonly Measurement[]): Panel[] {

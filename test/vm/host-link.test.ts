@@ -41,7 +41,7 @@ afterAll(async () => {
   await guest?.stop();
   await vm?.stop('SIGKILL');
   netns?.close();
-  removeDirectory(directory);
+  if (directory !== undefined) removeDirectory(directory);
 });
 
 describeVm('a link between a guest and a TAP on the host', () => {

@@ -3,7 +3,7 @@ import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { BlockedWriteWatch, EventFd, reportEventFdWrites } from './eventfd.ts';
 
 /** How often a thread is looked after, in ms: seldom enough that an idle one costs next to nothing. */
-const LOOK_INTERVAL = 1000;
+const LOOK_INTERVAL = 2000;
 /** The same while it is in a write to an eventfd, or is to end. */
 const SHORT_INTERVAL = 250;
 /** While the process exits: ms between looks, and how many of them until a thread counts as dead. */
@@ -44,7 +44,7 @@ export interface BlockingThread {
  * which it waits for beside all others, and which is also signalled when the process exits.
  *
  * Whoever shares an eventfd with the thread can block its writes (see {@link BlockedWriteWatch}): it gets out within
- * about a second, at the exit of the process sooner.
+ * a few seconds, at the exit of the process sooner.
  *
  * `file` calls {@link runBlockingThread}, `input` is cloned. All messages go to `receive`; the first with the type
  * `upWith` says that the thread is up, which is what the promise waits for. Rejects with an Error when the thread
