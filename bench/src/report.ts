@@ -144,10 +144,10 @@ function summary(results: Results): string {
       ]);
     }
   }
-  if (rows.length === 0) return missing('');
-  const machine = machineText([...results.values()][0]!.machine);
+  const result = results.get('tap') ?? results.get('rings');
+  if (rows.length === 0 || result === undefined) return missing('tap rings');
   return [
-    `Measured on ${machine}. Median (minimum … maximum); then how many times what a veth pair and the same in C have.`,
+    `Measured on ${machineText(result.machine)}. Median (minimum … maximum); then how many times what a veth pair and the same in C have.`,
     '',
     table(['', '', 'this', '× veth', '× C'], rows),
   ].join('\n');
