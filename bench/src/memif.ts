@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { allowedCpus } from './ring-transfer.ts';
 
-// DPDK's shared memory interface, which Debian has in its package dpdk: two dpdk-testpmd, of which one sends frames
+// DPDK's shared memory interface, which Debian has in its package dpdk-dev: two dpdk-testpmd, of which one sends frames
 // (txonly) and the other one drops them (rxonly). Both copy each frame, into a buffer of the interface and out of it.
 // Copy-free transmission ("zero-copy") is left off: it needs huge pages to be reliable.
 
@@ -29,7 +29,7 @@ const SMALLEST_BUFFER = 2048;
 /** Why memif can't be measured here, in one sentence with the remedy; null where it can. */
 export function missingMemif(): string | null {
   const { error } = spawnSync(PROGRAM, ['--version'], { stdio: 'ignore' });
-  if (error !== undefined) return `There is no ${PROGRAM}: install it with "apt-get install dpdk".`;
+  if (error !== undefined) return `There is no ${PROGRAM}: install it with "apt-get install dpdk-dev".`;
   return allowedCpus().length < 2 ? 'It needs two processors.' : null;
 }
 

@@ -40,8 +40,10 @@ export function tapPairCable(options: TapPairOptions): Promise<Cable> {
     const startEnds = async (mtu: number) => {
       for (const [index, netns] of namespaces.entries()) {
         ends.push(options.startEnd(index as 0 | 1, netns, mtu));
+        netns.run(() => waitForInterface(tap, (found) => found !== null));
+      }
+      for (const [index, netns] of namespaces.entries()) {
         netns.run(() => {
-          waitForInterface(tap, (found) => found !== null);
           setInterface(tap, { mtu, up: true });
           addAddress(tap, `${network}.${index + 1}/24`);
         });
