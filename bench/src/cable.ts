@@ -13,9 +13,6 @@ export interface Cable {
   /** In bytes. Rejects with RangeError, and changes nothing, where it can't have that. */
   setMtu(mtu: number): Promise<void>;
   close(): Promise<void>;
-  /** Of a cable whose processes never sleep: stops them while others are measured, and lets them go on. */
-  suspend?(): void;
-  resume?(): void;
 }
 
 /** A cable that may be laid. */
@@ -67,9 +64,7 @@ export async function withCables<T>(
         console.log(`  Without ${name}: ${why}`);
         continue;
       }
-      const cable = await open();
-      cables.push(cable);
-      cable.suspend?.();
+      cables.push(await open());
     }
     signal.throwIfAborted();
     return await measure(cables);
@@ -78,14 +73,9 @@ export async function withCables<T>(
   }
 }
 
-/** Calls `use` with a cable, which runs meanwhile although it may be one that is suspended otherwise. */
-export async function using<T>(cable: Cable, use: (cable: Cable) => Promise<T>): Promise<T> {
-  cable.resume?.();
-  try {
-    return await use(cable);
-  } finally {
-    cable.suspend?.();
-  }
+/** Throws RangeError where a cable can't have an MTU, in bytes. */
+export function checkMtu(name: string, mtu: number, most: number): void {
+  if (mtu > most) throw new RangeError(`${name}: MTU ${mtu}: must be ${most} at most`);
 }
 
 /** Those cables that can have this MTU, and have it now. */
@@ -93,7 +83,7 @@ export async function withMtu(cables: readonly Cable[], mtu: number): Promise<Ca
   const able: Cable[] = [];
   for (const cable of cables) {
     try {
-      await using(cable, () => cable.setMtu(mtu));
+      await cable.setMtu(mtu);
       able.push(cable);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;

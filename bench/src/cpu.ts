@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { missingNetworkPrivilege } from '@ivshmem/linux';
 import { udpTransfer } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
-import { type Cable, using, withCables } from './cable.ts';
+import { type Cable, withCables } from './cable.ts';
 import { inC, ours } from './cables/kinds.ts';
 import type { Part, PartOptions } from './part.ts';
 import type { Measurement } from './results.ts';
@@ -55,7 +55,7 @@ async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
   return await withCables(KINDS, signal, async (cables) => {
     const measurements: Measurement[] = [];
     const compare = async (times: number, measure: (cable: Cable) => Promise<Reading[]>) => {
-      measurements.push(...(await alternate(cables, times, (cable) => using(cable, measure))));
+      measurements.push(...(await alternate(cables, times, measure)));
     };
     await delay(SETTLE_SECONDS * 1000, null, { signal });
     // What is idle is so for long enough to be measured less often.

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { missingNetworkPrivilege } from '@ivshmem/linux';
 import { percentile, tcpTransfer, udpEcho } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
-import { type Cable, using, withCables } from './cable.ts';
+import { type Cable, withCables } from './cable.ts';
 import { inC, ours, veth } from './cables/kinds.ts';
 import type { Part, PartOptions } from './part.ts';
 import type { Measurement } from './results.ts';
@@ -64,8 +64,8 @@ async function echoUnderLoad(cable: Cable, signal: AbortSignal): Promise<Reading
 
 async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
   return await withCables(KINDS, signal, async (cables) => [
-    ...(await alternate(cables, rounds, (cable) => using(cable, () => echo(cable, ECHOES, 'idle', signal)))),
-    ...(await alternate(cables, rounds, (cable) => using(cable, () => echoUnderLoad(cable, signal)))),
+    ...(await alternate(cables, rounds, (cable) => echo(cable, ECHOES, 'idle', signal))),
+    ...(await alternate(cables, rounds, (cable) => echoUnderLoad(cable, signal))),
   ]);
 }
 

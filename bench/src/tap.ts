@@ -1,7 +1,7 @@
 import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux';
 import { tcpTransfer, udpTransfer } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
-import { type Cable, using, withCables, withMtu } from './cable.ts';
+import { type Cable, withCables, withMtu } from './cable.ts';
 import { inC, ours, socat, vde, veth } from './cables/kinds.ts';
 import { congestionControl, setCongestionControl } from './congestion-control.ts';
 import type { Part, PartOptions } from './part.ts';
@@ -49,7 +49,7 @@ async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
   return await withCables(KINDS, signal, async (cables) => {
     const measurements: Measurement[] = [];
     const compare = async (among: readonly Cable[], measure: (cable: Cable) => Promise<Reading[]>) => {
-      measurements.push(...(await alternate(among, rounds, (cable) => using(cable, measure))));
+      measurements.push(...(await alternate(among, rounds, measure)));
     };
     for (const size of UDP_FRAMES) await compare(cables, udp(size, signal));
     for (const mtu of MTUS) {

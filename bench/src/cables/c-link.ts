@@ -6,16 +6,16 @@ import {
   Netns,
   openTap,
   setInterface,
-  TAP_MAX_MTU,
   type Tap,
   TunOffload,
   VNET_HEADER_SIZE,
 } from '@ivshmem/linux';
 import { DEFAULT_BUSY_POLL } from '@ivshmem/net';
 import { cReference } from '../c-reference.ts';
-import { assembleCable, type Cable, FIRST_MTU } from '../cable.ts';
+import { assembleCable, type Cable } from '../cable.ts';
 import { type Carrier, startCarrier } from './carrier.ts';
 import { type IvshmemSettings, OUTPUT_SECTION_SIZE } from './ivshmem.ts';
+import { twoEndCable } from './two-ends.ts';
 
 const TAP = 'c0';
 const OFFLOADS = TunOffload.CSUM | TunOffload.TSO4 | TunOffload.TSO6 | TunOffload.TSO_ECN;
@@ -38,32 +38,12 @@ export function cLinkCable(name = 'C', settings: IvshmemSettings = {}): Promise<
         return tap;
       }),
     );
-    let ends: Carrier[] = [];
-    const disconnect = async () => {
-      await Promise.all(ends.map((end) => end.stop()));
-      ends = [];
-    };
-    finallyDo(disconnect);
-    const connect = async (mtu: number) => {
+    const start = (mtu: number) => {
       for (const netns of namespaces) netns.run(() => setInterface(TAP, { mtu }));
-      ends = startEnds(program, taps, [OUTPUT_SECTION_SIZE, mtu, busyPoll, headerSize]);
-      await Promise.all(ends.map((end) => end.line((text) => text === 'ready')));
+      return startEnds(program, taps, [OUTPUT_SECTION_SIZE, mtu, busyPoll, headerSize]);
     };
-    await connect(FIRST_MTU);
-    return {
-      name,
-      from: namespaces[0],
-      to: namespaces[1],
-      address: '10.69.0.2',
-      get pids() {
-        return ends.map(({ pid }) => pid);
-      },
-      async setMtu(mtu) {
-        if (mtu > TAP_MAX_MTU) throw new RangeError(`${name}: MTU ${mtu}: must be ${TAP_MAX_MTU} at most`);
-        await disconnect();
-        await connect(mtu);
-      },
-    };
+    const isThere = (line: string) => line === 'ready';
+    return await twoEndCable({ name, namespaces, address: '10.69.0.2', start, isThere }, finallyDo);
   });
 }
 

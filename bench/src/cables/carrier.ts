@@ -14,7 +14,6 @@ export interface Carrier {
   write(text: string): void;
   /** Ends it in order. */
   stop(): Promise<void>;
-  kill(signal: NodeJS.Signals): void;
 }
 
 const running = new Set<ChildProcess>();
@@ -73,13 +72,9 @@ export function startCarrier(
       stdin.write(text);
     },
     async stop() {
-      child.kill('SIGCONT');
       child.kill('SIGTERM');
       stdin.end();
       await ended;
-    },
-    kill: (signal) => {
-      child.kill(signal);
     },
   };
 }

@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createHostServer } from '@ivshmem/host-server';
-import { Netns, TAP_MAX_MTU } from '@ivshmem/linux';
-import { assembleCable, type Cable, FIRST_MTU } from '../cable.ts';
-import { type Carrier, startCarrier } from './carrier.ts';
+import { Netns } from '@ivshmem/linux';
+import { assembleCable, type Cable } from '../cable.ts';
+import { startCarrier } from './carrier.ts';
+import { twoEndCable } from './two-ends.ts';
 
 const COMMAND = fileURLToPath(new URL('../../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
 /** In bytes: the largest MTU fits many times. */
@@ -37,11 +38,8 @@ export function ivshmemCable(name = 'ivshmem', { busyPoll, offload }: IvshmemSet
     const namespaces = [Netns.create(), Netns.create()] as const;
     for (const netns of namespaces) finallyDo(() => netns.close());
 
-    let ends: Carrier[] = [];
-    const disconnect = () => Promise.all(ends.map((end) => end.stop()));
-    finallyDo(disconnect);
-    const connect = async (mtu: number) => {
-      ends = namespaces.map((netns, index) => {
+    const start = (mtu: number) =>
+      namespaces.map((netns, index) => {
         const argv = [
           'net',
           '--json',
@@ -58,23 +56,10 @@ export function ivshmemCable(name = 'ivshmem', { busyPoll, offload }: IvshmemSet
         if (offload === false) argv.push('--no-offload');
         return startCarrier([process.execPath, COMMAND, ...argv]);
       });
-      await Promise.all(ends.map((end) => end.line(isCarrierOn)));
-    };
-    await connect(FIRST_MTU);
-    return {
-      name,
-      from: namespaces[0],
-      to: namespaces[1],
-      address: '10.64.0.2',
-      get pids() {
-        return ends.map(({ pid }) => pid);
-      },
-      async setMtu(mtu) {
-        if (mtu > TAP_MAX_MTU) throw new RangeError(`${name}: MTU ${mtu}: must be ${TAP_MAX_MTU} at most`);
-        await disconnect();
-        await connect(mtu);
-      },
-    };
+    return await twoEndCable(
+      { name, namespaces, address: '10.64.0.2', start, isThere: isCarrierOn },
+      finallyDo,
+    );
   });
 }
 

@@ -1,5 +1,5 @@
 import { addAddress, Netns, setInterface, waitForInterface } from '@ivshmem/linux';
-import { assembleCable, type Cable, FIRST_MTU, untilPassing } from '../cable.ts';
+import { assembleCable, type Cable, checkMtu, FIRST_MTU, untilPassing } from '../cable.ts';
 import type { Carrier } from './carrier.ts';
 
 /** A program of others that joins two TAP interfaces which it makes itself. */
@@ -13,10 +13,8 @@ export interface TapPairOptions {
   readonly maxMtu: number;
   /** Starts what runs for both ends together. */
   readonly startCommon?: () => Promise<Carrier>;
-  /** Starts what makes the TAP interface of an end, in its network namespace, for packets of up to `mtu` bytes. */
-  readonly startEnd: (end: 0 | 1, netns: Netns, mtu: number) => Carrier;
-  /** Whether the ends must be started anew for another MTU. */
-  readonly restartForMtu?: boolean;
+  /** Starts what makes the TAP interface of an end, in its network namespace. */
+  readonly startEnd: (end: 0 | 1, netns: Netns) => Carrier;
   /** Takes away what is left when all processes have ended. */
   readonly cleanup?: () => void;
 }
@@ -31,27 +29,19 @@ export function tapPairCable(options: TapPairOptions): Promise<Cable> {
     const common = await options.startCommon?.();
     if (common !== undefined) finallyDo(() => common.stop());
     const ends: Carrier[] = [];
-    const stopEnds = async () => {
-      await Promise.all(ends.splice(0).map((end) => end.stop()));
-      // The interfaces go a moment after their processes.
-      for (const netns of namespaces) netns.run(() => waitForInterface(tap, (found) => found === null));
-    };
-    finallyDo(stopEnds);
-    const startEnds = async (mtu: number) => {
-      for (const [index, netns] of namespaces.entries()) {
-        ends.push(options.startEnd(index as 0 | 1, netns, mtu));
-        netns.run(() => waitForInterface(tap, (found) => found !== null));
-      }
-      for (const [index, netns] of namespaces.entries()) {
-        netns.run(() => {
-          setInterface(tap, { mtu, up: true });
-          addAddress(tap, `${network}.${index + 1}/24`);
-        });
-      }
-      await untilPassing(namespaces[0], address);
-    };
+    finallyDo(() => Promise.all(ends.map((end) => end.stop())));
+    for (const [index, netns] of namespaces.entries()) {
+      ends.push(options.startEnd(index as 0 | 1, netns));
+      netns.run(() => waitForInterface(tap, (found) => found !== null));
+    }
+    for (const [index, netns] of namespaces.entries()) {
+      netns.run(() => {
+        setInterface(tap, { mtu: FIRST_MTU, up: true });
+        addAddress(tap, `${network}.${index + 1}/24`);
+      });
+    }
     const address = `${network}.2`;
-    await startEnds(FIRST_MTU);
+    await untilPassing(namespaces[0], address);
     return {
       name,
       from: namespaces[0],
@@ -61,19 +51,8 @@ export function tapPairCable(options: TapPairOptions): Promise<Cable> {
         return [...(common === undefined ? [] : [common.pid]), ...ends.map(({ pid }) => pid)];
       },
       async setMtu(mtu) {
-        if (mtu > maxMtu) throw new RangeError(`${name}: MTU ${mtu}: must be ${maxMtu} at most`);
-        if (options.restartForMtu) {
-          await stopEnds();
-          await startEnds(mtu);
-        } else {
-          for (const netns of namespaces) netns.run(() => setInterface(tap, { mtu }));
-        }
-      },
-      suspend: () => {
-        for (const end of ends) end.kill('SIGSTOP');
-      },
-      resume: () => {
-        for (const end of ends) end.kill('SIGCONT');
+        checkMtu(name, mtu, maxMtu);
+        for (const netns of namespaces) netns.run(() => setInterface(tap, { mtu }));
       },
     };
   });

@@ -1,6 +1,6 @@
 import { Netns, setInterface } from '@ivshmem/linux';
 import { connectByVeth } from '@ivshmem/traffic';
-import { assembleCable, type Cable, FIRST_MTU } from '../cable.ts';
+import { assembleCable, type Cable, checkMtu, FIRST_MTU } from '../cable.ts';
 
 /** Of a veth interface, in bytes. */
 const MAX_MTU = 65535;
@@ -18,7 +18,7 @@ export function vethCable(): Promise<Cable> {
       address: '10.65.0.2',
       pids: [],
       async setMtu(mtu) {
-        if (mtu > MAX_MTU) throw new RangeError(`veth: MTU ${mtu}: must be ${MAX_MTU} at most`);
+        checkMtu('veth', mtu, MAX_MTU);
         for (const netns of namespaces) netns.run(() => setInterface('veth0', { mtu }));
       },
     };

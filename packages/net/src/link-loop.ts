@@ -235,13 +235,11 @@ export class LinkLoop {
     path.violation = Violation.NONE;
     // Rings of a peer that is gone have been cleared by the server: that is nobody's fault.
     if (port.peerState(1 - port.id) < State.READY) {
-      path.violation = Violation.NONE;
       this.#evaluate();
       return;
     }
     this.#counters[Counter.violations]!++;
     this.#reports.violation(text, 'the link is reset');
-    path.violation = Violation.NONE;
     handshake.fault();
     this.#followHandshake();
   }
