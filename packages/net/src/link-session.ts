@@ -1,0 +1,174 @@
+import { EPOLLIN, type Poller, type Tap, Timer } from '@ivshmem/linux';
+import {
+  Handshake,
+  HeaderFault,
+  headerFaultText,
+  type Port,
+  type PortEvent,
+  type RingLayout,
+  STATE_VECTOR,
+  State,
+  Violation,
+  violationText,
+} from '@ivshmem/transport';
+import { Counter } from './counters.ts';
+import { FramePath } from './frame-path.ts';
+import { offloadNames } from './offload.ts';
+import type { Reports } from './reports.ts';
+
+/** What a session needs besides its port. */
+export interface SessionOptions {
+  readonly poller: Poller;
+  readonly tap: Tap;
+  /** Bytes, 68 … layout.maxMtu. */
+  readonly mtu: number;
+  readonly layout: RingLayout;
+  /** See {@link ./counters.ts}. */
+  readonly counters: Float64Array;
+  readonly reports: Reports;
+  /** The provider of the port is gone: the session goes on without it. */
+  readonly providerGone: (reason: string) => void;
+  /** The session cannot go on. */
+  readonly failed: (error: Error) => void;
+}
+
+/** A link on one port, from {@link begin} to {@link end}: the handshake, the data path, and the port's events. */
+export class LinkSession {
+  readonly port: Port;
+  readonly path: FramePath;
+  readonly #options: SessionOptions;
+  readonly #peer: number;
+  readonly #handshake: Handshake;
+  readonly #pollTimer: Timer;
+  #pollInterval = 0;
+  #tapMuted = false;
+
+  /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
+  constructor(port: Port, options: SessionOptions) {
+    const { poller, tap, mtu, layout, counters } = options;
+    this.port = port;
+    this.#options = options;
+    this.#peer = 1 - port.id;
+    this.path = new FramePath({
+      port,
+      peer: this.#peer,
+      own: port.output!,
+      input: port.input(this.#peer)!,
+      layout,
+      tap,
+      mtu,
+      counters,
+    });
+    try {
+      this.#pollTimer = new Timer(poller, () => this.#poll());
+    } catch (error) {
+      this.path.close();
+      throw error;
+    }
+    this.#handshake = new Handshake(port, this.#peer, this.path);
+  }
+
+  /** Starts the handshake, and reports its states from now on. Throws SystemCallError: call {@link end} then. */
+  begin(): void {
+    const { poller, tap, counters, reports, failed } = this.#options;
+    poller.add(tap.fd, EPOLLIN, () => this.path.tapReady());
+    this.port.onInterrupt((vector) => {
+      counters[Counter.interrupts]!++;
+      if (vector === STATE_VECTOR) this.#evaluate();
+    });
+    this.port.events$.subscribe((event) => {
+      // An error thrown by a subscriber would wait for an event loop, and this thread has none.
+      try {
+        this.#follow(event);
+      } catch (error) {
+        failed(error as Error);
+      }
+    });
+    this.#handshake.state$.subscribe((status) => {
+      const offloads = status.carrier ? offloadNames(this.path.capabilities) : [];
+      reports.state({ ...status, offloads });
+    });
+    this.#evaluate();
+  }
+
+  #follow(event: PortEvent): void {
+    switch (event.type) {
+      case 'peer-joined':
+        this.#poll();
+        break;
+      case 'peer-gone':
+        this.#evaluate();
+        break;
+      case 'provider-gone':
+        this.#options.providerGone(event.reason);
+        break;
+    }
+  }
+
+  #evaluate(): void {
+    this.#handshake.evaluate();
+    this.#followHandshake();
+  }
+
+  #poll(): void {
+    this.#options.reports.tick();
+    this.#handshake.poll();
+    this.#followHandshake();
+  }
+
+  #followHandshake(): void {
+    const { counters, pollInterval } = this.#handshake;
+    this.#options.counters[Counter.resets] = counters.resets;
+    this.#options.counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
+    // A handshake that has failed needs no polls; what it threw ends the link.
+    if (pollInterval === this.#pollInterval || !Number.isFinite(pollInterval)) return;
+    this.#pollInterval = pollInterval;
+    this.#pollTimer.every(pollInterval);
+  }
+
+  /** Reports what the peer did wrong since the last call, and resets the link if it has to. */
+  lookForFaults(): void {
+    const fault = this.path.takeHeaderFault();
+    if (fault !== HeaderFault.NONE) {
+      this.#options.reports.violation(
+        `a frame header has ${headerFaultText(fault)}`,
+        'such frames are dropped',
+      );
+    }
+    if (this.path.violation !== Violation.NONE) this.#violated();
+  }
+
+  #violated(): void {
+    const text = violationText(this.path.violation);
+    this.path.violation = Violation.NONE;
+    // The server clears the rings of a peer that has gone: that is no violation.
+    if (this.port.peerState(this.#peer) < State.READY) {
+      this.#evaluate();
+      return;
+    }
+    this.#options.counters[Counter.violations]!++;
+    this.#options.reports.violation(text, 'the link is reset');
+    this.#handshake.fault();
+    this.#followHandshake();
+  }
+
+  /** Before a sleep: a TAP that has to wait for room in the ring must not wake the thread. */
+  muteTap(): void {
+    const mute = this.path.full;
+    if (mute === this.#tapMuted) return;
+    this.#tapMuted = mute;
+    this.#options.poller.modify(this.#options.tap.fd, mute ? 0 : EPOLLIN);
+  }
+
+  /** Stops the data path, takes the state to RESET, and closes all but the TAP. Throws SystemCallError, having closed all. */
+  end(): void {
+    this.#options.poller.remove(this.#options.tap.fd);
+    try {
+      this.#handshake.shutdown();
+    } finally {
+      this.#pollTimer.close();
+      this.path.close();
+      this.port.close();
+    }
+  }
+}
