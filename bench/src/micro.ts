@@ -31,7 +31,7 @@ async function run(): Promise<Measurement[]> {
   tx.initialise();
   rx.initialise();
   const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
-  const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false).next, 1, false).next;
+  const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false, true).next, 1, false, true).next;
 
   using small = new Loopback({ outputSize: SMALL_SECTION_SIZE });
   using sender = new LoopbackPort(small.ends[0], mainPoller);
@@ -81,7 +81,7 @@ async function run(): Promise<Measurement[]> {
       a.ring(1, 1);
     })
     .add('a handshake step', () => {
-      handshakeStep(ready, 2, false);
+      handshakeStep(ready, 2, false, true);
     })
     .add('INIT, decoded', () => {
       decodeServerMessage(init);

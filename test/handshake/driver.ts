@@ -9,6 +9,7 @@ export interface Driver {
   readonly evaluate: Int32Array;
   readonly fault: Int32Array | null;
   readonly open: Int32Array | null;
+  readonly close: Int32Array | null;
   readonly heeds: Uint8Array | null;
   readonly polls: readonly boolean[];
 }
@@ -63,6 +64,7 @@ export function driver(rules: Rules): Driver {
     evaluate: table(rules.evaluate),
     fault: rules.fault ? table(rules.fault) : null,
     open: rules.open ? table(rules.open) : null,
+    close: rules.close ? table(rules.close) : null,
     heeds: rules.heeds ? Uint8Array.from({ length: VIEWS }, (_, i) => Number(rules.heeds!(viewAt(i)))) : null,
     polls: Array.from({ length: 8 }, (_, memory) => reachable.has(memory) && rules.polls?.(memory) === true),
   };

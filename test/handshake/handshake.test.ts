@@ -44,10 +44,11 @@ describe('two peers, of which one is ours', () => {
   for (const us of [ours(), ours({ guest: true })]) {
     for (const other of others) {
       it(`always bring the link up, and keep it: ${us.name} / ${other.name}`, () => {
-        const { hang, stuck, unstable, violation, states } = explore(us, other);
-        expect({ hang, stuck, unstable, violation }).toEqual({
+        const { hang, stuck, unnoticed, unstable, violation, states } = explore(us, other);
+        expect({ hang, stuck, unnoticed, unstable, violation }).toEqual({
           hang: null,
           stuck: null,
+          unnoticed: null,
           unstable: null,
           violation: null,
         });

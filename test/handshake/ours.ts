@@ -13,7 +13,7 @@ export function reachableStates(): HandshakeState[] {
   for (const state of states) {
     for (const fault of [false, true]) {
       for (let peer = 0; peer <= 4; peer++) {
-        const { next } = handshakeStep(state, peer, fault);
+        const { next } = handshakeStep(state, peer, fault, true);
         if (!states.includes(next)) states.push(next);
       }
     }
@@ -63,7 +63,8 @@ export function ours(caller: Caller = {}): Rules {
     ringsOnStart: announces,
     ringsOnPoll,
     polls: (memory) => polls === 'always' || (polls === 'until RUN/RUN' && !states[memory]!.carrier),
-    evaluate: ({ memory, peer }) => decide(memory, handshakeStep(states[memory]!, peer, false)),
-    fault: ({ memory, peer }) => decide(memory, handshakeStep(states[memory]!, peer, true)),
+    mayClose: true,
+    evaluate: ({ memory, peer, up }) => decide(memory, handshakeStep(states[memory]!, peer, false, up)),
+    fault: ({ memory, peer, up }) => decide(memory, handshakeStep(states[memory]!, peer, true, up)),
   };
 }

@@ -52,6 +52,8 @@ export interface Rules {
   readonly boot: number;
   /** Whether the interface may be brought up later than the driver starts. */
   readonly lateOpen?: boolean;
+  /** Whether the interface may be taken down at any time, and up again. */
+  readonly mayClose?: boolean;
   /** Evaluates again after everything that it has done. */
   readonly repeats?: boolean;
   /** Rings the peer on learning that its device has connected; a guest does not learn it. */
@@ -69,4 +71,6 @@ export interface Rules {
   readonly fault?: (view: View) => Decision;
   /** The interface is brought up; absent where that just leads to an evaluation. */
   readonly open?: (view: View) => Decision;
+  /** The interface is taken down; absent where that just leads to an evaluation. */
+  readonly close?: (view: View) => Decision;
 }

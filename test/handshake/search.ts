@@ -1,6 +1,6 @@
 import { cutOff, Nodes, Numbers, order } from './graph.ts';
 import { Field, get } from './peer-state.ts';
-import { EVENTS, FIRST_FROM_OUTSIDE, type System } from './system.ts';
+import { BRINGS_UP, EVENTS, FIRST_FROM_OUTSIDE, type System } from './system.ts';
 
 /** What an exhaustive search has found. Traces are lines, shortest first found. */
 export interface Findings {
@@ -20,6 +20,8 @@ export interface Findings {
   readonly cycle: readonly string[] | null;
   /** How it comes to a link that is up and goes down by itself. */
   readonly unstable: readonly string[] | null;
+  /** How it comes to an interface that is down, which the other side never notices while it stays down. */
+  readonly unnoticed: readonly string[] | null;
   /** How it comes to the first state that was wanted. */
   readonly witness: readonly string[] | null;
 }
@@ -42,6 +44,9 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
   /** Where each node's steps begin in `targets`. */
   const first = new Numbers();
   const targets = new Numbers();
+  /** The same without the steps that bring an interface up. */
+  const firstLeftDown = new Numbers();
+  const targetsLeftDown = new Numbers();
   let hang = -1;
   let violation = -1;
   let unstable = -1;
@@ -59,10 +64,13 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
       causes.push(2 * event + who);
     }
     // A poll that finds nothing new is no step.
-    if (event < FIRST_FROM_OUTSIDE && target !== node) targets.push(target);
+    if (event >= FIRST_FROM_OUTSIDE || target === node) return;
+    targets.push(target);
+    if (event !== BRINGS_UP) targetsLeftDown.push(target);
   };
   for (; node < nodes.length; node++) {
     first.push(targets.length);
+    firstLeftDown.push(targetsLeftDown.length);
     const peer0 = nodes.peer0(node);
     const peer1 = nodes.peer1(node);
     if (violation === -1 && system.violation(peer0, peer1) !== null) violation = node;
@@ -79,6 +87,7 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
     if (witness === -1 && wanted?.(peer0, peer1)) witness = node;
   }
   first.push(targets.length);
+  firstLeftDown.push(targetsLeftDown.length);
 
   const trace = (end: number): string[] | null => {
     if (end === -1) return null;
@@ -106,13 +115,21 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
     unstable: trace(unstable),
     witness: trace(witness),
   };
-  if (node < nodes.length) return { ...found, longest: -1, cycle: null, stuck: found.hang };
-  const goals = Uint8Array.from({ length: nodes.length }, (_, at) =>
-    Number(system.isLinkUp(nodes.peer0(at), nodes.peer1(at))),
+  if (node < nodes.length) return { ...found, longest: -1, cycle: null, stuck: found.hang, unnoticed: null };
+  const every = (test: (peer0: number, peer1: number) => boolean): Uint8Array =>
+    Uint8Array.from({ length: nodes.length }, (_, at) => Number(test(nodes.peer0(at), nodes.peer1(at))));
+  const stuck = cutOff(
+    every((peer0, peer1) => system.isLinkUp(peer0, peer1)),
+    first,
+    targets,
   );
-  const stuck = cutOff(goals, first, targets);
+  const unnoticed = cutOff(
+    every((peer0, peer1) => !system.isDownUnnoticed(peer0, peer1)),
+    firstLeftDown,
+    targetsLeftDown,
+  );
   const { longest, onCycle } = order(nodes.length, first, targets);
-  return { ...found, longest, cycle: trace(onCycle), stuck: trace(stuck) };
+  return { ...found, longest, cycle: trace(onCycle), stuck: trace(stuck), unnoticed: trace(unnoticed) };
 }
 
 const STATES = ['RESET', 'INIT', 'READY', 'RUN'];

@@ -3,7 +3,7 @@ import { type Driver, driver, viewIndex } from './driver.ts';
 import { Field, get, Phase, set } from './peer-state.ts';
 import { Op, type Rules } from './rules.ts';
 
-/** What can happen. The last four come from outside: they may happen at any time, and need never happen. */
+/** What can happen. The last five come from outside: they may happen at any time, and need never happen. */
 export const EVENTS = [
   'evaluates',
   'polls',
@@ -14,14 +14,30 @@ export const EVENTS = [
   'starts its driver',
   'brings its interface up',
   'is noticed to be gone by the server',
+  'takes its interface down',
   'crashes',
   'reboots',
   'finds a protocol violation',
   'gets a spurious interrupt',
 ] as const;
-const [EVALUATE, POLL, TAKE, GO_ON, READ, CONNECT, BOOT, OPEN, NOTICE, CRASH, REBOOT, FAULT, SPURIOUS] =
-  EVENTS.keys();
-export const FIRST_FROM_OUTSIDE = 9;
+const [
+  EVALUATE,
+  POLL,
+  TAKE,
+  GO_ON,
+  READ,
+  CONNECT,
+  BOOT,
+  OPEN,
+  NOTICE,
+  CLOSE,
+  CRASH,
+  REBOOT,
+  FAULT,
+  SPURIOUS,
+] = EVENTS.keys();
+export const BRINGS_UP = OPEN!;
+export const FIRST_FROM_OUTSIDE = CLOSE!;
 
 /** Called for every possible next state. `event` is an index of {@link EVENTS}, `who` the peer it happens to. */
 export type Emit = (event: number, who: number, peer0: number, peer1: number) => void;
@@ -50,6 +66,11 @@ export class System {
     this.#atomic = atomic;
   }
 
+  /** One interface is down, and the other side still has a carrier. */
+  isDownUnnoticed(peer0: number, peer1: number): boolean {
+    return deaf(peer0, peer1) || deaf(peer1, peer0);
+  }
+
   /** Both drivers up, at RUN, with carrier: what everything has to lead to. */
   isLinkUp(peer0: number, peer1: number): boolean {
     return this.#isUp(0, peer0) && this.#isUp(1, peer1);
@@ -58,6 +79,7 @@ export class System {
   #isUp(who: 0 | 1, peer: number): boolean {
     return (
       get(peer, Field.PHASE) === Phase.ALIVE &&
+      get(peer, Field.UP) === 1 &&
       get(peer, Field.STATE) === State.RUN &&
       get(peer, Field.RUNNING) === 1 &&
       get(peer, Field.CARRIER) === 1 &&
@@ -132,11 +154,8 @@ export class System {
       if (driver.polls[get(me, Field.MEMORY)]) {
         this.#evaluate(who, POLL, me, rules.ringsOnPoll ? this.#ring(who, me, other) : other, emit);
       }
-      if (get(me, Field.UP) === 0) {
-        const up = set(me, Field.UP, 1);
-        const decision = driver.open?.[viewIndex(up, get(other, Field.STATE))];
-        emit(OPEN, decision === undefined ? set(up, Field.WORK, 1) : begin(up, decision), other);
-      }
+      if (get(me, Field.UP) === 0) emit(OPEN, switched(me, 1, other, driver.open), other);
+      else if (rules.mayClose) emit(CLOSE, switched(me, 0, other, driver.close), other);
       if (driver.fault !== null && get(me, Field.RUNNING) === 1) {
         emit(FAULT, begin(me, driver.fault[view]!), other);
       }
@@ -216,11 +235,27 @@ export class System {
   }
 }
 
+function deaf(peer: number, other: number): boolean {
+  return (
+    get(peer, Field.PHASE) === Phase.ALIVE &&
+    get(peer, Field.UP) === 0 &&
+    get(other, Field.PHASE) === Phase.ALIVE &&
+    get(other, Field.CARRIER) === 1
+  );
+}
+
 /** A driver that starts: its state is RESET, and it evaluates once. */
 function boot(rules: Rules, peer: number): number {
   let booted = set(set(peer, Field.PHASE, Phase.ALIVE), Field.MEMORY, rules.boot);
   booted = set(booted, Field.WORK, 1);
   return set(booted, Field.UP, rules.lateOpen ? 0 : 1);
+}
+
+/** A driver whose interface is brought up (1) or taken down (0), which `decisions` answer. */
+function switched(peer: number, up: number, other: number, decisions: Int32Array | null): number {
+  const after = set(peer, Field.UP, up);
+  const decision = decisions?.[viewIndex(after, get(other, Field.STATE))];
+  return decision === undefined ? set(after, Field.WORK, 1) : begin(after, decision);
 }
 
 function begin(peer: number, decision: number): number {

@@ -219,6 +219,69 @@ describe('Handshake', () => {
     expect(ports[0].state).toBe(State.RESET);
   });
 
+  it('is down while it is disabled, and comes up again when it is enabled', () => {
+    const { sides, paths } = pair();
+    sides[0].evaluate();
+    settle();
+    sides[0].setEnabled(false);
+    expect(paths[0].calls.slice(3)).toEqual(['carrier off', 'stop']);
+    expect(sides[0].status).toMatchObject({ local: State.RESET, carrier: false });
+    settle();
+    expect(sides[1].status).toEqual({ local: State.INIT, peer: State.RESET, carrier: false });
+    for (let polls = 0; polls < 3; polls++) for (const side of sides) side.poll();
+    settle();
+    sides[0].fault();
+    expect(ports.map((port) => port.state)).toEqual([State.RESET, State.INIT]);
+    expect(sides[0].pollInterval).toBe(1000);
+    sides[0].setEnabled(true);
+    settle();
+    expect(sides.map((side) => side.status.carrier)).toEqual([true, true]);
+    expect(paths[0].calls.slice(5)).toEqual(['initialise', 'start', 'carrier on']);
+    expect(sides[0].counters).toEqual({ resets: 1, faults: 0, invalidPeerStates: 0 });
+    for (const side of sides) side.shutdown();
+  });
+
+  it('rings with its polls while it is disabled only until the peer has noticed', () => {
+    const side = new Handshake(ports[0], 1, new Recorder());
+    side.setEnabled(false);
+    const interruptsOfAPoll = (): number => {
+      settle();
+      let interrupts = 0;
+      ports[1].onInterrupt(() => interrupts++);
+      side.poll();
+      settle();
+      return interrupts;
+    };
+    for (const [peer, interrupts] of [
+      [State.RUN, 1],
+      [State.READY, 1],
+      [State.INIT, 0],
+      [State.RESET, 0],
+      [7, 0],
+    ] as const) {
+      ports[1].state = peer;
+      expect(interruptsOfAPoll()).toBe(interrupts);
+    }
+    expect(ports[0].state).toBe(State.RESET);
+    side.shutdown();
+    side.setEnabled(true);
+    expect(ports[0].state).toBe(State.RESET);
+  });
+
+  it('is disabled from within an action once the step is done', () => {
+    const { sides, paths } = pair();
+    paths[0].start = () => {
+      paths[0].calls.push('start');
+      sides[0].setEnabled(false);
+    };
+    sides[0].evaluate();
+    settle();
+    expect(paths[0].calls).toContain('start');
+    expect(paths[0].calls.at(-1)).toBe('stop');
+    expect(ports.map((port) => port.state)).toEqual([State.RESET, State.INIT]);
+    for (const side of sides) side.shutdown();
+  });
+
   it.each(['initialise', 'start', 'carrier'] as const)('gives up where %s throws', (method) => {
     const path = new Recorder();
     path[method] = () => {

@@ -8,7 +8,6 @@ import {
   isInvalidState,
   pollInterval,
   State,
-  shutdownStep,
 } from './handshake.ts';
 import type { Port } from './port.ts';
 
@@ -58,6 +57,14 @@ export interface HandshakeCounters {
  */
 const MAX_TRANSITIONS = 16;
 
+/** Time between two polls of a side that is disabled, in ms. */
+const DISABLED_POLL_INTERVAL = 1000;
+
+/** Whether a peer with this state table entry may have a data path that runs. */
+function hasDataPath(peerState: number): boolean {
+  return peerState === State.READY || peerState === State.RUN;
+}
+
 /**
  * Keeps one side of the state handshake with `peer` on a port. The caller has it {@link evaluate} the states on every
  * interrupt of vector 0 and every 'peer-gone', and {@link poll} on every 'peer-joined' and every
@@ -73,6 +80,7 @@ export class Handshake {
   #peerState: number = State.RESET;
   #fault = false;
   #busy = false;
+  #enabled = true;
   #down = false;
 
   /**
@@ -113,6 +121,7 @@ export class Handshake {
   /** Time to the next {@link poll}, in ms; Infinity after {@link shutdown}. Changes with the state. */
   get pollInterval(): number {
     if (this.#down) return Number.POSITIVE_INFINITY;
+    if (!this.#enabled) return DISABLED_POLL_INTERVAL;
     return pollInterval(this.#fault ? INITIAL_HANDSHAKE : this.#self);
   }
 
@@ -126,7 +135,7 @@ export class Handshake {
     try {
       for (let transitions = 0; transitions < MAX_TRANSITIONS; transitions++) {
         this.#readPeerState();
-        const step = handshakeStep(this.#self, this.#peerState, this.#fault);
+        const step = handshakeStep(this.#self, this.#peerState, this.#fault, this.#enabled);
         this.#fault = false;
         if (step.next === this.#self) break;
         this.#take(step);
@@ -140,11 +149,29 @@ export class Handshake {
     this.#report();
   }
 
-  /** Interrupts the peer, which may have missed an interrupt of ours, and evaluates, for we may have missed its. */
+  /**
+   * Interrupts the peer, which may have missed an interrupt of ours, and evaluates, for we may have missed its. While
+   * this side is disabled, the peer is interrupted only if it has not noticed our RESET yet.
+   */
   poll(): void {
     if (this.#down) return;
-    this.#port.ring(this.#peer, STATE_VECTOR);
+    if (this.#enabled || hasDataPath(this.#port.peerState(this.#peer))) {
+      this.#port.ring(this.#peer, STATE_VECTOR);
+    }
     this.evaluate();
+  }
+
+  /**
+   * Takes this side down administratively, or up again, as ndo_stop and ndo_open do with a network driver. Disabled:
+   * carrier off, the data path at rest and RESET published when this returns, and so until it is enabled; then it goes
+   * on as from RESET. Enabled at first. No effect after {@link shutdown}, or if nothing changes. When called from a
+   * function of the data path, it takes effect after the step in progress.
+   */
+  setEnabled(on: boolean): void {
+    if (on === this.#enabled || this.#down) return;
+    this.#enabled = on;
+    if (on) this.poll();
+    else this.evaluate();
   }
 
   /** The data path has found a protocol violation: takes the link to RESET. No effect where it does not run. */
@@ -169,7 +196,7 @@ export class Handshake {
   }
 
   #comeDown(): void {
-    const step = shutdownStep(this.#self);
+    const step = handshakeStep(this.#self, this.#peerState, false, false);
     if (step.next !== this.#self) this.#take(step);
     this.#readPeerState();
     this.#report();
@@ -189,7 +216,7 @@ export class Handshake {
       this.#abandon();
       throw error;
     }
-    if (step.next === INITIAL_HANDSHAKE) this.#counters.resets++;
+    if (step.next === INITIAL_HANDSHAKE && this.#self.published >= State.READY) this.#counters.resets++;
     this.#self = step.next;
   }
 

@@ -8,6 +8,7 @@ interface Vectors {
     carrier: boolean;
     peer: number;
     fault: boolean;
+    enabled: boolean;
     actions: string[];
     next: string;
     nextCarrier: boolean;
@@ -26,7 +27,7 @@ function reachableStates(): Map<string, HandshakeState> {
     const name = `${stateName(state.published)} ${state.carrier}`;
     if (states.has(name)) continue;
     states.set(name, state);
-    for (let peer = 0; peer <= 4; peer++) pending.push(handshakeStep(state, peer, false).next);
+    for (let peer = 0; peer <= 4; peer++) pending.push(handshakeStep(state, peer, false, true).next);
   }
   return states;
 }
@@ -34,17 +35,20 @@ function reachableStates(): Map<string, HandshakeState> {
 const states = reachableStates();
 
 describe('handshake vectors', () => {
-  it.each(steps)('$state, carrier $carrier, peer $peer, fault $fault: $actions', (expected) => {
-    const { state, carrier, peer, fault } = expected;
-    const step = handshakeStep(states.get(`${state} ${carrier}`)!, peer, fault);
-    const actions = step.actions.map((action) => {
-      if (action.type === 'publish') return `publish ${stateName(action.state)}`;
-      return action.type === 'carrier' ? `carrier ${action.on ? 'on' : 'off'}` : action.type;
-    });
-    expect(actions).toEqual(expected.actions);
-    expect(stateName(step.next.published)).toBe(expected.next);
-    expect(step.next.carrier).toBe(expected.nextCarrier);
-  });
+  it.each(steps)(
+    '$state, carrier $carrier, peer $peer, fault $fault, enabled $enabled: $actions',
+    (expected) => {
+      const { state, carrier, peer, fault, enabled } = expected;
+      const step = handshakeStep(states.get(`${state} ${carrier}`)!, peer, fault, enabled);
+      const actions = step.actions.map((action) => {
+        if (action.type === 'publish') return `publish ${stateName(action.state)}`;
+        return action.type === 'carrier' ? `carrier ${action.on ? 'on' : 'off'}` : action.type;
+      });
+      expect(actions).toEqual(expected.actions);
+      expect(stateName(step.next.published)).toBe(expected.next);
+      expect(step.next.carrier).toBe(expected.nextCarrier);
+    },
+  );
 
   it('cover all states', () => {
     expect(new Set(steps.map(({ state, carrier }) => `${state} ${carrier}`))).toEqual(new Set(states.keys()));

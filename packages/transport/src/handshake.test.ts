@@ -6,13 +6,12 @@ import {
   INITIAL_HANDSHAKE,
   pollInterval,
   State,
-  shutdownStep,
   stateName,
 } from './handshake.ts';
 
 /** The state after the peer has shown these states one after the other. */
 function after(...peerStates: number[]): HandshakeState {
-  return peerStates.reduce((self, peer) => handshakeStep(self, peer, false).next, INITIAL_HANDSHAKE);
+  return peerStates.reduce((self, peer) => handshakeStep(self, peer, false, true).next, INITIAL_HANDSHAKE);
 }
 
 function told(step: HandshakeStep): string[] {
@@ -47,40 +46,42 @@ describe('handshakeStep', () => {
       ],
     ],
   ])('follows the table at %s', (_, self, rows) => {
-    expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer, false)))).toEqual(rows);
+    expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer, false, true)))).toEqual(
+      rows,
+    );
   });
 
   it.each([4, 7, 0x80000003, 0xffffffff])('takes the peer state %s for RESET', (value) => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
-      expect(handshakeStep(self, value, false)).toBe(handshakeStep(self, RESET, false));
+      expect(handshakeStep(self, value, false, true)).toBe(handshakeStep(self, RESET, false, true));
     }
   });
 
   it('goes to RESET on a violation, and ignores one that comes too late', () => {
-    expect(told(handshakeStep(inRunBoth, RUN, true))).toEqual(['carrier off', 'stop', 'RESET']);
-    expect(told(handshakeStep(inRun, READY, true))).toEqual(['stop', 'RESET']);
-    expect(told(handshakeStep(inReady, READY, true))).toEqual(['RESET']);
-    expect(told(handshakeStep(inReset, READY, true))).toEqual([]);
-    expect(told(handshakeStep(inInit, INIT, true))).toEqual(['initialise', 'READY']);
+    expect(told(handshakeStep(inRunBoth, RUN, true, true))).toEqual(['carrier off', 'stop', 'RESET']);
+    expect(told(handshakeStep(inRun, READY, true, true))).toEqual(['stop', 'RESET']);
+    expect(told(handshakeStep(inReady, READY, true, true))).toEqual(['RESET']);
+    expect(told(handshakeStep(inReset, READY, true, true))).toEqual([]);
+    expect(told(handshakeStep(inInit, INIT, true, true))).toEqual(['initialise', 'READY']);
   });
 
   it('has forgotten everything when it is back at RESET', () => {
-    expect(handshakeStep(inRunBoth, RESET, false).next).toBe(INITIAL_HANDSHAKE);
-    expect(handshakeStep(inRun, INIT, false).next).toBe(INITIAL_HANDSHAKE);
-    expect(handshakeStep(inReady, RESET, false).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inRunBoth, RESET, false, true).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inRun, INIT, false, true).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inReady, RESET, false, true).next).toBe(INITIAL_HANDSHAKE);
   });
 
   it('returns the same objects again and again, so that polling makes no garbage', () => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
       for (const peer of [RESET, INIT, READY, RUN]) {
-        expect(handshakeStep(self, peer, false)).toBe(handshakeStep(self, peer, false));
+        expect(handshakeStep(self, peer, false, true)).toBe(handshakeStep(self, peer, false, true));
       }
     }
-    expect(handshakeStep(inRunBoth, RUN, false).next).toBe(inRunBoth);
+    expect(handshakeStep(inRunBoth, RUN, false, true).next).toBe(inRunBoth);
   });
 
   it('refuses a state that comes from elsewhere', () => {
-    expect(() => handshakeStep({ ...inInit }, INIT, false)).toThrow(TypeError);
+    expect(() => handshakeStep({ ...inInit }, INIT, false, true)).toThrow(TypeError);
   });
 
   it('keeps the order of actions, whatever the peer publishes and whenever violations are found', () => {
@@ -98,9 +99,9 @@ describe('handshakeStep', () => {
       const key = JSON.stringify([all.indexOf(walk.self), walk]);
       if (seen.has(key)) continue;
       seen.add(key);
-      const steps = [shutdownStep(walk.self)];
+      const steps = [handshakeStep(walk.self, RUN, false, false)];
       for (const peer of [RESET, INIT, READY, RUN, 99]) {
-        for (const fault of [false, true]) steps.push(handshakeStep(walk.self, peer, fault));
+        for (const fault of [false, true]) steps.push(handshakeStep(walk.self, peer, fault, true));
       }
       for (const step of steps) {
         let { initialised, running, carrier } = walk;
@@ -152,13 +153,21 @@ describe('handshakeStep', () => {
   });
 });
 
-describe('shutdownStep', () => {
-  it('brings the data path to rest and publishes RESET, once', () => {
-    expect(told(shutdownStep(inReset))).toEqual([]);
-    expect(told(shutdownStep(inInit))).toEqual(['RESET']);
-    expect(told(shutdownStep(inReady))).toEqual(['RESET']);
-    expect(told(shutdownStep(inRun))).toEqual(['stop', 'RESET']);
-    expect(told(shutdownStep(inRunBoth))).toEqual(['carrier off', 'stop', 'RESET']);
+describe('handshakeStep of a side that is disabled', () => {
+  it('brings the data path to rest and publishes RESET, once, whatever the peer does', () => {
+    for (const peer of [RESET, INIT, READY, RUN, 99]) {
+      for (const fault of [false, true]) {
+        const disable = (self: HandshakeState) => handshakeStep(self, peer, fault, false);
+        expect(told(disable(inReset))).toEqual([]);
+        expect(told(disable(inInit))).toEqual(['RESET']);
+        expect(told(disable(inReady))).toEqual(['RESET']);
+        expect(told(disable(inRun))).toEqual(['stop', 'RESET']);
+        expect(told(disable(inRunBoth))).toEqual(['carrier off', 'stop', 'RESET']);
+        for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
+          expect(disable(self).next).toBe(INITIAL_HANDSHAKE);
+        }
+      }
+    }
   });
 });
 

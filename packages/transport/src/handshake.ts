@@ -72,7 +72,7 @@ const toRun: HandshakeStep = { next: RUN, actions: [start, publish(State.RUN)] }
 const toRunBoth: HandshakeStep = { next: RUN_BOTH, actions: [start, publish(State.RUN), carrierOn] };
 const peerRuns: HandshakeStep = { next: RUN_BOTH, actions: [carrierOn] };
 // The data path rests before RESET is published: that is what allows the peer to clear its section.
-const resetFromReady: HandshakeStep = { next: RESET, actions: [publish(State.RESET)] };
+const resetBeforeRun: HandshakeStep = { next: RESET, actions: [publish(State.RESET)] };
 const resetFromRun: HandshakeStep = { next: RESET, actions: [stop, publish(State.RESET)] };
 const resetFromRunBoth: HandshakeStep = { next: RESET, actions: [carrierOff, stop, publish(State.RESET)] };
 
@@ -81,43 +81,43 @@ export const INITIAL_HANDSHAKE: HandshakeState = RESET;
 
 /**
  * One step of the state handshake: what to do about the peer's state table entry `peerState`, an arbitrary u32 (what
- * is above 3 counts as RESET), and about a `fault`, a protocol violation that the data path has found. Publishes one
- * state at most: call it again with the step's `next` until that is `self`. Pure, and allocates nothing. `self` must
- * be {@link INITIAL_HANDSHAKE} or come from a step; throws TypeError otherwise. Source: protocol page, section 5.
+ * is above 3 counts as RESET), and about a `fault`, a protocol violation that the data path has found. Without
+ * `enabled` this side comes to rest at RESET and stays there, whatever the peer does. Publishes one state at most: call
+ * it again with the step's `next` until that is `self`. Pure, and allocates nothing. `self` must be
+ * {@link INITIAL_HANDSHAKE} or come from a step; throws TypeError otherwise. Source: docs/handshake.md, "The table".
  */
-export function handshakeStep(self: HandshakeState, peerState: number, fault: boolean): HandshakeStep {
+export function handshakeStep(
+  self: HandshakeState,
+  peerState: number,
+  fault: boolean,
+  enabled: boolean,
+): HandshakeStep {
   const peer = isInvalidState(peerState) ? State.RESET : peerState;
   switch (self) {
     case RESET:
       // At READY or RUN the peer has not noticed our reset, and its data path may still run on our section.
-      if (peer <= State.INIT) return toInit;
+      if (enabled && peer <= State.INIT) return toInit;
       break;
     case INIT:
+      if (!enabled) return resetBeforeRun;
       if (peer >= State.INIT) return toReady;
       break;
     case READY:
-      if (fault || peer === State.RESET) return resetFromReady;
+      if (!enabled || fault || peer === State.RESET) return resetBeforeRun;
       if (peer >= State.READY) return peer === State.RUN ? toRunBoth : toRun;
       break;
     // No state leads back but to RESET: a peer that is lower than before has been there unseen.
     case RUN:
-      if (fault || peer < State.READY) return resetFromRun;
+      if (!enabled || fault || peer < State.READY) return resetFromRun;
       if (peer === State.RUN) return peerRuns;
       break;
     case RUN_BOTH:
-      if (fault || peer < State.RUN) return resetFromRunBoth;
+      if (!enabled || fault || peer < State.RUN) return resetFromRunBoth;
       break;
     default:
       throw new TypeError('handshake state of unknown origin: pass INITIAL_HANDSHAKE or the next of a step');
   }
   return wait.get(self)!;
-}
-
-/** The step by which this side shuts down: comes to rest and publishes RESET, whatever the peer does. */
-export function shutdownStep(self: HandshakeState): HandshakeStep {
-  if (self === RUN_BOTH) return resetFromRunBoth;
-  if (self === RUN) return resetFromRun;
-  return self === RESET ? wait.get(RESET)! : resetFromReady;
 }
 
 /**
