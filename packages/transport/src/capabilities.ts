@@ -30,17 +30,32 @@ export function fitsLargeFrames(layout: RingLayout): boolean {
   return MAX_HEADED_FRAME <= Math.floor(layout.dataSize / 4);
 }
 
-/** Announces `capabilities` in the own section, which has just been cleared; before READY is published. */
-export function announceCapabilities(own: Section, layout: RingLayout, capabilities: number): void {
-  const words = new Uint16Array(own.buffer, 0, layout.data / 2);
-  words[layout.avail / 2] = capabilities;
+/** Announces `bits` in the side's own section, beside those that it has announced since the section was cleared. */
+export function announce(own: Section, layout: RingLayout, bits: number): void {
+  const words = ringWords(own, layout);
+  words[layout.avail / 2]! |= bits;
   words[layout.used / 2] = ANNOUNCEMENT;
 }
 
-/** What the peer announces in its section, bits of {@link Capability}; to be read once it has published READY. */
+/** All bits that the peer announces, 0 for a peer that announces nothing; valid once it has published READY. */
+export function announcedBits(peer: Section, layout: RingLayout): number {
+  const words = ringWords(peer, layout);
+  return words[layout.used / 2] === ANNOUNCEMENT ? words[layout.avail / 2]! : 0;
+}
+
+/** Everything before the data area of an output section, as 16-bit words. */
+export function ringWords(section: Section, layout: RingLayout): Uint16Array {
+  return new Uint16Array(section.buffer, 0, layout.data / 2);
+}
+
+/** Announces `capabilities` in the side's own section, which has just been cleared; before READY is published. */
+export function announceCapabilities(own: Section, layout: RingLayout, capabilities: number): void {
+  announce(own, layout, capabilities);
+}
+
+/** What the peer announces that it can receive, bits of {@link Capability}; valid once it has published READY. */
 export function announcedCapabilities(peer: Section, layout: RingLayout): number {
-  const words = new Uint16Array(peer.buffer, 0, layout.data / 2);
-  return words[layout.used / 2] === ANNOUNCEMENT ? words[layout.avail / 2]! & KNOWN : 0;
+  return announcedBits(peer, layout) & KNOWN;
 }
 
 /** What both sides can receive, and so may send. */

@@ -6,6 +6,7 @@ export * from './handshake-driver.ts';
 export { HostPort, type PortIdentity } from './host-port.ts';
 export { Loopback, type LoopbackEnd, LoopbackPort } from './loopback-port.ts';
 export * from './memory-layout.ts';
+export * from './mtu.ts';
 export {
   isIvshmem2,
   type PciConfig,

@@ -43,7 +43,7 @@ export interface RingLayout {
   readonly data: number;
   /** Size of the data area. `qsize` in the drivers. */
   readonly dataSize: number;
-  /** MTU that a side takes unless it is told otherwise. */
+  /** Default MTU of the protocol, below 68 in tiny sections. What a side uses depends on its peer, too: see mtu.ts. */
   readonly defaultMtu: number;
   /** The largest MTU that this section allows. */
   readonly maxMtu: number;
