@@ -1,20 +1,15 @@
 import { once } from 'node:events';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
-import { BlockedWriteWatch, EventFd, reportEventFdWrites } from './eventfd.ts';
+import { releaseSignals } from './doorbell.ts';
+import { EventFd } from './eventfd.ts';
 
-/** How often a thread is looked after, in ms: seldom enough that an idle one costs next to nothing. */
-const LOOK_INTERVAL = 2000;
-/** The same while it is in a write to an eventfd, or is to end. */
-const SHORT_INTERVAL = 250;
-/** While the process exits: ms between looks, and how many of them until a thread counts as dead. */
-const EXIT_INTERVAL = 20;
-const EXIT_LOOKS = 250;
+/** How long the exit of the process waits for a thread to end, in ms. */
+const EXIT_PATIENCE = 5000;
 
 /** What the main thread gives a thread, besides its input. */
 interface ThreadData<Input> {
   readonly input: Input;
   readonly stopFd: number;
-  readonly writes: Int32Array<SharedArrayBuffer>;
   /** One of the three below. */
   readonly phase: Int32Array<SharedArrayBuffer>;
 }
@@ -43,9 +38,6 @@ export interface BlockingThread {
  * such a thread: neither worker.terminate() nor process.exit() gets past a system call that blocks. Hence the eventfd,
  * which it waits for beside all others, and which is also signalled when the process exits.
  *
- * Whoever shares an eventfd with the thread can block its writes (see {@link BlockedWriteWatch}): it gets out within
- * a few seconds, at the exit of the process sooner.
- *
  * `file` calls {@link runBlockingThread}, `input` is cloned. All messages go to `receive`; the first with the type
  * `upWith` says that the thread is up, which is what the promise waits for. Rejects with an Error when the thread
  * ends before that. An aborted `signal` stops it, and rejects with the signal's reason when it has ended; once the
@@ -61,32 +53,16 @@ export async function startBlockingThread<Message extends { readonly type: strin
   const { file, input, upWith, receive, signal } = options;
   signal?.throwIfAborted();
   const stop = new EventFd();
-  const watch = new BlockedWriteWatch();
   const phase = new Int32Array(new SharedArrayBuffer(4));
-  const data: ThreadData<unknown> = { input, stopFd: stop.fd, writes: watch.cells, phase };
+  const data: ThreadData<unknown> = { input, stopFd: stop.fd, phase };
   const worker = new Worker(file, { workerData: data, execArgv: [] });
-  let timer: NodeJS.Timeout | undefined;
-  let stopping = false;
-  const look = () => {
-    clearTimeout(timer);
-    timer = setTimeout(look, watch.check() || stopping ? SHORT_INTERVAL : LOOK_INTERVAL).unref();
-  };
-  look();
-  const askToEnd = () => {
-    // Not once it has ended.
-    if (!stop.signal()) return;
-    stopping = true;
-    look();
-  };
   const onExit = () => {
     stop.signal();
-    // Its last doings are writes, too, and this thread is the only one that can help.
+    // Until it has told its peers.
     if (Atomics.compareExchange(phase, 0, STARTING, OVER) !== RUNNING) return;
-    for (let looks = 0; looks < EXIT_LOOKS; looks++) {
-      if (Atomics.wait(phase, 0, RUNNING, EXIT_INTERVAL) !== 'timed-out') return;
-      watch.check();
-    }
+    Atomics.wait(phase, 0, RUNNING, EXIT_PATIENCE);
   };
+  const askToEnd = () => void stop.signal();
   process.once('exit', onExit);
 
   let failure: Error | null = null;
@@ -111,7 +87,6 @@ export async function startBlockingThread<Message extends { readonly type: strin
   });
   const ended = once(worker, 'exit').then(() => {
     process.off('exit', onExit);
-    clearTimeout(timer);
     stop.close();
     return failure;
   });
@@ -139,10 +114,9 @@ function isFailed(message: { readonly type: string }): message is Failed {
 export function runBlockingThread<Input, Message extends { readonly type: string }>(
   run: (input: Input, stopFd: number, tell: (message: Message) => void) => void,
 ): void {
-  const { input, stopFd, writes, phase } = workerData as ThreadData<Input>;
+  const { input, stopFd, phase } = workerData as ThreadData<Input>;
   // The process may be about to exit.
   if (Atomics.compareExchange(phase, 0, STARTING, RUNNING) !== STARTING) return;
-  reportEventFdWrites(writes);
   const post = (message: Message | Failed) => parentPort!.postMessage(message);
   try {
     run(input, stopFd, post);
@@ -150,6 +124,7 @@ export function runBlockingThread<Input, Message extends { readonly type: string
     const { message, stack } = error instanceof Error ? error : new Error(String(error));
     post({ type: 'failed', message, stack });
   } finally {
+    releaseSignals();
     Atomics.store(phase, 0, OVER);
     Atomics.notify(phase, 0);
   }

@@ -1,7 +1,7 @@
 import { readlinkSync } from 'node:fs';
 import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
-import { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
+import { closeFd } from './fd.ts';
 import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 
@@ -30,72 +30,8 @@ export function isEventFd(fd: number): boolean {
   }
 }
 
-/** Which write this thread is in: [0] changes with each write, [1] is its eventfd, -1 in between. */
-let writes = new Int32Array(2).fill(-1);
-
 /**
- * Makes this thread tell in `cells`, of shared memory, which eventfd it is writing to, so that another thread can
- * help it out: see {@link BlockedWriteWatch}.
- */
-export function reportEventFdWrites(cells: Int32Array<SharedArrayBuffer>): void {
-  Atomics.store(cells, 1, -1);
-  writes = cells as unknown as Int32Array<ArrayBuffer>;
-}
-
-/**
- * Looks after a thread that writes to eventfds which others hold, too: {@link check}, called now and then, finds a
- * write that has been blocked since the last call, empties the counter, and makes the eventfd non-blocking again.
- */
-export class BlockedWriteWatch {
-  /** For {@link reportEventFdWrites} in the other thread. */
-  readonly cells = new Int32Array(new SharedArrayBuffer(8)).fill(-1);
-  #seen = -1;
-
-  /** Returns whether the thread is in a write: if so, look again soon. */
-  check(): boolean {
-    const write = Atomics.load(this.cells, 0);
-    const fd = Atomics.load(this.cells, 1);
-    const writing = fd !== -1;
-    const blocked = writing && write === this.#seen;
-    this.#seen = writing ? write : write - 1;
-    if (blocked) this.#free(write, fd);
-    return writing;
-  }
-
-  #free(write: number, fd: number): void {
-    try {
-      // If it is the same write still, this is its eventfd, whatever the thread may close from now on.
-      const own = duplicateFd(fd);
-      try {
-        if (Atomics.load(this.cells, 0) !== write || Atomics.load(this.cells, 1) !== fd) return;
-        setNonBlocking(own);
-        clearEventFd(own);
-      } finally {
-        closeFd(own);
-      }
-    } catch {
-      // The descriptor is gone already, or is no eventfd; or there are too many open files, which may be better next time.
-    }
-  }
-}
-
-/**
- * Adds 1 to the counter, which wakes whoever waits for it. Allocates nothing. A counter at its limit stays there:
- * whoever waits has been woken long since. Returns false where the descriptor is not a writable eventfd.
- *
- * Whoever else holds the eventfd can make this block, by taking O_NONBLOCK off and bringing the counter to its limit;
- * {@link drainEventFd} from another thread lets it go on, see {@link BlockedWriteWatch}.
- */
-export function signalEventFd(fd: number): boolean {
-  Atomics.add(writes, 0, 1);
-  Atomics.store(writes, 1, fd);
-  const written = libc.write(fd, one, 8) === 8 || libc.errno() === EAGAIN;
-  Atomics.store(writes, 1, -1);
-  return written;
-}
-
-/**
- * Takes the counter back to 0. Returns whether anything was signalled. Never blocks, even where somebody took
+ * Takes the counter back to 0. Returns whether anything was signalled. Never blocks, even if another holder took
  * O_NONBLOCK off, and allocates nothing. Throws {@link SystemCallError}.
  */
 export function clearEventFd(fd: number): boolean {
@@ -110,7 +46,7 @@ export function drainEventFd(fd: number): bigint {
   return clearEventFd(fd) ? words[1]! : 0n;
 }
 
-/** An eventfd with an owner. */
+/** An eventfd of this process, with an owner. */
 export class EventFd {
   readonly fd: number;
   #open = true;
@@ -120,9 +56,12 @@ export class EventFd {
     this.fd = fd;
   }
 
-  /** See {@link signalEventFd}. False after {@link close}: the number may be somebody else's by then. */
+  /**
+   * Adds 1 to the counter. False after {@link close}: the number may belong to another file by then. For an eventfd that
+   * no other process holds; the others are for signalEventFd.
+   */
   signal(): boolean {
-    return this.#open && signalEventFd(this.fd);
+    return this.#open && (libc.write(this.fd, one, 8) === 8 || libc.errno() === EAGAIN);
   }
 
   /** See {@link drainEventFd}. */

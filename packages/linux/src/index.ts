@@ -4,18 +4,10 @@ export { type BlockingThread, runBlockingThread, startBlockingThread } from './b
 export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
 export { sendUnixDatagram } from './datagram.ts';
+export { prepareSignals, releaseSignals, signalEventFd } from './doorbell.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
-export {
-  BlockedWriteWatch,
-  clearEventFd,
-  createEventFd,
-  drainEventFd,
-  EventFd,
-  isEventFd,
-  reportEventFdWrites,
-  signalEventFd,
-} from './eventfd.ts';
+export { clearEventFd, createEventFd, drainEventFd, EventFd, isEventFd } from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { tryLockFile } from './file-lock.ts';
 export { punchHole } from './file-range.ts';

@@ -75,6 +75,9 @@ export const preadv2: (fd: number, iovecs: number, count: number, offset: number
 export const eventfd: (initial: number, flags: number) => number = process_.func(
   'int eventfd(unsigned int, int)',
 );
+/** syscall(2) with three arguments, for calls that libc has no function for. */
+export const syscall: (number: number, first: number, second: number, third: number) => number =
+  process_.func('long syscall(long, uintptr_t, uintptr_t, uintptr_t)');
 export const timerfdCreate: (clock: number, flags: number) => number = process_.func(
   'int timerfd_create(int, int)',
 );

@@ -1,8 +1,9 @@
 import { fstatSync, readdirSync } from 'node:fs';
 import { getegid, geteuid } from 'node:process';
 import { describe, expect, it } from 'vitest';
+import { signalEventFd } from './doorbell.ts';
 import { SystemCallError } from './errors.ts';
-import { createEventFd, drainEventFd, signalEventFd } from './eventfd.ts';
+import { createEventFd, drainEventFd } from './eventfd.ts';
 import { closeFd, duplicateFd } from './fd.ts';
 import { createMemfd } from './memfd.ts';
 import { MAX_FDS, UnixSocket } from './unix-socket.ts';

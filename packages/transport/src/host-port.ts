@@ -89,8 +89,8 @@ export class HostPort implements Port {
   }
 
   /**
-   * The eventfds that {@link ring} writes for a peer; empty where it is not there. They stay the port's. The peer holds
-   * them, too, and can make a write block: see BlockedWriteWatch in packages/linux.
+   * The eventfds that {@link ring} signals for a peer; empty if it is not there. They stay the port's. The peer holds
+   * them, too, and can make a write block: signal them by signalEventFd.
    */
   doorbells(peer: number): readonly number[] {
     return this.#doorbells[peer] ?? NO_DOORBELLS;

@@ -1,4 +1,4 @@
-import { closeFd, EPOLLIN, type Poller, SystemCallError, Timer } from '@ivshmem/linux';
+import { closeFd, EPOLLIN, type Poller, prepareSignals, SystemCallError, Timer } from '@ivshmem/linux';
 import { HostPort } from './host-port.ts';
 import type { Port, PortEvent } from './port.ts';
 import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
@@ -149,6 +149,7 @@ class ServerPort extends HostPort {
 export function openServerPort(path: string, poller: Poller, opened: HostPortOpened): OpeningPort {
   let connection: ServerConnection;
   try {
+    prepareSignals();
     connection = ServerConnection.connect(path);
   } catch (error) {
     opened(withRemedy(error as Error));
