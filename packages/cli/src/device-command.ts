@@ -8,6 +8,7 @@ import { closeAll, untilEnded } from './until-ended.ts';
 interface Options extends DeviceCommandOptions {
   socket: string;
   vfioUser: string[];
+  wait: boolean;
   stats?: number;
   json: boolean;
   verbose: boolean;
@@ -33,6 +34,7 @@ export function addDeviceCommand(program: Command, finish: (code: number) => voi
     .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
     .option('--vfio-user <path>', 'socket to wait for a VM at (may be repeated)', collect, []);
   addDeviceOptions(command)
+    .option('--wait', 'wait for the host server if it is not there yet, instead of failing', false)
     .option('--stats <seconds>', 'print the counters so often, 1 to 86400', seconds)
     .option('--json', 'print one JSON object a line', false)
     .option('-v, --verbose', 'say how memory is protected; print stack traces of errors', false)
@@ -64,8 +66,9 @@ async function runDevices(options: Options): Promise<number> {
     // One after the other, so that their IDs are in the order of the options.
     for (const vfioUser of options.vfioUser) {
       const device = await createDevice(
-        { server: options.socket, vfioUser, ...deviceOptions(options) },
+        { server: options.socket, vfioUser, wait: options.wait, ...deviceOptions(options) },
         stop,
+        (text) => print({ event: 'log', time: Date.now(), vfioUser, text }),
       );
       devices.push(device);
       followDevice(device, { vfioUser, isolate: options.isolate }, print);

@@ -11,6 +11,7 @@ interface NetOptions extends TapOptions {
   socket?: string;
   pci?: string;
   irq?: PciInterrupts;
+  wait: boolean;
   stats?: number;
   json: boolean;
   untilEof: boolean;
@@ -56,6 +57,7 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
       ]),
     );
   addTapOptions(command)
+    .option('--wait', 'wait for the host server if it is not there yet, instead of failing', false)
     .option('--stats <seconds>', 'print the counters so often, 1 to 86400', seconds)
     .option('--json', 'print one JSON object a line', false)
     .option('--verbose', 'print stack traces of errors', false)
@@ -68,13 +70,14 @@ async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  const link = await connect(options, stop);
+  const printEvent = options.json ? printJson : printText;
+  const print = (event: NetEvent) => printEvent(options.tap, event);
+  const link = await connect(options, stop, (text) => print({ event: 'log', time: Date.now(), text }));
   if (link === null) return EXIT_OK;
-  const print = options.json ? printJson : printText;
-  link.info$.subscribe((info) => print(link, { event: 'up', time: Date.now(), ...info }));
-  link.state$.subscribe((status) => print(link, { event: 'state', time: Date.now(), ...stateNames(status) }));
-  link.log$.subscribe((text) => print(link, { event: 'log', time: Date.now(), text }));
-  const printStats = () => print(link, { event: 'stats', time: Date.now(), ...link.stats() });
+  link.info$.subscribe((info) => print({ event: 'up', time: Date.now(), ...info }));
+  link.state$.subscribe((status) => print({ event: 'state', time: Date.now(), ...stateNames(status) }));
+  link.log$.subscribe((text) => print({ event: 'log', time: Date.now(), text }));
+  const printStats = () => print({ event: 'stats', time: Date.now(), ...link.stats() });
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
   try {
     await Promise.race([link.closed, stop.aborted || once(stop, 'abort')]);
@@ -89,9 +92,14 @@ async function runNet(options: NetOptions): Promise<number> {
 }
 
 /** Null where a signal came first. */
-async function connect(options: NetOptions, signal: AbortSignal): Promise<Link | null> {
+async function connect(
+  options: NetOptions,
+  signal: AbortSignal,
+  log: (text: string) => void,
+): Promise<Link | null> {
   try {
-    return await createLink({ port: portSource(options), ...linkOptions(options) }, signal);
+    const { wait } = options;
+    return await createLink({ port: portSource(options), wait, ...linkOptions(options) }, signal, log);
   } catch (error) {
     if (signal.aborted) return null;
     throw error;
@@ -117,12 +125,12 @@ export function offloadText(offloads: readonly Offload[]): string {
   return offloads.length === 0 ? 'no offload' : `offload of ${offloads.join(', ')}`;
 }
 
-function printJson(_link: Link, event: NetEvent): void {
+function printJson(_tap: string, event: NetEvent): void {
   process.stdout.write(`${JSON.stringify(event)}\n`);
 }
 
-function printText(link: Link, event: NetEvent): void {
-  process.stdout.write(`${link.info.tap}: ${linkEventText(event)}\n`);
+function printText(tap: string, event: NetEvent): void {
+  process.stdout.write(`${tap}: ${linkEventText(event)}\n`);
 }
 
 /** An event in words. */

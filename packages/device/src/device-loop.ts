@@ -1,11 +1,5 @@
 import { EPOLLIN, Epoll, Timer, UnixListener } from '@ivshmem/linux';
-import {
-  countersOf,
-  type HostPort,
-  type OpeningPort,
-  openServerPort,
-  type PortEvent,
-} from '@ivshmem/transport';
+import { countersOf, type HostPort, openServerPort, type PortEvent, PortSeeker } from '@ivshmem/transport';
 import { memoryRegionSize } from './configuration-space.ts';
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
@@ -13,9 +7,8 @@ import { LogLimit } from './log-limit.ts';
 import { VfioUserDevice } from './vfio-user-device.ts';
 import { VfioUserSession } from './vfio-user-session.ts';
 
-/** Back-off while the server is away, in ms: doubled from the first to the last. */
-const FIRST_RETRY = 100;
-const LAST_RETRY = 5000;
+/** How long after the end of a host server its successor is looked for, in ms. */
+const RETRY = 100;
 /** How long to let clients wait while there are no descriptors for them, in ms. */
 const ACCEPT_PAUSE = 1000;
 /** Clients that are let in, or turned away, before other descriptors get their turn. */
@@ -30,25 +23,33 @@ export class DeviceLoop {
   readonly #epoll = new Epoll();
   /** What belongs to the port, apart: it is looked at before each access of the guest, so that things keep their order. */
   readonly #portEpoll = new Epoll();
-  readonly #retryTimer: Timer;
+  readonly #seeker: PortSeeker<HostPort>;
   readonly #acceptTimer: Timer;
   #listener: UnixListener | undefined;
   #port: HostPort | undefined;
-  #opening: OpeningPort | undefined;
   #session: VfioUserSession | undefined;
   #state: DeviceState | undefined;
   #failure: Error | undefined;
   #up = false;
   #providerGone = false;
   #stopping = false;
-  #retryDelay = FIRST_RETRY;
 
   constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
     this.#tell = tell;
     this.#log = new LogLimit((text) => tell({ type: 'log', text }));
     this.#counters = countersOf(input.counters);
-    this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
+    const { server, wait = false } = input.options;
+    this.#seeker = new PortSeeker({
+      poller: this.#epoll,
+      open: (opened) => openServerPort(server, this.#portEpoll, opened),
+      use: (port) => this.#begin(port),
+      failed: (error) => {
+        this.#failure = error;
+      },
+      log: (text) => this.#log.write(text),
+      wait,
+    });
     this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
@@ -61,7 +62,7 @@ export class DeviceLoop {
     const { vfioUser, mode = 0o600, group } = this.#input.options;
     // First of all: who cannot listen should not join the others.
     this.#listener = UnixListener.listen(vfioUser, { mode, group });
-    this.#connect();
+    this.#seeker.seek();
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
       this.#epoll.wait(-1);
@@ -72,23 +73,13 @@ export class DeviceLoop {
     this.#portEpoll.wait(0);
   }
 
-  #connect(): void {
-    this.#port?.close();
-    this.#port = undefined;
-    this.#opening = openServerPort(this.#input.options.server, this.#portEpoll, (opened) => {
-      this.#opening = undefined;
-      if (!(opened instanceof Error)) this.#begin(opened);
-      else if (!this.#up) this.#failure = opened;
-      else this.#retry(opened.message);
-    });
-  }
-
   /** Takes over a port and lets VMMs in. */
   #begin(port: HostPort): void {
     const { id, maxPeers, protocol, vectors, layout } = port;
+    // The one before has no provider, and no VMM, any more.
+    this.#port?.close();
     this.#port = port;
     this.#providerGone = false;
-    this.#retryDelay = FIRST_RETRY;
     port.onInterrupt((vector) => {
       if (this.#session !== undefined) this.#session.device.interrupt(vector);
     });
@@ -116,8 +107,7 @@ export class DeviceLoop {
     this.#providerGone = true;
     if (this.#session === undefined) {
       this.#log.write(`${event.reason}; no VMM is let in until it is back`);
-      // Not now: the port is in the middle of telling.
-      this.#retryTimer.after(this.#retryDelay);
+      this.#seeker.seek(RETRY);
       this.#setState('no-server');
       return;
     }
@@ -125,13 +115,6 @@ export class DeviceLoop {
       `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is started anew`,
     );
     this.#setState('orphaned');
-  }
-
-  #retry(reason: string): void {
-    if (this.#retryDelay === FIRST_RETRY)
-      this.#log.write(`no connection to a host server: ${reason}; trying again`);
-    this.#retryTimer.after(this.#retryDelay);
-    this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
   }
 
   #accept(): void {
@@ -192,7 +175,7 @@ export class DeviceLoop {
   /** Without a VMM, nothing keeps the port of a server that has gone. */
   #release(): void {
     this.#setState(this.#providerGone ? 'no-server' : 'waiting');
-    if (this.#providerGone) this.#retryTimer.after(this.#retryDelay);
+    if (this.#providerGone) this.#seeker.seek(RETRY);
   }
 
   #setState(state: DeviceState): void {
@@ -202,11 +185,10 @@ export class DeviceLoop {
   }
 
   [Symbol.dispose](): void {
-    this.#opening?.cancel();
+    this.#seeker.close();
     this.#session?.close();
     this.#port?.close();
     this.#listener?.close();
-    this.#retryTimer.close();
     this.#acceptTimer.close();
     this.#portEpoll.close();
     this.#epoll.close();

@@ -15,6 +15,8 @@ export interface DeviceOptions {
   readonly mode?: number;
   /** A gid, the group of the socket. Default: that of this process. */
   readonly group?: number;
+  /** Whether to wait for the host server if it cannot be reached yet (false unless given). */
+  readonly wait?: boolean;
 }
 
 /** Throws RangeError, with one line that names the option, where one can't be right. */

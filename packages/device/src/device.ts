@@ -29,13 +29,18 @@ export interface Device {
  * own. One VMM at a time; when it goes, the next one may come. Resolves when a VMM can connect. Rejects, with an Error
  * of one line and nothing left behind, where an option can't be right (RangeError), the socket can't be had, or
  * no host server answers. An aborted `signal` gives up, and rejects with its reason; later it has no effect.
+ * `log` is called with the lines that come before that, such as what `options.wait` waits for.
  */
-export async function createDevice(options: DeviceOptions, signal?: AbortSignal): Promise<Device> {
+export async function createDevice(
+  options: DeviceOptions,
+  signal?: AbortSignal,
+  log: (text: string) => void = () => {},
+): Promise<Device> {
   checkDeviceOptions(options);
   const counters = allocateCounters();
   const input: WorkerInput = { options, counters };
   const state = new BehaviorSubject<DeviceState>('no-server');
-  const log = new Subject<string>();
+  const lines = new Subject<string>();
   let info: BehaviorSubject<DeviceInfo> | undefined;
   const thread = await startBlockingThread<WorkerMessage>({
     // The same file from src (under a test runner) and from dist.
@@ -53,7 +58,8 @@ export async function createDevice(options: DeviceOptions, signal?: AbortSignal)
           state.next(message.state);
           break;
         case 'log':
-          log.next(message.text);
+          if (info === undefined) log(message.text);
+          else lines.next(message.text);
           break;
       }
     },
@@ -61,7 +67,7 @@ export async function createDevice(options: DeviceOptions, signal?: AbortSignal)
   });
   const moves = info!;
   const closed = thread.ended.then((failure) => {
-    for (const subject of [moves, state, log]) subject.complete();
+    for (const subject of [moves, state, lines]) subject.complete();
     return failure;
   });
   return {
@@ -71,7 +77,7 @@ export async function createDevice(options: DeviceOptions, signal?: AbortSignal)
     info$: moves.asObservable(),
     state$: state.asObservable(),
     stats$: watchCounters(counters, closed),
-    log$: log.asObservable(),
+    log$: lines.asObservable(),
     stats: () => readCounters(counters),
     closed,
     async close() {

@@ -1,5 +1,5 @@
-import { EPOLLIN, Epoll, Timer, yieldProcessor } from '@ivshmem/linux';
-import { countersOf, type OpeningPort, openPort, type Port } from '@ivshmem/transport';
+import { EPOLLIN, Epoll, yieldProcessor } from '@ivshmem/linux';
+import { countersOf, openPort, type Port, PortSeeker } from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
 import { checkPort } from './ethernet-port.ts';
@@ -9,9 +9,8 @@ import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
 import { LinkSession } from './link-session.ts';
 import { Reports } from './reports.ts';
 
-/** Back-off while the server is away, in ms: doubled from the first to the last. */
-const FIRST_RETRY = 100;
-const LAST_RETRY = 5000;
+/** How long after the end of a provider its successor is looked for, in ms. */
+const RETRY = 100;
 /** Whatever the peer does, events are looked at every so many rounds. */
 const ROUNDS_BETWEEN_EVENTS = 16;
 
@@ -22,13 +21,11 @@ export class LinkLoop {
   readonly #reports: Reports;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
-  readonly #retryTimer: Timer;
+  readonly #seeker: PortSeeker<Port>;
   readonly #interface: LinkInterface;
   #session: LinkSession | undefined;
-  #opening: OpeningPort | undefined;
   #failure: Error | undefined;
   #stopping = false;
-  #retryDelay = FIRST_RETRY;
 
   constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
@@ -36,7 +33,15 @@ export class LinkLoop {
     this.#reports = new Reports(tell);
     this.#counters = countersOf(input.counters);
     this.#interface = new LinkInterface(input.options);
-    this.#retryTimer = new Timer(this.#epoll, () => this.#connect());
+    const { port, wait = false } = input.options;
+    this.#seeker = new PortSeeker({
+      poller: this.#epoll,
+      open: (opened) => openPort(port, this.#epoll, opened),
+      use: (opened) => this.#begin(opened),
+      failed: (error) => this.#fail(error),
+      log: (text) => this.#reports.log(text),
+      wait,
+    });
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
@@ -44,7 +49,7 @@ export class LinkLoop {
 
   /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
   run(): void {
-    this.#connect();
+    this.#seeker.seek();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let rounds = 0;
     while (!this.#stopping) {
@@ -67,25 +72,8 @@ export class LinkLoop {
     }
   }
 
-  #connect(): void {
-    this.#opening = openPort(this.#input.options.port, this.#epoll, (opened) => {
-      this.#opening = undefined;
-      try {
-        if (opened instanceof Error) throw opened;
-        this.#begin(opened);
-        this.#retryDelay = FIRST_RETRY;
-      } catch (error) {
-        // What fails at the start ends the link; a link that has been up goes on trying.
-        if (!this.#interface.exists) this.#failure = error as Error;
-        else this.#retry(error as Error);
-      }
-    });
-  }
-
-  #retry(error: Error): void {
-    if (this.#retryDelay === FIRST_RETRY) this.#reports.log(`no connection: ${error.message}; trying again`);
-    this.#retryTimer.after(this.#retryDelay);
-    this.#retryDelay = Math.min(this.#retryDelay * 2, LAST_RETRY);
+  #fail(error: Error): void {
+    this.#failure = error;
   }
 
   /** Moves the link to `port`, which it owns from now on. */
@@ -106,9 +94,7 @@ export class LinkLoop {
         counters: this.#counters,
         reports: this.#reports,
         providerGone: (reason) => this.#providerGone(reason),
-        failed: (error) => {
-          this.#failure = error;
-        },
+        failed: (error) => this.#fail(error),
       });
       const { id, vectors } = port;
       const { sectionSize, length: queueLength } = layout;
@@ -124,7 +110,7 @@ export class LinkLoop {
 
   #providerGone(reason: string): void {
     this.#reports.log(`${reason}; the link goes on without it, and waits for it to come back`);
-    this.#retry(new Error(reason));
+    this.#seeker.seek(RETRY);
   }
 
   /** Leaves the port in use. */
@@ -135,12 +121,11 @@ export class LinkLoop {
   }
 
   [Symbol.dispose](): void {
-    this.#opening?.cancel();
+    this.#seeker.close();
     try {
       this.#end();
     } finally {
       this.#interface.close();
-      this.#retryTimer.close();
       this.#epoll.close();
     }
   }

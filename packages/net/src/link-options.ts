@@ -27,6 +27,11 @@ export interface LinkOptions {
    * than four times that on average; {@link DEFAULT_BUSY_POLL} unless told. An idle link sleeps in any case.
    */
   readonly busyPoll?: number;
+  /**
+   * Whether to wait for the port if it cannot be opened yet, such as for a host server that is still to be started
+   * (false unless given).
+   */
+  readonly wait?: boolean;
 }
 
 /** In µs: about what it costs to sleep and to be woken. */

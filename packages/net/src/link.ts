@@ -30,8 +30,13 @@ export interface Link {
  * worker thread. Resolves when the interface is there; the peer may come later. Rejects, with an Error of one line
  * and nothing left behind, where an option can't be right (RangeError), the port can't be opened, or the interface
  * can't be made. An aborted `signal` gives up the wait for the port, and rejects with its reason; later it has no effect.
+ * `log` is called with the lines that come before the link is there, such as what `options.wait` waits for.
  */
-export async function createLink(options: LinkOptions, signal?: AbortSignal): Promise<Link> {
+export async function createLink(
+  options: LinkOptions,
+  signal?: AbortSignal,
+  log: (text: string) => void = () => {},
+): Promise<Link> {
   checkLinkOptions(options);
   const counters = allocateCounters();
   const input: WorkerInput = { options, counters };
@@ -41,7 +46,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     carrier: false,
     offloads: [],
   });
-  const log = new Subject<string>();
+  const lines = new Subject<string>();
   let info: BehaviorSubject<LinkInfo> | undefined;
   const thread = await startBlockingThread<WorkerMessage>({
     // The same file from src (under a test runner) and from dist.
@@ -58,7 +63,8 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
           if (!isSame(message.status, status.value)) status.next(message.status);
           break;
         case 'log':
-          log.next(message.text);
+          if (info === undefined) log(message.text);
+          else lines.next(message.text);
           break;
       }
     },
@@ -66,7 +72,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
   });
   const moves = info!;
   const closed = thread.ended.then((failure) => {
-    for (const subject of [moves, status, log]) subject.complete();
+    for (const subject of [moves, status, lines]) subject.complete();
     return failure;
   });
   return {
@@ -76,7 +82,7 @@ export async function createLink(options: LinkOptions, signal?: AbortSignal): Pr
     info$: moves.asObservable(),
     state$: status.asObservable(),
     stats$: watchCounters(counters, closed),
-    log$: log.asObservable(),
+    log$: lines.asObservable(),
     stats: () => readCounters(counters),
     closed,
     async close() {

@@ -17,6 +17,7 @@ export {
 } from './pci-config.ts';
 export { checkPciDevice, openPciPort, type PciInterrupts, type PciSource } from './pci-port.ts';
 export type * from './port.ts';
+export { PortSeeker, type PortSeekerOptions } from './port-seeker.ts';
 export { openPort, type PortSource } from './port-source.ts';
 export * from './ring-layout.ts';
 export { RxQueue } from './rx-queue.ts';
