@@ -43,6 +43,11 @@ export class ClientTable {
     return [...this.#byId.values()].sort((a, b) => a.id - b.id);
   }
 
+  /** How many there are. */
+  get size(): number {
+    return this.#byId.size;
+  }
+
   /** What waits for all of them together. */
   get waiting(): { messages: number; bytes: number } {
     const sum = { messages: 0, bytes: 0 };

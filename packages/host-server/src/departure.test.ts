@@ -3,7 +3,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { closeFd, signalEventFd, UnixSocket } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
 import type { HostServerEvent } from './events.ts';
-import { next, occurrence, openFds, useHostServers } from './strict-client.test-support.ts';
+import {
+  next,
+  occurrence,
+  openFds,
+  type StrictClient,
+  useHostServers,
+} from './strict-client.test-support.ts';
 
 describe('a peer that goes', () => {
   const fixture = useHostServers();
@@ -33,6 +39,30 @@ describe('a peer that goes', () => {
     expect(seen[4]).toBe(0);
     expect(seen.subarray(4096, sectionB).every((byte) => byte === 0x55)).toBe(true);
     expect(seen.subarray(sectionB).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('clears everything for the next peer once all have left, whatever those write later', async () => {
+    const server = fixture.start({ size: 1 << 16, outputSectionSize: 0x4000 });
+    const everything = new Uint8Array(1 << 16);
+    const found = (memory: number) => {
+      readSync(memory, everything, 0, everything.length, 0);
+      return everything.some((byte) => byte !== 0);
+    };
+    const leave = async (client: StrictClient) => {
+      const gone = occurrence(server, 'peer-gone');
+      client.disconnect();
+      await gone;
+    };
+    const [a, b] = [await fixture.join(1, []), await fixture.join(1, [0])];
+    await leave(a);
+    await leave(b);
+    // They have it still, and can write where they like.
+    writeSync(b.memory, everything.fill(0x55), 0, everything.length, 0);
+    const c = await fixture.join(1, []);
+    expect(found(c.memory)).toBe(false);
+    writeSync(b.memory, new Uint8Array(0x4000).fill(0x55), 0, 0x4000, server.layout.outputOffset + 0x4000);
+    const d = await fixture.join(1, [0]);
+    expect(found(d.memory)).toBe(false);
   });
 
   it('clears a section of gigabytes without touching its pages', async () => {

@@ -89,7 +89,7 @@ class Server implements HostServer {
   readonly #listener: UnixListener;
   readonly #acceptor: Acceptor;
   readonly #table: ClientTable;
-  /** IDs that somebody has had, and may still write with. */
+  /** IDs that peers have had. Those that have left may still write to the memory. */
   readonly #usedIds = new Set<number>();
   readonly #changes = new Subject<void>();
   readonly #events = new Subject<HostServerEvent>();
@@ -192,9 +192,7 @@ class Server implements HostServer {
         throw new Refusal('descriptors', shortage(this.#budget, 'a peer', needed));
       }
       taken = needed;
-      // Not before: the others may go on to read the section until they have noticed that its owner is gone, and
-      // would take a cleared frame for one that was sent. And whoever had the ID may still write to it.
-      if (this.#usedIds.has(id)) this.#clear(id);
+      this.#clearFor(id);
       const capacity = 1 + maxPeers * vectors + SLACK;
       client = new Client(id, socket, credentials, { vectors, capacity }, this.#budget);
       taken = 0;
@@ -250,11 +248,20 @@ class Server implements HostServer {
     this.#changes.next();
   }
 
-  /** State 0, and nothing left in the output section. */
-  #clear(id: number): void {
-    const { outputOffset, outputSize } = this.layout;
-    this.#memory.clearState(id);
-    this.#memory.clear(outputOffset + id * outputSize, outputSize);
+  /**
+   * Clears what a new client must not find. Not earlier: the others may go on to read a section until they have noticed
+   * that its owner is gone, and would take a cleared frame for one that was sent; and peers that have left can still
+   * write.
+   */
+  #clearFor(id: number): void {
+    if (this.#usedIds.size === 0) return;
+    if (this.#table.size === 0) {
+      this.#memory.clear(0, this.#memory.size);
+    } else if (this.#usedIds.has(id)) {
+      const { outputOffset, outputSize } = this.layout;
+      this.#memory.clearState(id);
+      this.#memory.clear(outputOffset + id * outputSize, outputSize);
+    }
   }
 
   #warn(text: string): void {

@@ -9,6 +9,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  statfsSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -107,17 +108,33 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it('replaces an object that a dead server has left, whose users keep it', () => {
-    writeFileSync(`/dev/shm/${name}`, 'left behind');
+  it('replaces an object that a dead server has left, whose users keep it', async () => {
+    // A server that is killed between two system calls leaves just this.
+    const script = `
+      import { createSharedMemory } from '${new URL('../dist/shared-memory.js', import.meta.url)}';
+      createSharedMemory({ kind: 'posix', name: '${name}' }, 8192);
+      process.kill(process.pid, 'SIGKILL');
+    `;
+    const server = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: 'inherit' });
+    expect(await once(server, 'exit')).toEqual([null, 'SIGKILL']);
     const user = openSharedMemoryObject(`/${name}`);
     const memory = createSharedMemory({ kind: 'posix', name }, 4096);
     const opened = openSharedMemoryObject(`/${name}`);
     expect(fstatSync(opened).ino).toBe(fstatSync(memory.fd).ino);
     expect(memory.state(0)).toBe(0);
-    expect(fstatSync(user).size).toBe(11);
+    expect(fstatSync(user).size).toBe(8192);
     closeFd(opened);
     closeFd(user);
     memory.close();
+  });
+
+  it("leaves another program's object of that name alone", () => {
+    writeFileSync(`/dev/shm/${name}`, 'precious');
+    expect(() => createSharedMemory({ kind: 'posix', name }, 4096)).toThrow(
+      `shm_open /${name}: EEXIST: not an object of an ivshmem server: choose another name, or remove /dev/shm/${name}`,
+    );
+    expect(readFileSync(`/dev/shm/${name}`, 'utf8')).toBe('precious');
+    rmSync(`/dev/shm/${name}`);
   });
 
   it('leaves the object of a living server alone, and removes none but its own', () => {
@@ -140,15 +157,54 @@ describe('shared memory', () => {
     );
   });
 
-  it.runIf(isRoot)('fails at start, not by a signal later, where the file system is full', () => {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4096', 'none', directory]);
+  it.runIf(isRoot)('fails at start, not by a signal later, if the file system is too small', () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'none', directory]);
     try {
-      writeFileSync(`${directory}/filler`, new Uint8Array(4096));
-      expect(() => createSharedMemory({ kind: 'directory', path: directory }, 1 << 16)).toThrow('ENOSPC');
-      expect(readdirSync(directory)).toEqual(['filler']);
+      expect(() => createSharedMemory({ kind: 'directory', path: directory }, 1 << 21)).toThrow(
+        new RegExp(`^fallocate file in ${directory}: ENOSPC: needs 2097152 bytes, and .* has 1048576 free`),
+      );
+      expect(readdirSync(directory)).toEqual([]);
+      expect(statfsSync(directory).bfree).toBe(statfsSync(directory).blocks);
     } finally {
       execFileSync('umount', [directory]);
     }
+  });
+
+  it.runIf(isRoot)('keeps what it has reserved when it clears, and when a client truncates', () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'none', directory]);
+    try {
+      const size = 1 << 19;
+      const memory = createSharedMemory({ kind: 'directory', path: directory }, size);
+      const reserved = statfsSync(directory).bfree;
+      {
+        using mapping = mapShared(memory.fd, size, { write: true });
+        new Uint8Array(mapping.buffer).fill(7);
+        memory.clear(4096, size - 8192);
+        expect(statfsSync(directory).bfree).toBe(reserved);
+        const bytes = new Uint8Array(mapping.buffer);
+        expect([bytes[4095], bytes[4096], bytes[size - 4097], bytes[size - 4096]]).toEqual([7, 0, 0, 7]);
+        memory.clear(0, size);
+        expect(bytes.every((byte) => byte === 0)).toBe(true);
+        expect(statfsSync(directory).bfree).toBe(reserved);
+      }
+      ftruncateSync(memory.fd, 4096);
+      memory.clearState(0);
+      expect(statfsSync(directory).bfree).toBe(reserved);
+      memory.close();
+    } finally {
+      execFileSync('umount', [directory]);
+    }
+  });
+
+  it('of a memfd takes memory only for what is used, and releases it when that is cleared', () => {
+    const memory = createSharedMemory({ kind: 'memfd', seal: true }, 2 ** 30);
+    const blocks = () => fstatSync(memory.fd).blocks * 512;
+    expect(blocks()).toBeLessThan(1 << 18);
+    writeSync(memory.fd, new Uint8Array(1 << 20).fill(1), 0, 1 << 20, 2 ** 29);
+    expect(blocks()).toBeGreaterThanOrEqual(1 << 20);
+    memory.clear(0, 2 ** 30);
+    expect(blocks()).toBeLessThan(1 << 18);
+    memory.close();
   });
 
   it.runIf(isRoot)('clears ranges where the file system knows no holes', () => {
@@ -235,7 +291,7 @@ describe('shared memory', () => {
         const maps = readFileSync('/proc/self/smaps', 'utf8');
         expect(maps.slice(maps.indexOf(`\n${at}-`)).slice(0, 1000)).toMatch(kernelPageSize);
       }
-      // All reserved: nobody else gets any, not even of those that a cleared section has given back.
+      // All reserved: nobody else gets any, not even of those of a section that is cleared.
       const other = () => createSharedMemory(source, 4 * pageSize);
       expect(other).toThrow(/ENOMEM: needs 4 huge pages of 2097152 bytes, and at most \d+ are free: raise/);
       memory.clear(pageSize, 2 * pageSize);

@@ -10,7 +10,7 @@ export { check, SystemCallError } from './errors.ts';
 export { clearEventFd, createEventFd, drainEventFd, EventFd, isEventFd } from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { tryLockFile } from './file-lock.ts';
-export { punchHole } from './file-range.ts';
+export { dataRanges, punchHole, reserveRange } from './file-range.ts';
 export {
   checkInterfaceName,
   createBridge,

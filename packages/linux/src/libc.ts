@@ -66,6 +66,9 @@ export const ftruncate: (fd: number, length: number) => number = process_.func('
 export const fallocate: (fd: number, mode: number, offset: number, length: number) => number = process_.func(
   'int fallocate(int, int, int64_t, int64_t)',
 );
+export const lseek: (fd: number, offset: number, whence: number) => number = process_.func(
+  'int64_t lseek(int, int64_t, int)',
+);
 export const flock: (fd: number, operation: number) => number = process_.func('int flock(int, int)');
 
 /** preadv2(2) with the iovecs at an address; -1 as offset is the file's position. */

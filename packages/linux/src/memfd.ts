@@ -66,8 +66,9 @@ function checkHugePageSize(name: string, size: number): void {
 }
 
 /**
- * Sets huge pages aside for a range of a file (multiples of their size), for good: without that, an access finds out
- * that there are none left, which kills. Throws {@link SystemCallError} (ENOMEM where there are too few).
+ * Reserves huge pages for a range of a file (multiples of their size), until a hole is punched there: without that, an
+ * access finds out that there are none left, which kills the process. Throws {@link SystemCallError} (ENOMEM if there
+ * are too few).
  */
 export function reserveHugePages(
   fd: number,
@@ -81,9 +82,16 @@ export function reserveHugePages(
     reserveShared(fd, offset, length, subject);
   } catch (error) {
     if (!(error instanceof SystemCallError) || error.code !== 'ENOMEM') throw error;
-    const free = readFileSync(`${hugePagePool(pageSize)}/free_hugepages`, 'utf8').trim();
-    const remedy = `raise ${pageSize === 2 ** 21 ? '/proc/sys/vm/nr_hugepages' : `${hugePagePool(pageSize)}/nr_hugepages`}`;
-    const explanation = `needs ${length / pageSize} huge pages of ${pageSize} bytes, and at most ${free} are free: ${remedy}`;
+    const pool = hugePagePool(pageSize);
+    const count = (file: string) => Number(readFileSync(`${pool}/${file}`, 'utf8'));
+    // Those that are reserved for others count as free there, too.
+    const free = Math.max(0, count('free_hugepages') - count('resv_hugepages'));
+    const needed = length / pageSize;
+    const remedy =
+      free < needed
+        ? `raise ${pageSize === 2 ** 21 ? '/proc/sys/vm/nr_hugepages' : `${pool}/nr_hugepages`}`
+        : 'raise size= of the mount, or hugetlb.*.rsvd.max of the cgroup';
+    const explanation = `needs ${needed} huge pages of ${pageSize} bytes, and at most ${free} are free: ${remedy}`;
     throw new SystemCallError('mmap', subject, error.errno, explanation);
   }
 }
