@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { missingPrograms } from './programs.ts';
 
 // The C programs that this stack is measured against, compiled on demand.
 
@@ -10,17 +11,14 @@ const FLAGS = ['-std=c11', '-O2', '-Wall', '-Wextra', '-Werror'] as const;
 const SOURCES = new URL('../reference/', import.meta.url);
 const BUILD = new URL('../build/', import.meta.url);
 
-/** Why the C reference can't be compiled here, in one sentence with the remedy; null where it can. */
+/** Why the C reference can't be compiled here, in one line with the remedy; null if it can. */
 export function missingCompiler(): string | null {
-  const { status } = spawnSync(COMPILER, ['--version'], { stdio: 'ignore' });
-  return status === 0
-    ? null
-    : 'There is no C compiler for the reference: install one with "apt-get install gcc libc6-dev".';
+  return missingPrograms([COMPILER], 'gcc libc6-dev');
 }
 
 /**
  * The path of a program in bench/reference, compiled with -O2 unless that was done before: what is kept in bench/build has
- * a digest of sources and flags in its name. Throws Error, with what the compiler said, where it can't be compiled.
+ * a digest of sources and flags in its name. Throws Error, with what the compiler said, if it can't be compiled.
  */
 export function cReference(program: 'ring-bench' | 'tap-link'): string {
   const source = fileURLToPath(new URL(`${program}.c`, SOURCES));
@@ -36,7 +34,9 @@ export function cReference(program: 'ring-bench' | 'tap-link'): string {
   });
   if (status !== 0) {
     rmSync(unfinished, { force: true });
-    throw new Error(`${source} can't be compiled: ${error ? missingCompiler() : stderr.trim()}`);
+    throw new Error(
+      `${source} can't be compiled: ${error?.message ?? stderr.trim().replaceAll(/\s*\n\s*/g, ' ')}`,
+    );
   }
   renameSync(unfinished, executable);
   return executable;

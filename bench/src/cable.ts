@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Netns } from '@ivshmem/linux';
 import { ping } from '@ivshmem/traffic';
+import type { PartOptions } from './part.ts';
 
 /** Two network namespaces and what connects them; the second one has the address `address`. */
 export interface Cable {
@@ -10,7 +11,7 @@ export interface Cable {
   readonly address: string;
   /** Processes that carry the frames, for their CPU time; none where the kernel does. */
   readonly pids: readonly number[];
-  /** In bytes. Rejects with RangeError, and changes nothing, where it can't have that. */
+  /** In bytes. Rejects with RangeError, and changes nothing, if that is too much for it. */
   setMtu(mtu: number): Promise<void>;
   close(): Promise<void>;
 }
@@ -18,7 +19,7 @@ export interface Cable {
 /** A cable that may be laid. */
 export interface CableKind {
   readonly name: string;
-  /** What this machine lacks for it, in one line with the remedy; null where it lacks nothing. */
+  /** What this machine lacks for it, in one line with the remedy; null if it lacks nothing. */
   missing(): string | null;
   /** Lays it, with an MTU of 1500. */
   open(): Promise<Cable>;
@@ -28,15 +29,15 @@ export interface CableKind {
 export const FIRST_MTU = 1500;
 
 /**
- * Lays a cable out of parts that are given back in reverse order when it is closed, or when `build` fails: for each part
- * it tells `finallyDo` how.
+ * Lays a cable out of parts that are released in reverse order when it is closed, or when `build` fails: `build` gives
+ * `finallyDo` a function for each part.
  */
 export async function assembleCable(
   build: (finallyDo: (cleanup: () => unknown) => void) => Promise<Omit<Cable, 'close'>>,
 ): Promise<Cable> {
   const cleanups: (() => unknown)[] = [];
   const close = async () => {
-    while (cleanups.length > 0) await cleanups.pop()!();
+    await runAll(cleanups.splice(0).reverse());
   };
   try {
     return Object.assign(await build((cleanup) => cleanups.push(cleanup)), { close });
@@ -46,55 +47,74 @@ export async function assembleCable(
   }
 }
 
-/**
- * Lays those that this machine can lay; says of each other one, in one line, why not. Calls `measure` with them, and
- * takes them away whatever happens.
- */
-export async function withCables<T>(
+/** Calls all of them, one after the other, also if one fails; then throws the first error. */
+async function runAll(cleanups: readonly (() => unknown)[]): Promise<void> {
+  const errors: unknown[] = [];
+  for (const cleanup of cleanups) {
+    try {
+      await cleanup();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw errors[0];
+}
+
+/** Lays those that this machine can lay, calls `measure` with them, and takes them away whatever happens. */
+export async function withCables(
   kinds: readonly CableKind[],
-  signal: AbortSignal,
-  measure: (cables: readonly Cable[]) => Promise<T>,
-): Promise<T> {
+  { signal, recorder }: PartOptions,
+  measure: (cables: readonly Cable[]) => Promise<void>,
+): Promise<void> {
   const cables: Cable[] = [];
   try {
     for (const { name, missing, open } of kinds) {
       signal.throwIfAborted();
       const why = missing();
       if (why !== null) {
-        console.log(`  Without ${name}: ${why}`);
+        recorder.omit(name, why);
         continue;
       }
-      cables.push(await open());
+      try {
+        cables.push(await open());
+      } catch (error) {
+        recorder.fail(name, error);
+      }
     }
     signal.throwIfAborted();
-    return await measure(cables);
+    await measure(cables);
   } finally {
-    for (const cable of cables.reverse()) await cable.close();
+    await runAll(cables.reverse().map((cable) => () => cable.close()));
   }
 }
 
-/** Throws RangeError where a cable can't have an MTU, in bytes. */
+/** Throws RangeError if an MTU, in bytes, is too much for a cable. */
 export function checkMtu(name: string, mtu: number, most: number): void {
   if (mtu > most) throw new RangeError(`${name}: MTU ${mtu}: must be ${most} at most`);
 }
 
 /** Those cables that can have this MTU, and have it now. */
-export async function withMtu(cables: readonly Cable[], mtu: number): Promise<Cable[]> {
+export async function withMtu(
+  cables: readonly Cable[],
+  mtu: number,
+  { signal, recorder }: PartOptions,
+): Promise<Cable[]> {
   const able: Cable[] = [];
   for (const cable of cables) {
     try {
       await cable.setMtu(mtu);
       able.push(cable);
     } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
+      signal.throwIfAborted();
+      if (!(error instanceof RangeError)) recorder.fail(`${cable.name} at MTU ${mtu}`, error);
     }
   }
   return able;
 }
 
-/** Resolves when an echo request was answered. Throws Error where none is within ten seconds. */
+/** Resolves when an echo request was answered. Rejects if none is within half a minute. */
 export async function untilPassing(from: Netns, address: string): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 30_000;
   while (!(await isAnswered(from, address))) {
     if (performance.now() > deadline) throw new Error(`nothing passes to ${address}`);
     await delay(20);

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { missingNetworkPrivilege } from '@ivshmem/linux';
 import { udpTransfer } from '@ivshmem/traffic';
@@ -6,7 +6,6 @@ import { alternate, type Reading } from './alternate.ts';
 import { type Cable, withCables } from './cable.ts';
 import { inC, ours } from './cables/kinds.ts';
 import type { Part, PartOptions } from './part.ts';
-import type { Measurement } from './results.ts';
 
 /** Frames offered per second. */
 const RATES = [10_000, 100_000, 500_000];
@@ -21,10 +20,19 @@ const KINDS = [ours(), inC(), ours('ivshmem, sleeping', NO_BUSY_POLL), inC('C, s
 
 /** What all threads of some processes have had of CPUs, in seconds. Source: schedstat in the kernel's sched-stats.rst. */
 function cpuSeconds(pids: readonly number[]): number {
-  const ofThread = (path: string) => Number(readFileSync(path, 'latin1').split(' ')[0]) / 1e9;
   return pids
     .flatMap((pid) => readdirSync(`/proc/${pid}/task`).map((task) => `/proc/${pid}/task/${task}/schedstat`))
-    .reduce((sum, path) => sum + ofThread(path), 0);
+    .reduce((sum, path) => sum + secondsOfThread(path), 0);
+}
+
+function secondsOfThread(path: string): number {
+  try {
+    return Number(readFileSync(path, 'latin1').split(' ')[0]) / 1e9;
+  } catch (error) {
+    // It has ended since the list was read.
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code!)) return 0;
+    throw error;
+  }
 }
 
 const traffic =
@@ -51,17 +59,17 @@ const idle =
     return [{ what: 'idle: share of a CPU for each end', unit: '%', value: share * 100 }];
   };
 
-async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
-  return await withCables(KINDS, signal, async (cables) => {
-    const measurements: Measurement[] = [];
-    const compare = async (times: number, measure: (cable: Cable) => Promise<Reading[]>) => {
-      measurements.push(...(await alternate(cables, times, measure)));
-    };
+async function run(options: PartOptions): Promise<void> {
+  const { rounds, signal } = options;
+  await withCables(KINDS, options, async (subjects) => {
     await delay(SETTLE_SECONDS * 1000, null, { signal });
     // What is idle is so for long enough to be measured less often.
-    await compare(Math.min(rounds, 2), idle(signal));
-    for (const rate of RATES) await compare(rounds, traffic(rate, signal));
-    return measurements;
+    const fewer = { ...options, rounds: Math.min(rounds, 2) };
+    await alternate({ title: 'idle', subjects, measure: idle(signal) }, fewer);
+    for (const rate of RATES) {
+      const title = `${rate / 1000} thousand frames/s`;
+      await alternate({ title, subjects, measure: traffic(rate, signal) }, options);
+    }
   });
 }
 
@@ -69,7 +77,11 @@ async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
 export const cpu: Part = {
   name: 'cpu',
   title: 'CPU time',
-  missing: missingNetworkPrivilege,
+  missing: () =>
+    missingNetworkPrivilege() ??
+    (existsSync('/proc/self/schedstat')
+      ? null
+      : 'The kernel keeps no /proc/self/schedstat: it needs CONFIG_SCHED_INFO.'),
   settings: {
     rates: RATES,
     seconds: SECONDS,

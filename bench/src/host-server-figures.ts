@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { serverUsage } from '@ivshmem/host-server';
 import { benchHostServer } from './host-server.ts';
+import { describeMachine, machineText } from './machine.ts';
 
 // `npm run figures:host-server`: writes into docs/host-server.md the usage, what the benchmark measures here, and what
 // ten minutes of `npm run hostile` leave behind; --hostile FILE takes the output of an earlier run instead.
@@ -42,8 +42,7 @@ const rows = [10, 100, 1000].map((peers) => {
   };
   return `| ${peers} | ${cell('join-ms', 1)} | ${cell('joins-per-s', 0)} | ${cell('kib-per-peer', 1)} |`;
 });
-const joins = `Measured on ${cpus().length} × ${cpus()[0]!.model}, Linux ${release()}, Node ${process.version}, a virtual machine; median
-(minimum … maximum).
+const joins = `Measured on ${machineText(await describeMachine())}; median (minimum … maximum).
 
 | peers | N-th join, ms | joins/s | KiB of memory a peer |
 |---|---|---|---|

@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { closeFd, EPOLLIN, Epoll, raiseOpenFilesLimit, UnixSocket } from '@ivshmem/linux';
 import { ServerProcess } from './server-process.ts';
@@ -67,7 +68,7 @@ export async function benchHostServer(rounds: number): Promise<Record<string, Fi
 }
 
 async function joinAll(count: number): Promise<Series> {
-  const directory = mkdtempSync('/tmp/ivshmem-bench-');
+  const directory = mkdtempSync(join(tmpdir(), 'ivshmem-bench-'));
   const socketPath = join(directory, 'socket');
   const server = await ServerProcess.start(['-S', socketPath, '-n', '1024', '-V', String(VECTORS)]);
   const epoll = new Epoll();

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -31,7 +32,7 @@ if (values.help) process.stdout.write(USAGE);
 else process.exitCode = await main(Number(values.seconds), Number(values.deaths), values.json);
 
 async function main(seconds: number, deaths: number, json: boolean): Promise<number> {
-  const directory = mkdtempSync('/tmp/ivshmem-hostile-');
+  const directory = mkdtempSync(join(tmpdir(), 'ivshmem-hostile-'));
   const config = join(directory, 'links.json');
   const [attacked, quiet, extra] = ['attacked', 'quiet', 'extra'].map((name) => join(directory, name));
   const link = { vectors: 2, protocol: 1, size: '1M', outputSectionSize: '16K', evictAfter: EVICT_AFTER };

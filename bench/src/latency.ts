@@ -5,7 +5,6 @@ import { alternate, type Reading } from './alternate.ts';
 import { type Cable, withCables } from './cable.ts';
 import { inC, ours, veth } from './cables/kinds.ts';
 import type { Part, PartOptions } from './part.ts';
-import type { Measurement } from './results.ts';
 
 /** Echoes of one round, and the bytes that make frames of 64 bytes. */
 const ECHOES = 3000;
@@ -42,31 +41,30 @@ async function echo(
 
 /** Beside a TCP flow in the same direction as the questions. */
 async function echoUnderLoad(cable: Cable, signal: AbortSignal): Promise<Reading[]> {
+  // Each ends the other, whichever comes to its end or fails first.
   const enough = new AbortController();
+  const either = AbortSignal.any([signal, enough.signal]);
   const { from, to, address } = cable;
-  const flow = tcpTransfer({
-    from: from.path,
-    to: to.path,
-    address,
-    seconds: LOAD_SECONDS,
-    signal: AbortSignal.any([signal, enough.signal]),
-  });
-  const ended = flow.catch((error: Error) => {
-    if (error.name !== 'AbortError') throw error;
-  });
-  const echoing = delay(RISE, null, { signal }).then(() =>
-    echo(cable, ECHOES_UNDER_LOAD, 'under load', signal),
-  );
-  const readings = await echoing.finally(() => enough.abort());
-  await ended;
-  return readings;
+  const load = { from: from.path, to: to.path, address, seconds: LOAD_SECONDS, signal: either };
+  const [flow, echoes] = await Promise.allSettled([
+    tcpTransfer(load).finally(() => enough.abort()),
+    delay(RISE, null, { signal: either })
+      .then(() => echo(cable, ECHOES_UNDER_LOAD, 'under load', either))
+      .finally(() => enough.abort()),
+  ]);
+  if (flow.status === 'rejected' && flow.reason.name !== 'AbortError') throw flow.reason;
+  if (echoes.status === 'rejected') throw echoes.reason;
+  return echoes.value;
 }
 
-async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
-  return await withCables(KINDS, signal, async (cables) => [
-    ...(await alternate(cables, rounds, (cable) => echo(cable, ECHOES, 'idle', signal))),
-    ...(await alternate(cables, rounds, (cable) => echoUnderLoad(cable, signal))),
-  ]);
+async function run(options: PartOptions): Promise<void> {
+  const { signal } = options;
+  await withCables(KINDS, options, async (subjects) => {
+    const idle = (cable: Cable) => echo(cable, ECHOES, 'idle', signal);
+    await alternate({ title: 'UDP echo, idle', subjects, measure: idle }, options);
+    const underLoad = (cable: Cable) => echoUnderLoad(cable, signal);
+    await alternate({ title: 'UDP echo, under load', subjects, measure: underLoad }, options);
+  });
 }
 
 /** Round trips between two processes. */

@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { missingPrograms } from './programs.ts';
 import { allowedCpus } from './ring-transfer.ts';
 
 // DPDK's shared memory interface, which Debian has in its package dpdk-dev: two dpdk-testpmd, of which one sends frames
@@ -26,11 +27,10 @@ const HEADROOM = 128;
 /** Of an interface's buffer, in bytes: the default. */
 const SMALLEST_BUFFER = 2048;
 
-/** Why memif can't be measured here, in one sentence with the remedy; null where it can. */
+/** Why memif can't be measured here, in one line with the remedy; null if it can. */
 export function missingMemif(): string | null {
-  const { error } = spawnSync(PROGRAM, ['--version'], { stdio: 'ignore' });
-  if (error !== undefined) return `There is no ${PROGRAM}: install it with "apt-get install dpdk-dev".`;
-  return allowedCpus().length < 2 ? 'It needs two processors.' : null;
+  const missing = missingPrograms([PROGRAM], 'dpdk-dev') ?? missingPrograms(['stdbuf'], 'coreutils');
+  return missing ?? (allowedCpus().length < 2 ? 'It takes two processors.' : null);
 }
 
 /** Million frames of `size` bytes per second from one process to the other. Throws Error where one of them fails. */
@@ -51,7 +51,11 @@ export async function memifRate(size: number): Promise<number> {
     await receiver.command('start');
     await sender.command('start');
     // The connection is made in the background.
-    while ((await receiver.received()).frames === 0) await delay(20);
+    const deadline = performance.now() + PATIENCE;
+    while ((await receiver.received()).frames === 0) {
+      if (performance.now() > deadline) throw new Error(`${PROGRAM} passes no frames`);
+      await delay(20);
+    }
     await delay(WARM_UP);
     const before = await receiver.received();
     await delay(INTERVAL);

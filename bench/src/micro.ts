@@ -12,8 +12,7 @@ import {
   TxQueue,
 } from '@ivshmem/transport';
 import Benchmark from 'benchmark';
-import type { Part } from './part.ts';
-import type { Measurement } from './results.ts';
+import type { Part, PartOptions } from './part.ts';
 
 const SECTION_SIZE = 0x100000;
 /** Quickly cleared, with room for a burst. */
@@ -21,7 +20,7 @@ const SMALL_SECTION_SIZE = 0x2000;
 const SMALL_FRAME = 64;
 const SMALL_BURST = 32;
 
-async function run(): Promise<Measurement[]> {
+async function run({ signal, recorder }: PartOptions): Promise<void> {
   using loopback = new Loopback({ outputSize: SECTION_SIZE });
   using a = new LoopbackPort(loopback.ends[0], mainPoller);
   using b = new LoopbackPort(loopback.ends[1], mainPoller);
@@ -48,7 +47,6 @@ async function run(): Promise<Measurement[]> {
     smallTx.flush();
   };
 
-  const measurements: Measurement[] = [];
   const suite = new Benchmark.Suite();
   suite
     .add('a frame through the rings, enqueue to completion', () => {
@@ -93,10 +91,13 @@ async function run(): Promise<Measurement[]> {
     const { name, stats } = event.target as Benchmark;
     const scale = 1e9 / Number(/bursts of (\d+)/.exec(name!)?.[1] ?? 1);
     const values = stats!.sample.map((seconds) => seconds * scale);
-    measurements.push({ what: name!, subject: 'ivshmem', unit: 'ns', values });
+    recorder.found([{ what: name!, subject: 'ivshmem', unit: 'ns', values }]);
   });
-  await new Promise((resolve) => suite.on('complete', resolve).run({ async: true }));
-  return measurements;
+  const stop = () => suite.abort();
+  signal.addEventListener('abort', stop, { once: true });
+  await new Promise((resolve) => suite.on('complete abort', resolve).run({ async: true }));
+  signal.removeEventListener('abort', stop);
+  signal.throwIfAborted();
 }
 
 /** Single operations in one thread, by benchmark.js, which also decides how often each is measured. */

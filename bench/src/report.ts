@@ -37,7 +37,7 @@ const missing = (name: string) =>
   `Not measured yet: \`npm run bench -- ${name}\`, then \`npm run performance\`.`;
 
 function section(result: PartResult): string {
-  const { part, date, command, machine, measurements } = result;
+  const { part, date, command, machine, measurements, omitted = [] } = result;
   const others = subjectsOf(measurements).filter((subject) => subject !== OURS);
   const compared =
     others.length === 0
@@ -48,6 +48,7 @@ function section(result: PartResult): string {
     '',
     figureTable(measurements),
     ...compared,
+    ...omitted.flatMap((line) => ['', `Without ${line}`]),
     '',
     `![${part}](performance/${part}.svg)`,
   ].join('\n');

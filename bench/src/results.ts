@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Machine } from './machine.ts';
@@ -25,18 +25,25 @@ export interface PartResult {
   /** Durations, sizes and counts that the figures depend on. */
   readonly settings: Readonly<Record<string, string | number | readonly number[]>>;
   readonly measurements: readonly Measurement[];
+  /** What could not be measured on that machine, a line each, with the reason. */
+  readonly omitted?: readonly string[];
 }
 
 /** By name of the part. */
 export type Results = ReadonlyMap<string, PartResult>;
 
+const UNFINISHED = '.unfinished';
+
 /** The committed ones. */
 export const RESULTS_DIRECTORY = fileURLToPath(new URL('../results', import.meta.url));
 
-/** Writes `<part>.json`, in place of an earlier one. Returns its path. */
+/**
+ * Writes what a part has found so far to `<part>.json.unfinished`. Returns its path: {@link finishResult} puts it in the
+ * place of the result of an earlier run.
+ */
 export function writeResult(directory: string, result: PartResult): string {
   mkdirSync(directory, { recursive: true });
-  const path = join(directory, `${result.part}.json`);
+  const path = join(directory, `${result.part}.json${UNFINISHED}`);
   // The values of a measurement on one line: a diff shows one line for each.
   const text = JSON.stringify(result, null, 2).replace(/\[\s+([-\d.eE+,\s]+?)\s+\]/g, (_whole, numbers) => {
     return `[${numbers.split(/,\s+/).join(', ')}]`;
@@ -45,7 +52,14 @@ export function writeResult(directory: string, result: PartResult): string {
   return path;
 }
 
-/** Reads all there are; none where there is no such directory. Throws Error where a file is no result. */
+/** Makes `<part>.json` out of what was written last. Returns its path. */
+export function finishResult(unfinished: string): string {
+  const path = unfinished.slice(0, -UNFINISHED.length);
+  renameSync(unfinished, path);
+  return path;
+}
+
+/** Reads all there are; none if there is no such directory. Throws Error if a file is no result. */
 export function readResults(directory = RESULTS_DIRECTORY): Results {
   const results = new Map<string, PartResult>();
   for (const name of list(directory)) {
@@ -81,13 +95,15 @@ function parse(path: string): unknown {
 
 function isResult(value: unknown): value is PartResult {
   if (typeof value !== 'object' || value === null) return false;
-  const { part, date, command, machine, settings, measurements } = value as Partial<PartResult>;
+  const { part, date, command, machine, settings, measurements, omitted = [] } = value as Partial<PartResult>;
   return (
     [part, date, command].every((text) => typeof text === 'string') &&
     typeof machine === 'object' &&
     typeof settings === 'object' &&
     Array.isArray(measurements) &&
-    measurements.every(isMeasurement)
+    measurements.every(isMeasurement) &&
+    Array.isArray(omitted) &&
+    omitted.every((line) => typeof line === 'string')
   );
 }
 

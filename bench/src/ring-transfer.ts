@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { closeFd, createMemfd } from '@ivshmem/linux';
 import { cReference } from './c-reference.ts';
+import { missingPrograms } from './programs.ts';
 
 /** Of each output section, in bytes. */
 export const SECTION_SIZE = 0x400000;
@@ -56,13 +57,19 @@ export function allowedCpus(): number[] {
   });
 }
 
+/** Why processes can't be given a processor each here, in one line with the remedy; null if they can. */
+export function missingPinning(): string | null {
+  return allowedCpus().length < 2 ? 'It takes two processors.' : missingPrograms(['taskset'], 'util-linux');
+}
+
 /**
- * Sends frames from one process to another, each on a processor of its own where there are two, and returns million
- * frames per second. Throws Error where one of them fails.
+ * Sends frames from one process to another, each on a processor of its own unless {@link missingPinning}, and returns
+ * million frames per second. Throws Error if one of them fails.
  */
 export async function transferBetweenProcesses(subject: RingSubject, job: RingJob): Promise<number> {
   const cpus = allowedCpus();
-  const pin = (cpu: number | undefined) => (cpus.length < 2 ? [] : ['taskset', '--cpu-list', String(cpu)]);
+  const pinned = missingPinning() === null;
+  const pin = (cpu: number | undefined) => (pinned ? ['taskset', '--cpu-list', String(cpu)] : []);
   const [, seconds] = await run(subject, job, [
     [...pin(cpus[0]), ...subject.command, 'producer'],
     [...pin(cpus[1]), ...subject.command, 'consumer'],

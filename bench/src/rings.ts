@@ -2,10 +2,11 @@ import { alternate } from './alternate.ts';
 import { missingCompiler } from './c-reference.ts';
 import { memifRate, missingMemif } from './memif.ts';
 import type { Part, PartOptions } from './part.ts';
-import type { Measurement } from './results.ts';
+import type { Recorder } from './recorder.ts';
 import {
   BURST,
   cRings,
+  missingPinning,
   OURS,
   type RingSubject,
   SECTION_SIZE,
@@ -32,29 +33,35 @@ const ofProgram = (subject: RingSubject): Subject => ({
   measure: (frameSize, frames) => transferBetweenProcesses(subject, { frameSize, frames }),
 });
 
-/** Those that this machine has, ours first. Says of each that it lacks why. */
-function subjects(): Subject[] {
+/** Those that this machine has, ours first. */
+function subjectsHere(recorder: Recorder): Subject[] {
   const found = [ofProgram(OURS)];
   const noCompiler = missingCompiler();
-  if (noCompiler === null) found.push(...cRings().map(ofProgram));
-  else console.log(`  Without the columns of C. ${noCompiler}`);
+  if (noCompiler !== null) recorder.omit('C', noCompiler);
+  else {
+    try {
+      found.push(...cRings().map(ofProgram));
+    } catch (error) {
+      recorder.fail('C', error);
+    }
+  }
   const noMemif = missingMemif();
   if (noMemif === null) found.push({ name: 'DPDK memif', measure: memifRate });
-  else console.log(`  Without the column of DPDK memif. ${noMemif}`);
+  else recorder.omit('DPDK memif', noMemif);
+  const noPinning = missingPinning();
+  if (noPinning !== null) recorder.omit('a processor of its own for each process', noPinning);
   return found;
 }
 
-async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
-  const all = subjects();
-  const measurements: Measurement[] = [];
+async function run(options: PartOptions): Promise<void> {
+  const subjects = subjectsHere(options.recorder);
   for (const [size, frames] of FRAMES) {
-    const found = await alternate(all, rounds, async (subject) => {
-      signal.throwIfAborted();
-      return [{ what: `${size}-byte frames`, unit: 'million/s', value: await subject.measure(size, frames) }];
-    });
-    measurements.push(...found);
+    const title = `${size}-byte frames`;
+    const measure = async (subject: Subject) => [
+      { what: title, unit: 'million/s', value: await subject.measure(size, frames) },
+    ];
+    await alternate({ title, subjects, measure }, options);
   }
-  return measurements;
 }
 
 /**

@@ -4,7 +4,6 @@ import { guestProgram, isCarrierOn, VmRig } from '@ivshmem/vm/rig';
 import { vmSoftware } from '@ivshmem/vm/software';
 import { alternate, type Reading } from './alternate.ts';
 import type { Part, PartOptions } from './part.ts';
-import type { Measurement } from './results.ts';
 
 const PINGS = 100;
 const BYTES = 16 << 20;
@@ -14,12 +13,17 @@ interface Way {
   readonly name: string;
   /** Of the second guest. */
   readonly address: string;
-  /** Arguments of `ivshmem net` in both guests; null where it has no part in it. */
+  /** Arguments of `ivshmem net` in both guests; null if it has no part in it. */
   readonly net: readonly string[] | null;
 }
 
-const IVSHMEM: Way = { name: 'ivshmem', address: '10.77.0.2', net: [] };
-const LONG_BUSY_POLL: Way = { ...IVSHMEM, name: 'ivshmem, --busy-poll 2000', net: ['--busy-poll', '2000'] };
+const MTU = ['--mtu', '16384'];
+const IVSHMEM: Way = { name: 'ivshmem', address: '10.77.0.2', net: MTU };
+const LONG_BUSY_POLL: Way = {
+  ...IVSHMEM,
+  name: 'ivshmem, --busy-poll 2000',
+  net: [...MTU, '--busy-poll', '2000'],
+};
 const VIRTIO: Way = { name: 'virtio-net, -netdev stream', address: '10.79.0.2', net: null };
 
 async function roundTrips(rig: VmRig, { address }: Way): Promise<Reading[]> {
@@ -38,7 +42,7 @@ async function throughput(rig: VmRig, { address }: Way): Promise<Reading> {
 /** Over the device: also how often the guests had to be left for it, for QEMU and the device's process. */
 async function measureLink(rig: VmRig, way: Way, options: readonly string[]): Promise<Reading[]> {
   const links = [rig.startLink(0, ...options), rig.startLink(1, ...options)];
-  await Promise.all(links.map(({ output }) => output.wait(isCarrierOn)));
+  await Promise.all(links.map(({ output }) => output.wait('carrier', isCarrierOn)));
   const trips = await roundTrips(rig, way);
   const frames = await framesOf(rig.guests[0]!, 'ivn0');
   const accesses = () => rig.devices.reduce((sum, device) => sum + trappedAccesses(device), 0);
@@ -73,7 +77,8 @@ async function doorbell(rig: VmRig): Promise<Reading[]> {
   return [{ what: 'a write to the doorbell', unit: 'µs', value: JSON.parse(output).median }];
 }
 
-async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
+async function run(options: PartOptions): Promise<void> {
+  const { signal } = options;
   const rig = await VmRig.start({ guests: 2, networkCards: true }, console.log);
   // Whatever waits for a guest ends with it.
   const close = () => rig.close();
@@ -83,10 +88,11 @@ async function run({ rounds, signal }: PartOptions): Promise<Measurement[]> {
     for (const [n, guest] of rig.guests.entries()) {
       await guest.run(`ip addr add 10.79.0.${n + 1}/24 dev eth0; ip link set eth0 up`);
     }
-    return [
-      ...(await alternate([IVSHMEM, LONG_BUSY_POLL, VIRTIO], rounds, (way) => measureWay(rig, way))),
-      ...(await alternate([IVSHMEM], rounds, () => doorbell(rig))),
-    ];
+    const ways = [IVSHMEM, LONG_BUSY_POLL, VIRTIO];
+    const link = (way: Way) => measureWay(rig, way);
+    await alternate({ title: 'ping and TCP', subjects: ways, measure: link }, options);
+    const doorbells = () => doorbell(rig);
+    await alternate({ title: 'doorbell', subjects: [IVSHMEM], measure: doorbells }, options);
   } finally {
     signal.removeEventListener('abort', close);
     await rig.close();

@@ -67,11 +67,11 @@ function processIds(): number[] {
     .map(Number);
 }
 
-/** For what the kernel reports to nobody: looks every 10 ms. Throws after ten seconds. */
+/** For what the kernel reports to nobody: looks every 10 ms. Rejects after half a minute. */
 export async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 30_000;
   while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`not within ten seconds: ${condition}`);
+    if (performance.now() > deadline) throw new Error(`not within 30 seconds: ${condition}`);
     await delay(10);
   }
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 export const COMMAND = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
 /** How long to wait for a line that must come, in ms. */
-const PATIENCE = 20_000;
+const PATIENCE = 60_000;
 
 /** How a process ended. */
 export interface Exit {

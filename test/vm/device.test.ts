@@ -97,10 +97,10 @@ describeVm('two ports, each in a guest', () => {
   const tell = async (port: 0 | 1, command: string): Promise<unknown> => {
     const from = ports[port]!.output.all.length;
     await rig.guests[port]!.run(`echo ${command} > /tmp/commands`);
-    return (await ports[port]!.output.wait(({ done }) => done === command, from)).result;
+    return (await ports[port]!.output.wait('answer', ({ done }) => done === command, from)).result;
   };
   const interrupt = (port: 0 | 1, vector: number, from: number) =>
-    ports[port]!.output.wait((line) => line.interrupt === vector, from);
+    ports[port]!.output.wait('interrupt', (line) => line.interrupt === vector, from);
   const mark = (port: 0 | 1) => ports[port]!.output.all.length;
 
   beforeAll(async () => {
@@ -108,7 +108,7 @@ describeVm('two ports, each in a guest', () => {
       const program = guestProgram('vm/dist/guest/port.js', 'vfio');
       ports[n] = guest.job(`mkfifo /tmp/commands; ${program} 0<> /tmp/commands`);
     }
-    await Promise.all(ports.map((port) => port.output.wait(({ open }) => open)));
+    await Promise.all(ports.map((port) => port.output.wait('port', ({ open }) => open)));
   });
   afterAll(async () => {
     await Promise.all(rig.guests.map((guest) => guest.run('echo quit > /tmp/commands')));

@@ -32,10 +32,10 @@ beforeAll(async () => {
   // What a process that is killed leaves behind goes with the folder.
   const env = { TMPDIR: directory };
   vm = HostProgram.ivshmem(['vm', '--json', '--vfio-user', socket, ...tap], env);
-  await vm.output.wait(({ part, event }) => part === 'link' && event === 'up');
+  await vm.output.wait('start', ({ part, event }) => part === 'link' && event === 'up');
   guest = await Guest.start(software, { name: 'a', devices: ivshmemDevice(socket), iommu: false });
   link = startLink(guest, '10.78.0.2/24');
-  await link.output.wait(isCarrierOn);
+  await link.output.wait('carrier', isCarrierOn);
 });
 afterAll(async () => {
   await guest?.stop();
@@ -67,10 +67,11 @@ describeVm('a link between a guest and a TAP on the host', () => {
     // QEMU 11.1 aborts where the guest accesses a register before QEMU has noticed.
     await link.kill('STOP');
     await vm.stop('SIGKILL');
-    await guest.qemu.errors.wait((line) => /EOF/.test(line));
+    await guest.qemu.errors.wait('end of the device', (line) => /EOF/.test(line));
     await link.kill('CONT');
-    await link.output.wait(isCarrierOff, from);
+    await link.output.wait('loss of the carrier', isCarrierOff, from);
     await link.output.wait(
+      'log line',
       ({ event, text }) => event === 'log' && /nobody answers any more/.test(text),
       from,
     );

@@ -20,8 +20,8 @@ async function linkUp(n: 0 | 1, ...more: string[]): Promise<void> {
   const other = links[1 - n];
   const from = other?.output.all.length;
   links[n] = rig.startLink(n, ...more);
-  await links[n].output.wait(isCarrierOn);
-  await other?.output.wait(isCarrierOn, from);
+  await links[n].output.wait('carrier', isCarrierOn);
+  await other?.output.wait('carrier', isCarrierOn, from);
 }
 
 const inState = (device: Device, state: DeviceState) =>
@@ -35,7 +35,7 @@ async function reachable(): Promise<void> {
 /** Starts the link's end in guest 1 again, and checks how soon frames are exchanged. */
 async function expectRecovery(): Promise<void> {
   links[1] = rig.startLink(1);
-  await links[1].output.wait(({ event }) => event === 'up');
+  await links[1].output.wait('start', ({ event }) => event === 'up');
   const start = performance.now();
   await reachable();
   expect(performance.now() - start).toBeLessThan(RECOVERY);
@@ -82,7 +82,7 @@ describeVm('a link between two guests', () => {
     const from = links[0]!.output.all.length;
     await links[1]!.kill('TERM');
     expect(await links[1]!.exited).toBe(0);
-    await links[0]!.output.wait(isCarrierOff, from);
+    await links[0]!.output.wait('loss of the carrier', isCarrierOff, from);
     await linkUp(1, '--irq', 'poll');
     await expectTraffic();
     await links[1]!.kill('TERM');
@@ -94,7 +94,7 @@ describeVm('a link between two guests', () => {
     await endlessTransfer();
     const from = links[0]!.output.all.length;
     await rig.guests[1]!.reboot();
-    await links[0]!.output.wait(isCarrierOff, from);
+    await links[0]!.output.wait('loss of the carrier', isCarrierOff, from);
     await rig.guests[0]!.run('killall nc; true');
 
     await expectRecovery();
@@ -106,7 +106,7 @@ describeVm('a link between two guests', () => {
     const from = links[0]!.output.all.length;
     const start = performance.now();
     await rig.guests[1]!.stop();
-    await links[0]!.output.wait(isCarrierOff, from);
+    await links[0]!.output.wait('loss of the carrier', isCarrierOff, from);
     expect(performance.now() - start).toBeLessThan(RECOVERY);
     await rig.guests[0]!.run('killall nc; true');
 

@@ -1,20 +1,21 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants } from 'node:fs';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Netns } from '@ivshmem/linux';
 
 /** A process that carries frames. */
 export interface Carrier {
   readonly pid: number;
-  /** Resolves with its first line of output for which `matches` holds; rejects when it ends before. */
+  /** Resolves with its first line of output for which `matches` holds; rejects if it ends before, or after a minute. */
   line(matches: (text: string) => boolean): Promise<string>;
   /** To its standard input. */
   write(text: string): void;
   /** Ends it in order. */
   stop(): Promise<void>;
 }
+
+/** How long to wait for a line that must come, in ms. */
+const PATIENCE = 60_000;
 
 const running = new Set<ChildProcess>();
 // However this process ends, short of a SIGKILL: none of them stays.
@@ -56,17 +57,24 @@ export function startCarrier(
     pid: child.pid ?? 0,
     line: (matches) =>
       new Promise((resolve, reject) => {
+        const finish = () => {
+          clearTimeout(timer);
+          listeners.delete(look);
+        };
+        const fail = (why: string) => {
+          finish();
+          reject(new Error(`${file} ${why}: ${errors.concat(lines).at(-1) ?? 'no output'}`));
+        };
         const look = () => {
           const found = lines.find(matches);
           if (found === undefined) return;
-          listeners.delete(look);
+          finish();
           resolve(found);
         };
+        const timer = setTimeout(() => fail('does not get ready'), PATIENCE);
         listeners.add(look);
         look();
-        ended.then(() =>
-          reject(new Error(`${file} has ended: ${errors.concat(lines).at(-1) ?? 'without a word'}`)),
-        );
+        ended.then(() => fail('has ended'));
       }),
     write: (text) => {
       stdin.write(text);
@@ -77,22 +85,4 @@ export function startCarrier(
       await ended;
     },
   };
-}
-
-/** What to install where one of these programs is not in PATH; null where all are. */
-export function missingPrograms(names: readonly string[], debianPackage: string): string | null {
-  const directories = (process.env.PATH ?? '').split(':');
-  const isThere = (name: string) =>
-    directories.some((directory) => {
-      try {
-        accessSync(join(directory, name), constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-  const missing = names.filter((name) => !isThere(name));
-  return missing.length === 0
-    ? null
-    : `${missing.join(', ')} not found; install with "apt-get install --no-install-recommends ${debianPackage}"`;
 }

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { TAP_MAX_MTU } from '@ivshmem/linux';
 import type { Cable } from '../cable.ts';
-import { missingPrograms, startCarrier } from './carrier.ts';
+import { missingPrograms } from '../programs.ts';
+import { startCarrier } from './carrier.ts';
 import { tapPairCable } from './tap-pair.ts';
 
 /** One line with the remedy where socat is not installed. */

@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Cable } from '../cable.ts';
-import { missingPrograms, startCarrier } from './carrier.ts';
+import { missingPrograms } from '../programs.ts';
+import { startCarrier } from './carrier.ts';
 import { tapPairCable } from './tap-pair.ts';
 
 /** The buffers of VDE 2 end there, in bytes. */

@@ -56,13 +56,14 @@ export class IpSocket {
     setSendTimeout(fd, timeoutMs);
   }
 
-  /** setsockopt(2) with an int. Throws {@link SystemCallError}. */
-  setOption(level: number, option: number, value: number): void {
-    const bytes = new Uint8Array(Int32Array.of(value).buffer);
+  /** setsockopt(2) with an int or a string. Throws {@link SystemCallError}. */
+  setOption(level: number, option: number, value: number | string): void {
+    const bytes =
+      typeof value === 'string' ? Buffer.from(value) : new Uint8Array(Int32Array.of(value).buffer);
     check(
-      libc.setsockopt(this.fd, level, option, bytes, 4),
+      libc.setsockopt(this.fd, level, option, bytes, bytes.length),
       'setsockopt',
-      `option ${option} of level ${level}`,
+      `option ${option} of level ${level} to ${value}`,
     );
   }
 

@@ -18,6 +18,8 @@ export interface TcpTransferOptions extends RunOptions {
   readonly verify?: boolean;
   /** The largest TCP segment, in bytes (TCP_MAXSEG). */
   readonly maxSegment?: number;
+  /** The sender's algorithm, such as `cubic` (TCP_CONGESTION); the default of its network namespace unless given. */
+  readonly congestionControl?: string;
   readonly onProgress?: (progress: { readonly bytes: number }) => void;
 }
 
@@ -33,15 +35,17 @@ export interface TcpTransferResult {
 
 /**
  * Sends a TCP stream from one network namespace to another, with 256 KiB at a time. Throws RangeError for bad options,
- * and Error where it can't connect, the connection breaks, or nothing moves for ten seconds.
+ * and Error if the kernel does not know the algorithm, it can't connect, the connection breaks, or nothing moves for ten
+ * seconds.
  */
 export async function tcpTransfer(options: TcpTransferOptions): Promise<TcpTransferResult> {
   const { from, to, address, signal, onProgress, verify = false, maxSegment = null } = options;
+  const { congestionControl = null } = options;
   parseIpAddress(address);
   const { amount: bytes, seconds } = limits('bytes', options.bytes, options.seconds);
   const [sent, received] = (await runWorkers(
     [
-      { kind: 'tcp-client', netns: from, address, bytes, seconds, verify, maxSegment },
+      { kind: 'tcp-client', netns: from, address, bytes, seconds, verify, maxSegment, congestionControl },
       { kind: 'tcp-server', netns: to, address, verify, maxSegment },
     ],
     { signal, onProgress: onProgress && ((counters) => onProgress({ bytes: counters[RECEIVED]! })) },

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createBridge, getInterface, missingNetworkPrivilege, Netns } from '@ivshmem/linux';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ping } from './ping.ts';
@@ -81,6 +81,17 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     });
     expect(result).toMatchObject({ bytes, checksumOk: true });
     expect(result.bitsPerSecond).toBeCloseTo((bytes * 8) / result.seconds, 0);
+  });
+
+  it('transfers with any algorithm that the kernel has, also one that only a privileged process may choose', async () => {
+    const list = readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8');
+    const transfer = { from: a.path, to: b.path, address: '10.9.0.2', bytes: 100_000 };
+    for (const congestionControl of list.trim().split(/\s+/)) {
+      expect((await tcpTransfer({ ...transfer, congestionControl })).bytes).toBe(100_000);
+    }
+    await expect(tcpTransfer({ ...transfer, congestionControl: 'nonsense' })).rejects.toThrow(
+      /setsockopt option 13 of level 6 to nonsense: ENOENT/,
+    );
   });
 
   it('transfers for a while', async () => {

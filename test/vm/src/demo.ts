@@ -13,6 +13,9 @@ import { transfer } from './transfer.ts';
 const MiB = 2 ** 20;
 const PINGS = 100;
 const BYTES = 16 * MiB;
+/** Of each link, in bytes. */
+const MTU = 16384;
+const MTU_OPTION = ['--mtu', String(MTU)];
 const HOST_TAP = `ivdemo${process.pid % 100_000}`;
 /** A small network of its own (RFC 2544: for measurements). */
 const HOST_ADDRESS = '198.18.77.1';
@@ -52,9 +55,9 @@ async function stopLink(link: Job): Promise<void> {
 
 async function guestToGuest(rig: VmRig): Promise<void> {
   const [a, b] = rig.guests as [Guest, Guest];
-  const links = [rig.startLink(0), rig.startLink(1)];
+  const links = [rig.startLink(0, ...MTU_OPTION), rig.startLink(1, ...MTU_OPTION)];
   const start = performance.now();
-  await Promise.all(links.map(({ output }) => output.wait(isCarrierOn)));
+  await Promise.all(links.map(({ output }) => output.wait('carrier', isCarrierOn)));
   say(`ivshmem net --pci auto in both: link up ${(performance.now() - start).toFixed(0)} ms later`);
   rows.push(['guest to guest, ping', pingText(await ping(a, '10.77.0.2', PINGS))]);
   say('TCP with a checksum of what was sent and what has arrived');
@@ -79,10 +82,11 @@ async function guestToHost(rig: VmRig): Promise<void> {
   const link = await createLink({
     port: { type: 'server', path: rig.socket },
     tap: HOST_TAP,
+    mtu: MTU,
     addresses: [`${HOST_ADDRESS}/30`],
   });
   await using(link, async () => {
-    const inside = startLink(rig.guests[0]!, `${GUEST_ADDRESS}/30`);
+    const inside = startLink(rig.guests[0]!, `${GUEST_ADDRESS}/30`, ...MTU_OPTION);
     await firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
     say(`link up between the guest and ${HOST_TAP} on the host`);
     rows.push(['guest to host, ping', pingText(await ping(rig.guests[0]!, HOST_ADDRESS, PINGS))]);

@@ -80,7 +80,7 @@ export class Guest {
   static async start(software: VmSoftware, options: GuestOptions): Promise<Guest> {
     const guest = new Guest(software, options);
     try {
-      await guest.#boots.wait((line) => line === '!ready', 0, BOOT_PATIENCE);
+      await guest.#boots.wait('end of booting', (line) => line === '!ready', 0, BOOT_PATIENCE);
       return guest;
     } catch (error) {
       await guest.stop();
@@ -125,7 +125,7 @@ export class Guest {
   async reboot(): Promise<void> {
     const from = this.#boots.all.length;
     this.job('echo 1 > /proc/sys/kernel/sysrq; echo b > /proc/sysrq-trigger');
-    await this.#boots.wait((line) => line === '!ready', from, BOOT_PATIENCE);
+    await this.#boots.wait('end of booting', (line) => line === '!ready', from, BOOT_PATIENCE);
   }
 
   /** Pulls the plug; resolves when the process is gone and its files are removed. */

@@ -36,10 +36,10 @@ export class Lines {
   }
 
   /**
-   * Resolves with the first line from number `from` on that `matches`. Rejects where none came in `patience` ms, or
-   * none can come any more.
+   * Resolves with the first line from number `from` on that `matches`. Rejects if none came in `patience` ms, or none can
+   * come any more, with an Error that names `what` was waited for and has all lines as its cause.
    */
-  wait(matches: (line: Line) => boolean, from = 0, patience = PATIENCE): Promise<Line> {
+  wait(what: string, matches: (line: Line) => boolean, from = 0, patience = PATIENCE): Promise<Line> {
     return new Promise((resolve, reject) => {
       let next = from;
       const finish = () => {
@@ -48,7 +48,9 @@ export class Lines {
       };
       const fail = (why: string) => {
         finish();
-        reject(new Error(`${this.#source}: ${why}, before a line for which ${matches}\n${this.text}`));
+        const last = this.text.trimEnd().split('\n').at(-1);
+        const message = `${this.#source}: no ${what}: ${why}${last ? `; its last line is: ${last}` : ''}`;
+        reject(new Error(message, { cause: this.text }));
       };
       const look = () => {
         for (; next < this.all.length; next++) {
@@ -58,7 +60,7 @@ export class Lines {
         }
         if (this.#end !== undefined) fail(this.#end);
       };
-      const timer = setTimeout(() => fail(`${patience} ms went by`), patience);
+      const timer = setTimeout(() => fail(`waited for ${patience / 1000} s`), patience);
       this.#watchers.add(look);
       look();
     });

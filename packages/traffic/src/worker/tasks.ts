@@ -35,6 +35,8 @@ export interface TcpClientTask extends InNetns {
   readonly seconds: number;
   readonly verify: boolean;
   readonly maxSegment: number | null;
+  /** The kernel's name of an algorithm; null: the default of the network namespace. */
+  readonly congestionControl: string | null;
 }
 
 export interface TcpServerTask extends InNetns {

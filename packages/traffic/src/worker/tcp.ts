@@ -19,10 +19,10 @@ import {
   waitForPort,
 } from '../control.ts';
 import { PATTERN_LENGTH, Pattern } from '../pattern.ts';
+import { CONGESTION_CONTROL, IPPROTO_TCP } from '../tcp-options.ts';
 import { isTimeout } from './network-errors.ts';
 import type { TcpClientTask, TcpServerResult, TcpServerTask } from './tasks.ts';
 
-const IPPROTO_TCP = 6;
 const TCP_MAXSEG = 2;
 const ECONNRESET = 104;
 
@@ -46,6 +46,7 @@ export function tcpClient(task: TcpClientTask, control: Control): number {
   if (port === 0) return 0;
   using pattern = new Pattern(BUFFER_SIZE);
   using socket = openTcp(task);
+  if (task.congestionControl !== null) socket.setOption(...CONGESTION_CONTROL, task.congestionControl);
   const started = performance.now();
   while (!socket.connect(task.address, port)) {
     if (stopRequested(control)) return 0;
