@@ -228,11 +228,6 @@ describeNetwork('an interface that can not be: one line, exit code 1', () => {
     ['there is no such bridge', ['--bridge', 'br1'], /interface br1: ENODEV: no interface of this name/],
     ['the bridge is none', ['--bridge', 'lo'], /interface .*/],
     [
-      'its address comes twice',
-      ['-a', '10.9.9.1/24', '-a', '10.9.9.1/24'],
-      /10.9.9.1\/24 on interface .*EEXIST/,
-    ],
-    [
       'the sections are too small',
       ['--mtu', '20000'],
       /MTU 20000: output sections of 65536 bytes allow 14688/,

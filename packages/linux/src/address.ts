@@ -1,5 +1,5 @@
 import { existsSync, writeFileSync } from 'node:fs';
-import { checkInterfaceName, linkIndex } from './interface.ts';
+import { checkInterfaceName, type InterfaceId, linkIndex } from './interface.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -8,13 +8,15 @@ import {
   parseIpAddress,
   parseIpPrefix,
 } from './ip-address.ts';
-import { NLM_F_CREATE, NLM_F_EXCL, rtnetlinkRequest } from './netlink.ts';
-import { attribute, u32 } from './netlink-message.ts';
+import { NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, RtnetlinkSocket, rtnetlinkRequest } from './netlink.ts';
+import { attribute, decodeAttributes, u32, u32Of } from './netlink-message.ts';
 
 // linux/if_addr.h
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_F_NODAD = 2;
+/** struct ifaddrmsg: {u8 family, u8 prefix length, u8 flags, u8 scope, u32 index}. */
+const IFADDRMSG_SIZE = 8;
 
 // linux/rtnetlink.h
 const RTA_DST = 1;
@@ -31,21 +33,50 @@ const RTN_UNICAST = 1;
  * used at once: no duplicate address detection, which would hold an IPv6 address back for a second or two. Throws
  * RangeError, and {@link ./errors.ts SystemCallError} (EEXIST where the interface has the address).
  */
-export function addAddress(name: string, prefix: string): void {
+export function addAddress(id: InterfaceId, prefix: string): void {
+  putAddress(id, prefix, NLM_F_EXCL);
+}
+
+/** `mode` is what to do if it is there: NLM_F_EXCL or NLM_F_REPLACE. */
+function putAddress(id: InterfaceId, prefix: string, mode: number): void {
   const { family, bytes, length } = parseIpPrefix(prefix);
   const flags = family === AF_INET6 ? IFA_F_NODAD : 0;
-  // struct ifaddrmsg: {u8 family, u8 prefix length, u8 flags, u8 scope, u32 index}.
-  const header = new Uint8Array(8);
+  const header = new Uint8Array(IFADDRMSG_SIZE);
   header.set([family, length, flags, RT_SCOPE_UNIVERSE]);
-  header.set(u32(linkIndex(name)), 4);
+  header.set(u32(linkIndex(id)), 4);
   rtnetlinkRequest(
     'RTM_NEWADDR',
-    `${prefix} on interface ${name}`,
-    NLM_F_CREATE | NLM_F_EXCL,
+    `${prefix} on interface ${id}`,
+    NLM_F_CREATE | mode,
     header,
     attribute(IFA_LOCAL, bytes),
     attribute(IFA_ADDRESS, bytes),
   );
+}
+
+/**
+ * The same for an address that the interface may have already: then nothing is asked of the kernel, so that no
+ * privilege is needed. Throws RangeError and {@link ./errors.ts SystemCallError}.
+ */
+export function ensureAddress(id: InterfaceId, prefix: string): void {
+  const { family, bytes, length } = parseIpPrefix(prefix);
+  using socket = new RtnetlinkSocket();
+  const index = linkIndex(id);
+  const header = new Uint8Array(IFADDRMSG_SIZE);
+  header[0] = family;
+  const found = socket.dump('RTM_GETADDR', `addresses of interface ${id}`, header).some(({ payload }) => {
+    const attributes = decodeAttributes(payload.subarray(IFADDRMSG_SIZE));
+    const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
+    return (
+      payload[0] === family &&
+      payload[1] === length &&
+      u32Of(payload.subarray(4)) === index &&
+      local !== undefined &&
+      Buffer.compare(local, bytes) === 0
+    );
+  });
+  // Another program may add it at this moment.
+  if (!found) putAddress(index, prefix, NLM_F_REPLACE);
 }
 
 export interface Route {

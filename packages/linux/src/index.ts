@@ -1,5 +1,5 @@
 export { groupId, userId } from './accounts.ts';
-export { addAddress, addRoute, type Route, setIpv6 } from './address.ts';
+export { addAddress, addRoute, ensureAddress, type Route, setIpv6 } from './address.ts';
 export { type BlockingThread, runBlockingThread, startBlockingThread } from './blocking-thread.ts';
 export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
@@ -18,12 +18,14 @@ export {
   deleteInterface,
   getInterface,
   type InterfaceChange,
+  type InterfaceId,
   linkIndex,
   listInterfaces,
   type NetworkInterface,
   setInterface,
   waitForInterface,
 } from './interface.ts';
+export { InterfaceMonitor } from './interface-monitor.ts';
 export {
   AF_INET,
   AF_INET6,

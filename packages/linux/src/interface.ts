@@ -102,8 +102,11 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
   };
 }
 
-function find(socket: RtnetlinkSocket, name: string): NetworkInterface | null {
-  checkInterfaceName(name);
+/** Which interface: its name, or its index, which no other has as long as it stays in its network namespace. */
+export type InterfaceId = string | number;
+
+function find(socket: RtnetlinkSocket, id: InterfaceId): NetworkInterface | null {
+  if (typeof id === 'string') checkInterfaceName(id);
   const get = (subject: string, ...parts: Uint8Array[]) => {
     try {
       return socket.request('RTM_GETLINK', subject, 0, ...parts).find(({ type }) => type === RTM_NEWLINK);
@@ -112,7 +115,9 @@ function find(socket: RtnetlinkSocket, name: string): NetworkInterface | null {
       throw error;
     }
   };
-  const message = get(`interface ${name}`, ifinfomsg(), nameAttribute(name));
+  const subject = `interface ${id}`;
+  const message =
+    typeof id === 'number' ? get(subject, ifinfomsg(id)) : get(subject, ifinfomsg(), nameAttribute(id));
   if (message === undefined) return null;
   return describe(message, (index) => {
     const master = get(`interface ${index}`, ifinfomsg(index));
@@ -120,25 +125,26 @@ function find(socket: RtnetlinkSocket, name: string): NetworkInterface | null {
   });
 }
 
-function indexOf(socket: RtnetlinkSocket, name: string): number {
-  const found = find(socket, name);
+function indexOf(socket: RtnetlinkSocket, id: InterfaceId): number {
+  if (typeof id === 'number') return id;
+  const found = find(socket, id);
   if (found === null) {
     const remedy = 'no interface of this name in this network namespace';
-    throw new SystemCallError('RTM_GETLINK', `interface ${name}`, ENODEV, remedy);
+    throw new SystemCallError('RTM_GETLINK', `interface ${id}`, ENODEV, remedy);
   }
   return found.index;
 }
 
-/** An interface of the calling thread's network namespace; null where there is none of this name. */
-export function getInterface(name: string): NetworkInterface | null {
+/** An interface of the calling thread's network namespace; null if there is none of this name or index. */
+export function getInterface(id: InterfaceId): NetworkInterface | null {
   using socket = new RtnetlinkSocket();
-  return find(socket, name);
+  return find(socket, id);
 }
 
 /** The index of an interface of the calling thread's network namespace. Throws {@link SystemCallError} ENODEV. */
-export function linkIndex(name: string): number {
+export function linkIndex(id: InterfaceId): number {
   using socket = new RtnetlinkSocket();
-  return indexOf(socket, name);
+  return indexOf(socket, id);
 }
 
 /** All interfaces of the calling thread's network namespace, by index. */
@@ -194,24 +200,23 @@ export interface InterfaceChange {
  * Changes an interface of the calling thread's network namespace with one request. Throws RangeError for values that
  * no interface can have, before anything is changed, and {@link SystemCallError} where the kernel refuses.
  */
-export function setInterface(name: string, change: InterfaceChange): void {
+export function setInterface(id: InterfaceId, change: InterfaceChange): void {
+  const subject = `interface ${id}`;
   using socket = new RtnetlinkSocket();
   const attributes: Uint8Array[] = [];
   if (change.netns !== undefined) {
     if (change.bridge != null) {
-      throw new RangeError(
-        `interface ${name}: move it to the network namespace first, then to the bridge there`,
-      );
+      throw new RangeError(`${subject}: move it to the network namespace first, then to the bridge there`);
     }
     attributes.push(attribute(IFLA_NET_NS_FD, u32(change.netns)));
   }
   if (change.mtu !== undefined) {
     if (!Number.isInteger(change.mtu) || change.mtu < 0 || change.mtu > 0x7fffffff) {
-      throw new RangeError(`interface ${name}: MTU ${change.mtu} is no number of bytes`);
+      throw new RangeError(`${subject}: MTU ${change.mtu} is no number of bytes`);
     }
     attributes.push(attribute(IFLA_MTU, u32(change.mtu)));
   }
-  if (change.mac !== undefined) attributes.push(attribute(IFLA_ADDRESS, macBytes(name, change.mac)));
+  if (change.mac !== undefined) attributes.push(attribute(IFLA_ADDRESS, macBytes(subject, change.mac)));
   if (change.name !== undefined) {
     checkInterfaceName(change.name);
     attributes.push(nameAttribute(change.name));
@@ -220,17 +225,14 @@ export function setInterface(name: string, change: InterfaceChange): void {
     const master = change.bridge === null ? 0 : indexOf(socket, change.bridge);
     attributes.push(attribute(IFLA_MASTER, u32(master)));
   }
-  const header = ifinfomsg(
-    indexOf(socket, name),
-    change.up ? IFF_UP : 0,
-    change.up === undefined ? 0 : IFF_UP,
-  );
-  socket.request('RTM_NEWLINK', `interface ${name}`, 0, header, ...attributes);
+  const header = ifinfomsg(indexOf(socket, id), change.up ? IFF_UP : 0, change.up === undefined ? 0 : IFF_UP);
+  socket.request('RTM_NEWLINK', subject, 0, header, ...attributes);
 }
 
-function macBytes(name: string, mac: string): Uint8Array {
+/** The six bytes of `02:00:00:00:00:01`. Throws RangeError that begins with `subject`. */
+export function macBytes(subject: string, mac: string): Uint8Array {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(mac)) {
-    throw new RangeError(`interface ${name}: "${mac}" is no MAC address: write it like 02:00:00:00:00:01`);
+    throw new RangeError(`${subject}: "${mac}" is no MAC address: write it like 02:00:00:00:00:01`);
   }
   return Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16));
 }

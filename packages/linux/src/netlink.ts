@@ -19,7 +19,9 @@ const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
 const EPERM = 1;
+const ENOBUFS = 105;
 const ETIMEDOUT = 110;
 
 const NLMSG_ERROR = 2;
@@ -32,7 +34,8 @@ const NLMSGERR_ATTR_MSG = 1;
 /** nlmsgerr with NETLINK_CAP_ACK: {i32 error, nlmsghdr of the request}, then attributes. */
 const ERROR_ATTRIBUTES_OFFSET = 20;
 
-/** Flags of requests that make something: fail with EEXIST where it is there already. */
+/** Flags of requests that make something. If it is there already: change it, or fail with EEXIST. */
+export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
 
@@ -45,6 +48,7 @@ export const rtnetlinkTypes = {
   RTM_DELLINK: 17,
   RTM_GETLINK: 18,
   RTM_NEWADDR: 20,
+  RTM_GETADDR: 22,
   RTM_NEWROUTE: 24,
 } as const;
 
@@ -54,6 +58,8 @@ export type RtnetlinkCall = keyof typeof rtnetlinkTypes;
 const RECEIVE_BUFFER_SIZE = 65536;
 const SOCKADDR_SIZE = 12;
 const DUMP_ATTEMPTS = 8;
+/** So that a namespace full of changes cannot hold its reader for good. */
+const EVENTS_AT_ONCE = 64;
 // The kernel answers before sendto(2) returns; this is only so that no defect can ever block a thread for good.
 const REPLY_TIMEOUT_MS = 5000;
 
@@ -115,6 +121,27 @@ export class RtnetlinkSocket {
   receiveEvents(timeoutMs: number): boolean {
     setReceiveTimeout(this.fd, timeoutMs);
     return libc.recvfrom(this.fd, this.#buffer, this.#buffer.length, MSG_TRUNC, null, null) > 0;
+  }
+
+  /**
+   * Takes the messages of the groups joined that have come, at most {@link EVENTS_AT_ONCE} datagrams, without waiting.
+   * Returns null if the kernel had no room for some of them. Throws {@link SystemCallError}.
+   */
+  takeEvents(): NetlinkMessage[] | null {
+    const messages: NetlinkMessage[] = [];
+    const buffer = this.#buffer;
+    for (let i = 0; i < EVENTS_AT_ONCE; i++) {
+      const length = libc.recvfrom(this.fd, buffer, buffer.length, MSG_DONTWAIT, null, null);
+      if (length === -1) {
+        const errno = libc.errno();
+        if (errno === EAGAIN) break;
+        if (errno === EINTR) continue;
+        if (errno === ENOBUFS) return null;
+        throw new SystemCallError('recvfrom', 'rtnetlink', errno);
+      }
+      messages.push(...decodeMessages(buffer.slice(0, length)));
+    }
+    return messages;
   }
 
   #exchange(call: RtnetlinkCall, subject: string, flags: number, parts: Uint8Array[]) {

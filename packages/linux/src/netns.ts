@@ -102,6 +102,18 @@ export class Netns {
     );
   }
 
+  /** Whether a name or path for {@link open} is still that of the namespace `id`; true if that cannot be seen. */
+  static isNamed(nameOrPath: string, id: string): boolean {
+    try {
+      using netns = Netns.open(nameOrPath);
+      return netns.id === id;
+    } catch (error) {
+      const { code } = error as SystemCallError;
+      // A name is a file before it is a namespace; ESRCH: the process has ended in between.
+      return code !== 'ENOENT' && code !== 'ENOTTY' && code !== 'ESRCH';
+    }
+  }
+
   /** Where any thread or process of this PID namespace can open it, until it is closed. */
   get path(): string {
     return `/proc/${process.pid}/fd/${this.fd}`;
@@ -119,7 +131,6 @@ export class Netns {
    * returns a promise.
    */
   run<T>(fn: () => T): T {
-    startThreadPool();
     using previous = Netns.current();
     this.enter();
     const result = inside(previous, fn);
@@ -134,6 +145,7 @@ export class Netns {
 
   /** Takes the calling thread here for good; meant for workers. Throws {@link SystemCallError}. */
   enter(): void {
+    startThreadPool();
     privileged(libc.setns(this.fd, CLONE_NEWNET), 'setns', `network namespace ${this.path}`);
   }
 

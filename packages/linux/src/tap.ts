@@ -1,16 +1,21 @@
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
 import { closeFd } from './fd.ts';
-import { checkInterfaceName } from './interface.ts';
+import { checkInterfaceName, macBytes } from './interface.ts';
 import * as libc from './libc.ts';
+import { Netns } from './netns.ts';
 
 // linux/if_tun.h
 const TUNSETIFF = 0x400454ca;
+const TUNGETIFF = 0x800454d2;
 const TUNSETPERSIST = 0x400454cb;
 const TUNSETOFFLOAD = 0x400454d0;
 const TUNSETVNETHDRSZ = 0x400454d8;
 const TUNSETVNETLE = 0x400454dc;
 const TUNSETCARRIER = 0x400454e2;
+const TUNGETDEVNETNS = 0x54e3;
+const SIOCSIFHWADDR = 0x8924;
+const ARPHRD_ETHER = 1;
 const IFF_TAP = 2;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
@@ -19,7 +24,10 @@ const IFF_TUN_EXCL = 0x8000;
 const IFREQ_SIZE = 40;
 const IFNAMSIZ = 16;
 
+const EPERM = 1;
 const EINVAL = 22;
+/** What every request but TUNSETIFF gets once the interface has been deleted. */
+const EBADFD = 77;
 
 const DEVICE = '/dev/net/tun';
 
@@ -62,7 +70,10 @@ const attachRemedies: Record<string, string> = {
   EPERM: 'needs CAP_NET_ADMIN in this network namespace',
 };
 
-/** A TAP interface: whoever holds `fd` is what is at the other end of its cable. */
+/**
+ * A TAP interface: the holder of `fd` is what is at the other end of its cable. The descriptor stays with the interface
+ * when that is renamed or moved to another network namespace; the name does not.
+ */
 export class Tap {
   /**
    * Non-blocking, close-on-exec. read(2) takes one frame that the kernel sends, write(2) gives it one to receive:
@@ -70,22 +81,56 @@ export class Tap {
    * interface must be up for either (EIO).
    */
   readonly fd: number;
-  readonly name: string;
   /** Whether {@link VNET_HEADER_SIZE} bytes of struct virtio_net_hdr, little-endian, stand before each frame. */
   readonly vnetHeader: boolean;
+  #name: string;
   #open = true;
 
   /** Takes over `fd`, which is attached to the interface `name`: see {@link openTap}. */
   constructor(fd: number, name: string, vnetHeader: boolean) {
     this.fd = fd;
-    this.name = name;
+    this.#name = name;
     this.vnetHeader = vnetHeader;
+  }
+
+  /** The name that the interface had when {@link identify} was last called, or when it was opened. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** Asks the kernel for the name. Returns null if the interface has been deleted. Throws {@link SystemCallError}. */
+  identify(): string | null {
+    const ifreq = Buffer.alloc(IFREQ_SIZE);
+    const result = libc.ioctl(this.fd, TUNGETIFF, 'void *', ifreq);
+    if (result === -1 && libc.errno() === EBADFD) return null;
+    this.#check(result, 'TUNGETIFF');
+    this.#name = ifreq.toString('utf8', 0, ifreq.indexOf(0));
+    return this.#name;
+  }
+
+  /**
+   * The network namespace of the interface, which the caller closes. Returns null without CAP_NET_ADMIN in it. Throws
+   * {@link SystemCallError}.
+   */
+  netns(): Netns | null {
+    const fd = libc.ioctlInt(this.fd, TUNGETDEVNETNS, 'long', 0);
+    if (fd === -1 && libc.errno() === EPERM) return null;
+    return new Netns(this.#check(fd, 'TUNGETDEVNETNS'));
   }
 
   /** Plugs the cable in, or pulls it. Throws {@link SystemCallError}. */
   setCarrier(on: boolean): void {
     const value = Uint8Array.of(on ? 1 : 0, 0, 0, 0);
-    check(libc.ioctl(this.fd, TUNSETCARRIER, 'void *', value), 'TUNSETCARRIER', `interface ${this.name}`);
+    this.#check(libc.ioctl(this.fd, TUNSETCARRIER, 'void *', value), 'TUNSETCARRIER');
+  }
+
+  /** Sets the hardware address, `02:00:00:00:00:01`. Throws RangeError and {@link SystemCallError}. */
+  setMac(mac: string): void {
+    const ifreq = Buffer.alloc(IFREQ_SIZE);
+    // struct sockaddr {u16 family, address}; the name is not looked at.
+    ifreq.writeUInt16LE(ARPHRD_ETHER, IFNAMSIZ);
+    ifreq.set(macBytes(`interface ${this.#name}`, mac), IFNAMSIZ + 2);
+    this.#check(libc.ioctl(this.fd, SIOCSIFHWADDR, 'void *', ifreq), 'SIOCSIFHWADDR');
   }
 
   /**
@@ -96,14 +141,21 @@ export class Tap {
   setOffload(bits: number): boolean {
     const result = libc.ioctlInt(this.fd, TUNSETOFFLOAD, 'long', bits);
     if (result === -1 && libc.errno() === EINVAL) return false;
-    check(result, 'TUNSETOFFLOAD', `interface ${this.name}`);
+    this.#check(result, 'TUNSETOFFLOAD');
     return true;
   }
 
   /** Whether the interface outlives its descriptor. Throws {@link SystemCallError}. */
   setPersistent(on: boolean): void {
     const result = libc.ioctlInt(this.fd, TUNSETPERSIST, 'long', on ? 1 : 0);
-    check(result, 'TUNSETPERSIST', `interface ${this.name}`);
+    this.#check(result, 'TUNSETPERSIST');
+  }
+
+  #check(result: number, call: string): number {
+    if (result !== -1) return result;
+    const errno = libc.errno();
+    const subject = `interface ${this.#name}`;
+    throw new SystemCallError(call, subject, errno, errno === EBADFD ? 'it has been deleted' : undefined);
   }
 
   /** Gives it back; the interface goes where it is not persistent. Doing it again changes nothing. */

@@ -99,6 +99,11 @@ export class FramePath implements DataPath {
     this.#crossing.end();
   }
 
+  /** Packets of up to so many bytes are sent from now on, 68 … layout.maxMtu. */
+  set mtu(bytes: number) {
+    this.#crossing.mtu = bytes;
+  }
+
   /** What both sides can receive, bits of Capability, as of the last start. */
   get capabilities(): number {
     return this.#capabilities;

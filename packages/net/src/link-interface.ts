@@ -1,37 +1,89 @@
-import { addAddress, getInterface, Netns, openTap, setInterface, type Tap } from '@ivshmem/linux';
+import { randomBytes } from 'node:crypto';
+import {
+  type Epoll,
+  ensureAddress,
+  Netns,
+  type NetworkInterface,
+  openTap,
+  SystemCallError,
+  type Tap,
+  Timer,
+} from '@ivshmem/linux';
+import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
 import type { LinkOptions } from './link-options.ts';
 
-/** The network interface of a link. It is made with the first MTU that is known, and then stays, whatever the port does. */
+/** How often to look whether the network namespace still has the name that was given for it, in ms. */
+const NAME_INTERVAL = 1000;
+
+/**
+ * The network interface of a link. It is made with the first MTU that is known, and then stays, whatever the port does.
+ * The calling thread must have no other purpose: it enters the interface's network namespace for good.
+ */
 export class LinkInterface {
   readonly #options: LinkOptions;
-  #netns: Netns | undefined;
+  readonly #epoll: Epoll;
+  readonly #changed: InterfaceListener;
+  readonly #log: (text: string) => void;
   #tap: Tap | undefined;
+  #watch: InterfaceWatch | undefined;
+  #nameTimer: Timer | undefined;
 
-  constructor(options: LinkOptions) {
+  /** `changed` is called for changes that others make, `log` with a line for what cannot be followed. */
+  constructor(options: LinkOptions, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
     this.#options = options;
+    this.#epoll = epoll;
+    this.#changed = changed;
+    this.#log = log;
   }
 
-  /** Whether there is an interface already. */
+  /** Whether it has been made. */
   get exists(): boolean {
-    return this.#tap !== undefined;
+    return this.#watch !== undefined;
+  }
+
+  /** Whether it has been found deleted since. */
+  get deleted(): boolean {
+    return this.#watch?.deleted ?? false;
+  }
+
+  /** The interface at the last look; {@link prepare} must have returned. */
+  get current(): NetworkInterface {
+    return this.#watch!.current;
   }
 
   /**
-   * The TAP, with carrier off and an MTU of `mtu` bytes; up, and with the addresses of the options. Throws RangeError
-   * and SystemCallError; an interface that was to be made does not exist then.
+   * The TAP, with carrier off and an MTU of `mtu` bytes; the first time also up, and with the addresses of the options.
+   * Throws RangeError and SystemCallError; an interface that was to be made does not exist then.
    */
   prepare(mtu: number): Tap {
-    if (this.#tap !== undefined) {
-      this.#tap.setCarrier(false);
-      this.#inNetns(() => this.#setMtu(mtu));
-      return this.#tap;
+    if (this.#tap === undefined) return this.#make(mtu);
+    this.#tap.setCarrier(false);
+    this.#watch!.apply({ mtu });
+    return this.#tap;
+  }
+
+  /** Looks at it, and reports changes. Throws an Error of one line if it has been deleted. */
+  look(): void {
+    this.#watch?.look();
+  }
+
+  #make(mtu: number): Tap {
+    const { netns, mac, bridge, addresses = [] } = this.#options;
+    if (netns !== undefined) {
+      using namespace = Netns.open(netns);
+      namespace.enter();
     }
-    const { tap: name, offload = true } = this.#options;
-    const tap = this.#inNetns(() => openTap(name, { vnetHeader: offload }));
+    const tap = this.#open();
     try {
       tap.setCarrier(false);
-      this.#inNetns(() => this.#configure(mtu));
+      const watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
+      this.#watch = watch;
+      watch.apply({ mtu, ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
+      watch.apply({ up: true });
+      for (const address of addresses) ensureAddress(watch.current.index, address);
+      if (netns !== undefined) this.#watchName(netns, watch);
     } catch (error) {
+      this.close();
       tap.close();
       throw error;
     }
@@ -39,27 +91,45 @@ export class LinkInterface {
     return tap;
   }
 
-  #setMtu(mtu: number): void {
-    const { tap } = this.#options;
-    if (getInterface(tap)?.mtu !== mtu) setInterface(tap, { mtu });
+  #open(): Tap {
+    const { tap: name, offload: vnetHeader = true, mac = randomMac() } = this.#options;
+    try {
+      const tap = openTap(name, { vnetHeader, exclusive: true });
+      tap.setMac(mac);
+      return tap;
+    } catch (error) {
+      // It exists: what it is stays, but for what the options say.
+      if (error instanceof SystemCallError && error.code === 'EBUSY') return openTap(name, { vnetHeader });
+      throw error;
+    }
   }
 
-  #configure(mtu: number): void {
-    const { tap, mac, addresses = [], bridge } = this.#options;
-    setInterface(tap, { mtu, ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
-    setInterface(tap, { up: true });
-    for (const address of addresses) addAddress(tap, address);
-  }
-
-  #inNetns<T>(fn: () => T): T {
-    const { netns } = this.#options;
-    if (netns === undefined) return fn();
-    this.#netns ??= Netns.open(netns);
-    return this.#netns.run(fn);
+  /** The descriptor of the TAP keeps a namespace alive that has been deleted, and nothing is heard of that. */
+  #watchName(netns: string, watch: InterfaceWatch): void {
+    const first = watch.netns;
+    this.#nameTimer = new Timer(this.#epoll, () => {
+      // An interface that has been moved has nothing to do with the name any more.
+      if (first === null || watch.netns !== first || Netns.isNamed(netns, first)) return;
+      throw new Error(`network namespace ${netns}: it has been deleted, or given another name`);
+    });
+    this.#nameTimer.every(NAME_INTERVAL);
   }
 
   close(): void {
+    this.#nameTimer?.close();
+    this.#watch?.close();
+    this.#watch = undefined;
     this.#tap?.close();
-    this.#netns?.close();
   }
+}
+
+/**
+ * A unicast address that is locally administered. One that is set, rather than made up by the kernel, is left alone by
+ * udev, which would replace it by one made from the interface's name and the machine ID: the same at both ends of a
+ * link between VMs of one image.
+ */
+function randomMac(): string {
+  const bytes = randomBytes(6);
+  bytes[0] = (bytes[0]! & 0xfe) | 0x02;
+  return bytes.toString('hex').replace(/..(?!$)/g, '$&:');
 }

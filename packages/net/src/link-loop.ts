@@ -1,5 +1,5 @@
-import { EPOLLIN, Epoll, yieldProcessor } from '@ivshmem/linux';
-import { countersOf, openPort, type Port, PortSeeker } from '@ivshmem/transport';
+import { EPOLLIN, Epoll, type NetworkInterface, yieldProcessor } from '@ivshmem/linux';
+import { countersOf, openPort, type Port, PortSeeker, ringLayout } from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
 import { checkPort } from './ethernet-port.ts';
@@ -24,6 +24,7 @@ export class LinkLoop {
   readonly #seeker: PortSeeker<Port>;
   readonly #interface: LinkInterface;
   #session: LinkSession | undefined;
+  #info: LinkInfo | undefined;
   #failure: Error | undefined;
   #stopping = false;
 
@@ -32,7 +33,12 @@ export class LinkLoop {
     this.#tell = tell;
     this.#reports = new Reports(tell);
     this.#counters = countersOf(input.counters);
-    this.#interface = new LinkInterface(input.options);
+    this.#interface = new LinkInterface(
+      input.options,
+      this.#epoll,
+      (now, before) => this.#interfaceChanged(now, before),
+      (text) => this.#reports.log(text),
+    );
     const { port, wait = false } = input.options;
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
@@ -93,19 +99,38 @@ export class LinkLoop {
         layout,
         counters: this.#counters,
         reports: this.#reports,
+        tapFailed: () => this.#interface.look(),
         providerGone: (reason) => this.#providerGone(reason),
         failed: (error) => this.#fail(error),
       });
       const { id, vectors } = port;
       const { sectionSize, length: queueLength } = layout;
-      info = { id, tap: tap.name, mtu, sectionSize, queueLength, vectors };
+      info = { id, tap: tap.name, mtu: this.#interface.current.mtu, sectionSize, queueLength, vectors };
     } catch (error) {
       port.close();
+      // No other port helps.
+      if (this.#interface.deleted) this.#fail(error as Error);
       throw error;
     }
     this.#session = session;
+    this.#info = info;
     this.#tell({ type: 'up', info });
+    const { up, mtu } = this.#interface.current;
+    session.interfaceIs(up, mtu);
     session.begin();
+  }
+
+  /** Others have changed the interface. */
+  #interfaceChanged({ name, mtu, up }: NetworkInterface, before: NetworkInterface): void {
+    this.#session?.interfaceIs(up, mtu);
+    if (this.#info === undefined || (name === before.name && mtu === before.mtu)) return;
+    this.#info = { ...this.#info, tap: name, mtu };
+    this.#tell({ type: 'up', info: this.#info });
+    const { maxMtu } = ringLayout(this.#info.sectionSize);
+    if (mtu === before.mtu || mtu <= maxMtu) return;
+    this.#reports.log(
+      `the MTU of the interface is ${mtu} now: packets above ${maxMtu} bytes find no room in the sections, and are dropped`,
+    );
   }
 
   #providerGone(reason: string): void {

@@ -1,4 +1,4 @@
-import { EPOLLIN, type Poller, type Tap, Timer } from '@ivshmem/linux';
+import { EPOLLERR, EPOLLIN, type Poller, type Tap, Timer } from '@ivshmem/linux';
 import {
   Handshake,
   HeaderFault,
@@ -26,6 +26,8 @@ export interface SessionOptions {
   /** See {@link ./counters.ts}. */
   readonly counters: Float64Array;
   readonly reports: Reports;
+  /** The TAP reports an error: its interface may have been deleted. */
+  readonly tapFailed: () => void;
   /** The provider of the port is gone: the session goes on without it. */
   readonly providerGone: (reason: string) => void;
   /** The session cannot go on. */
@@ -70,8 +72,11 @@ export class LinkSession {
 
   /** Starts the handshake, and reports its states from now on. Throws SystemCallError: call {@link end} then. */
   begin(): void {
-    const { poller, tap, counters, reports, failed } = this.#options;
-    poller.add(tap.fd, EPOLLIN, () => this.path.tapReady());
+    const { poller, tap, counters, reports, failed, tapFailed } = this.#options;
+    poller.add(tap.fd, EPOLLIN, (events) => {
+      if ((events & EPOLLERR) !== 0) tapFailed();
+      this.path.tapReady();
+    });
     this.port.onInterrupt((vector) => {
       counters[Counter.interrupts]!++;
       if (vector === STATE_VECTOR) this.#evaluate();
@@ -124,6 +129,16 @@ export class LinkSession {
     if (pollInterval === this.#pollInterval || !Number.isFinite(pollInterval)) return;
     this.#pollInterval = pollInterval;
     this.#pollTimer.every(pollInterval);
+  }
+
+  /**
+   * The interface is up or down, and has an MTU of `mtu` bytes. Down, the peer's carrier is off, as at the other end of
+   * a veth pair. Packets of up to `mtu` bytes are sent, as far as the sections allow it.
+   */
+  interfaceIs(up: boolean, mtu: number): void {
+    this.path.mtu = Math.min(mtu, this.#options.layout.maxMtu);
+    this.#handshake.setEnabled(up);
+    this.#followHandshake();
   }
 
   /** Reports what the peer did wrong since the last call, and resets the link if it has to. */

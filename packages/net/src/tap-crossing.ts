@@ -65,7 +65,7 @@ export class TapCrossing {
   readonly #fd: number;
   readonly #counters: Float64Array;
   /** The longest frame that is no segment to be cut, in bytes, without its header. */
-  readonly #maxFrame: number;
+  #maxFrame: number;
   readonly #ownAddress: number;
   readonly #peerAddress: number;
   readonly #own8: Uint8Array;
@@ -77,6 +77,8 @@ export class TapCrossing {
   readonly #incomingVector = new Uint32Array(this.#scratch.buffer, INCOMING_VECTOR, 8);
   /** By gso_type: whether the peer may use it. */
   #agreed = agreedGsoTypes(0);
+  /** Whether it may send segments that are to be cut. */
+  #large = false;
   /** Whether the TAP's headers stay here, since the peer knows none. */
   #keepsHeader = false;
   #faulty = false;
@@ -103,6 +105,12 @@ export class TapCrossing {
     if (this.#tap.vnetHeader) this.#tap.setOffload(tapOffloads(capabilities));
   }
 
+  /** Frames of up to so many bytes of payload are passed on from now on. */
+  set mtu(bytes: number) {
+    this.#maxFrame = bytes + FRAME_OVERHEAD;
+    this.#resize();
+  }
+
   /** The kernel leaves nothing undone any more: nobody knows what the next peer can do. */
   end(): void {
     if (!this.#tap.vnetHeader) return;
@@ -114,15 +122,19 @@ export class TapCrossing {
   }
 
   #agree(capabilities: number): void {
-    const large = (capabilities & (Capability.TSO | Capability.USO)) !== 0;
+    this.#large = (capabilities & (Capability.TSO | Capability.USO)) !== 0;
     this.headerSize = capabilities & Capability.VNET_HDR ? FRAME_HEADER_SIZE : 0;
-    // One more byte shows that a frame was longer.
-    this.slotSize = (large ? MAX_HEADED_FRAME : this.headerSize + this.#maxFrame) + 1;
+    this.#resize();
     this.#agreed = agreedGsoTypes(capabilities);
     this.#keepsHeader = this.#tap.vnetHeader && this.headerSize === 0;
     this.#incoming.fill(0);
     this.fault = HeaderFault.NONE;
     this.#faulty = false;
+  }
+
+  #resize(): void {
+    // One more byte shows that a frame was longer.
+    this.slotSize = (this.#large ? MAX_HEADED_FRAME : this.headerSize + this.#maxFrame) + 1;
   }
 
   /**
@@ -213,7 +225,7 @@ export class TapCrossing {
   #nothing(): typeof NOTHING {
     const error = errno();
     if (error === EAGAIN || error === EINTR || error === EIO) return NOTHING;
-    throw new SystemCallError('read', `interface ${this.#tap.name}`, error, 'the interface is gone');
+    throw new SystemCallError('read', `interface ${this.#tap.name}`, error, 'it has been deleted');
   }
 
   /** Unmaps what is its own. No other method may be called any more. */

@@ -1,0 +1,179 @@
+import {
+  EPOLLIN,
+  type Epoll,
+  getInterface,
+  type InterfaceChange,
+  InterfaceMonitor,
+  Netns,
+  type NetworkInterface,
+  SystemCallError,
+  setInterface,
+  type Tap,
+} from '@ivshmem/linux';
+
+/** How often a look is repeated because the interface was renamed or moved during it. */
+const ATTEMPTS = 8;
+
+/** What {@link InterfaceWatch} reports changes of. */
+const FOLLOWED = ['name', 'index', 'mtu', 'mac', 'up', 'master'] as const;
+
+/** Called with the interface as it is, and as it was. */
+export type InterfaceListener = (now: NetworkInterface, before: NetworkInterface) => void;
+
+/**
+ * Follows the interface of a TAP through renames, changes and moves to other network namespaces. The calling thread
+ * enters the namespace of the interface for good, so whatever else it asks rtnetlink concerns that namespace, too. What
+ * is reported is what the kernel answers when asked, never the content of a notification, so that the changes made
+ * here are not taken for those of an administrator.
+ */
+export class InterfaceWatch {
+  readonly #tap: Tap;
+  readonly #epoll: Epoll;
+  readonly #changed: InterfaceListener;
+  readonly #log: (text: string) => void;
+  /** {@link Netns.id} of the namespace that this thread is in. */
+  #netns = '';
+  #monitor: InterfaceMonitor | undefined;
+  #current: NetworkInterface;
+  /** The interface is in a namespace that this process may not enter. */
+  #lost = false;
+  #deleted = false;
+
+  /**
+   * `tap` must be in the calling thread's namespace, or in one that the thread may enter. `changed` is called for the
+   * changes of others, `log` with a line for what cannot be followed. Throws SystemCallError, and Error if the namespace
+   * cannot be entered.
+   */
+  constructor(tap: Tap, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
+    this.#tap = tap;
+    this.#epoll = epoll;
+    this.#changed = changed;
+    this.#log = log;
+    try {
+      using netns = Netns.current();
+      this.#monitorHere(netns);
+      const found = this.#find();
+      if (found === null) throw new Error(`interface ${tap.name} is in ${ELSEWHERE}`);
+      this.#current = found;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /**
+   * The interface at the last look. While it is in a namespace that this process may not enter, all but its name is as
+   * it was before, and it counts as up.
+   */
+  get current(): NetworkInterface {
+    return this.#current;
+  }
+
+  /** {@link Netns.id} of the interface's namespace; null if this process may not enter it. */
+  get netns(): string | null {
+    return this.#lost ? null : this.#netns;
+  }
+
+  /** Whether a look has found it deleted. */
+  get deleted(): boolean {
+    return this.#deleted;
+  }
+
+  /** Looks at the interface, and reports what others have changed. Throws an Error of one line if it was deleted. */
+  look(): void {
+    const before = this.#current;
+    this.#refresh();
+    if (FOLLOWED.some((key) => before[key] !== this.#current[key])) this.#changed(this.#current, before);
+  }
+
+  /**
+   * Makes the interface what `wanted` says; what it is already is not asked of the kernel, which would want privileges
+   * for that, too. In a namespace that this process may not enter, nothing is changed. Throws SystemCallError.
+   */
+  apply(wanted: { mtu?: number; mac?: string; bridge?: string; up?: boolean }): void {
+    this.look();
+    if (this.#lost) return;
+    const { mtu, mac, up, master, index } = this.#current;
+    const change: InterfaceChange = {
+      ...(wanted.mtu !== undefined && wanted.mtu !== mtu && { mtu: wanted.mtu }),
+      ...(wanted.mac !== undefined && wanted.mac.toLowerCase() !== mac && { mac: wanted.mac }),
+      ...(wanted.bridge !== undefined && wanted.bridge !== master && { bridge: wanted.bridge }),
+      ...(wanted.up !== undefined && wanted.up !== up && { up: wanted.up }),
+    };
+    if (Object.keys(change).length === 0) return;
+    setInterface(index, change);
+    this.#refresh();
+  }
+
+  #refresh(): void {
+    const found = this.#find();
+    if (found === null && !this.#lost) {
+      this.#log(`the interface is in ${ELSEWHERE}: its MTU and whether it is up are no longer followed`);
+    }
+    this.#lost = found === null;
+    this.#current = found ?? { ...this.#current, name: this.#tap.name, up: true };
+  }
+
+  /** Null if the interface is in a namespace that this process may not enter. Throws Error if it was deleted. */
+  #find(): NetworkInterface | null {
+    let index: number | undefined = this.#current?.index;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const name = this.#tap.identify();
+      if (name === null) {
+        this.#deleted = true;
+        throw new Error(`interface ${this.#tap.name}: it has been deleted`);
+      }
+      using netns = this.#tap.netns();
+      if (netns !== null && netns.id !== this.#netns) {
+        if (!this.#enter(netns)) return null;
+        index = undefined;
+      }
+      const found = getInterface(index ?? name);
+      if (found === null) {
+        // Without the privilege to ask for the namespace, an interface that is not here must be elsewhere.
+        if (netns === null) return null;
+        index = undefined;
+      } else if (found.name === this.#tap.identify() && this.#isHere()) {
+        return found;
+      }
+    }
+    return null;
+  }
+
+  /** Whether the interface is in this thread's namespace, as far as this process may know. */
+  #isHere(): boolean {
+    using netns = this.#tap.netns();
+    return netns === null || netns.id === this.#netns;
+  }
+
+  #enter(netns: Netns): boolean {
+    try {
+      netns.enter();
+    } catch (error) {
+      if (error instanceof SystemCallError) return false;
+      throw error;
+    }
+    this.#monitorHere(netns);
+    return true;
+  }
+
+  /** Before the first look, so that no change can fall in between. */
+  #monitorHere(netns: Netns): void {
+    const monitor = new InterfaceMonitor();
+    this.close();
+    this.#monitor = monitor;
+    this.#netns = netns.id;
+    this.#epoll.add(monitor.fd, EPOLLIN, () => {
+      if (monitor.changed(this.#lost ? undefined : this.#current.index)) this.look();
+    });
+  }
+
+  close(): void {
+    if (this.#monitor === undefined) return;
+    this.#epoll.remove(this.#monitor.fd);
+    this.#monitor.close();
+    this.#monitor = undefined;
+  }
+}
+
+const ELSEWHERE = 'a network namespace that this process may not enter';
