@@ -1,8 +1,9 @@
 import { createDevice, type Device } from '@ivshmem/device';
 import type { Command } from 'commander';
-import { type DeviceEvent, deviceEventText, followDevice } from './device-events.ts';
+import { type DeviceEvent, deviceEventLines, followDevice } from './device-events.ts';
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
 import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, UsageError } from './exit.ts';
+import { openPrinter } from './printer.ts';
 import { closeAll, untilEnded } from './until-ended.ts';
 
 interface Options extends DeviceCommandOptions {
@@ -49,12 +50,10 @@ async function runDevices(options: Options): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  const print = (event: DeviceEvent) => {
-    const text = options.json
-      ? JSON.stringify(event)
-      : `${event.vfioUser}: ${deviceEventText(event, options.verbose)}`;
-    process.stdout.write(`${text}\n`);
-  };
+  await using printer = openPrinter<DeviceEvent>(options.json, (event) =>
+    deviceEventLines(event, options.verbose),
+  );
+  const { print } = printer;
   const devices: Device[] = [];
   const printStats = () => {
     for (const [i, device] of devices.entries()) {

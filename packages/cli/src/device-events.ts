@@ -40,26 +40,31 @@ const states: Record<DeviceState, string> = {
   'no-server': 'waits for the host server',
 };
 
-/** An event in words; more of them with `verbose`. */
-export function deviceEventText(event: DeviceEvent, verbose: boolean): string {
+/** An event in lines of words, the first of which names the device; more of them with `verbose`. */
+export function deviceEventLines(event: DeviceEvent, verbose: boolean): string[] {
+  const [first, ...more] = linesOf(event, verbose);
+  return [`${event.vfioUser}: ${first}`, ...more];
+}
+
+function linesOf(event: DeviceEvent, verbose: boolean): string[] {
   switch (event.event) {
     case 'up': {
       const size = `BAR 2 of ${event.bar2Size} bytes, ${event.vectors} vectors`;
       const lines = [`peer ${event.id} of ${event.maxPeers}, ${size}; start QEMU (10.1 or later) with`];
       lines.push(`  ${event.qemu}`);
       if (verbose) lines.push(`  ${isolationText(event.isolate)}`);
-      return lines.join('\n');
+      return lines;
     }
     case 'state':
-      return states[event.state];
+      return [states[event.state]];
     case 'log':
-      return event.text;
+      return [event.text];
     case 'stats': {
       const { event: _event, time: _time, vfioUser: _vfioUser, ...counters } = event;
-      return Object.entries(counters)
+      const words = Object.entries(counters)
         .filter(([name, value]) => value > 0 || ['attached', 'doorbells', 'interrupts'].includes(name))
-        .map(([name, value]) => `${name} ${value}`)
-        .join(', ');
+        .map(([name, value]) => `${name} ${value}`);
+      return [words.join(', ')];
     }
   }
 }

@@ -1,3 +1,4 @@
+import { type Output, printable } from '@ivshmem/linux';
 import { CommanderError, InvalidArgumentError } from 'commander';
 
 /** Exit codes of all commands. */
@@ -8,13 +9,13 @@ export const EXIT_USAGE = 2;
 /** A mistake in the arguments, as opposed to something that this machine can't do. */
 export class UsageError extends Error {}
 
-/** Prints one line that says what is wrong (the stack, too, with `verbose`), and returns the exit code. */
-export function reportError(error: unknown, verbose: boolean): number {
+/** Writes one line that says what is wrong (the stack, too, with `verbose`), and returns the exit code. */
+export function reportError(error: unknown, verbose: boolean, stderr: Output): number {
   // commander has printed its own line already; --help and --version come here, too.
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
   const message = error instanceof Error ? error.message : String(error);
-  const stack = verbose && error instanceof Error ? `${error.stack}\n` : '';
-  process.stderr.write(`ivshmem: ${message}\n${stack}`);
+  const stack = verbose && error instanceof Error ? (error.stack ?? '').split('\n') : [];
+  for (const line of [`ivshmem: ${message}`, ...stack]) stderr.write(`${printable(line)}\n`);
   return error instanceof UsageError || error instanceof RangeError ? EXIT_USAGE : EXIT_FAILURE;
 }
 

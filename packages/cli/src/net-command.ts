@@ -3,6 +3,7 @@ import { createLink, type Link, type LinkStatus, type Offload } from '@ivshmem/n
 import { type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
 import { type Command, Option } from 'commander';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
+import { openPrinter } from './printer.ts';
 import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
 
 const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
@@ -70,8 +71,10 @@ async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  const printEvent = options.json ? printJson : printText;
-  const print = (event: NetEvent) => printEvent(options.tap, event);
+  await using printer = openPrinter<NetEvent>(options.json, (event) => [
+    `${options.tap}: ${linkEventText(event)}`,
+  ]);
+  const { print } = printer;
   const link = await connect(options, stop, (text) => print({ event: 'log', time: Date.now(), text }));
   if (link === null) return EXIT_OK;
   link.info$.subscribe((info) => print({ event: 'up', time: Date.now(), ...info }));
@@ -123,14 +126,6 @@ export function stateNames({ local, peer, carrier, offloads }: LinkStatus) {
 /** Offloads in words. */
 export function offloadText(offloads: readonly Offload[]): string {
   return offloads.length === 0 ? 'no offload' : `offload of ${offloads.join(', ')}`;
-}
-
-function printJson(_tap: string, event: NetEvent): void {
-  process.stdout.write(`${JSON.stringify(event)}\n`);
-}
-
-function printText(tap: string, event: NetEvent): void {
-  process.stdout.write(`${tap}: ${linkEventText(event)}\n`);
 }
 
 /** An event in words. */

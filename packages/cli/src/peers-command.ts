@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { type PeerList, queryPeers } from '@ivshmem/host-server';
+import { printable } from '@ivshmem/linux';
 import { stateName } from '@ivshmem/transport';
 import type { Command } from 'commander';
 import { EXIT_OK } from './exit.ts';
+import { jsonLine } from './printer.ts';
 
 const EXAMPLES = `
 Examples:
@@ -29,7 +31,7 @@ export function addPeersCommand(program: Command, finish: (code: number) => void
         stateName: list.protocol === ETHERNET ? stateName(peer.state) : null,
         command: commandOf(peer.pid),
       }));
-      process.stdout.write(json ? `${JSON.stringify({ ...list, peers: rows })}\n` : table(list, rows));
+      process.stdout.write(json ? jsonLine({ ...list, peers: rows }) : table(list, rows));
       finish(EXIT_OK);
     });
 }
@@ -47,7 +49,7 @@ function commandOf(pid: number): string | null {
 
 function table({ link, maxPeers, vectors, protocol }: PeerList, rows: readonly Row[]): string {
   const vectorText = `${vectors} vector${vectors === 1 ? '' : 's'}`;
-  const title = `${link}: ${rows.length} of ${maxPeers} peers, ${vectorText}, protocol 0x${protocol.toString(16).padStart(4, '0')}\n`;
+  const title = `${printable(link)}: ${rows.length} of ${maxPeers} peers, ${vectorText}, protocol 0x${protocol.toString(16).padStart(4, '0')}\n`;
   if (rows.length === 0) return title;
   const cells = [
     ['ID', 'PID', 'UID', 'COMMAND', 'STATE', 'SINCE', 'WAITING'],
@@ -55,8 +57,8 @@ function table({ link, maxPeers, vectors, protocol }: PeerList, rows: readonly R
       String(id),
       pid === 0 ? '-' : String(pid),
       String(uid),
-      // A process names itself: keep what is no letter away from the terminal.
-      command?.replace(/[^\P{C}]/gu, '\uFFFD') ?? '-',
+      // A process names itself.
+      command === null ? '-' : printable(command),
       name ?? String(state),
       since.toISOString(),
       String(waiting),

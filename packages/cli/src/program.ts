@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { openOutput, printable } from '@ivshmem/linux';
 import { Command } from 'commander';
 import { EXIT_OK, reportError } from './exit.ts';
 
@@ -46,6 +47,7 @@ const commands: Record<string, CommandEntry> = {
 
 /** Runs the command line; returns the exit code: 0, 1 for a failure, 2 for a mistake in the arguments. */
 export async function main(argv: readonly string[]): Promise<number> {
+  await using stderr = openOutput(2);
   let code = EXIT_OK;
   const finish = (result: number) => {
     code = result;
@@ -55,7 +57,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     .version(version)
     .option('--verbose', 'print stack traces of errors', false)
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
+    .configureOutput({
+      writeErr: (text) => stderr.write(text),
+      outputError: (text, write) => write(oneLine(text)),
+    })
     .addHelpText('after', EXAMPLES)
     .enablePositionalOptions();
   const given = argv.find((argument) => !argument.startsWith('-') && argument !== 'help');
@@ -70,6 +75,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     return reportError(
       error,
       argv.some((argument) => argument === '-v' || argument === '--verbose'),
+      stderr,
     );
   }
 }
@@ -80,7 +86,7 @@ function oneLine(text: string): string {
     .trim()
     .replace(/^error: /, '')
     .replace(/\s*\n\s*/g, ' ');
-  return `ivshmem: ${message} (try --help)\n`;
+  return `${printable(`ivshmem: ${message}`)} (try --help)\n`;
 }
 
 const EXAMPLES = `

@@ -1,5 +1,6 @@
 import { isatty } from 'node:tty';
-import { openLogStream, runServer, serverUsage } from '@ivshmem/host-server';
+import { runServer, serverUsage } from '@ivshmem/host-server';
+import { openOutput } from '@ivshmem/linux';
 import type { Command } from 'commander';
 
 /** `ivshmem server`: the options of the original host server and more, which belong to packages/host-server. */
@@ -12,16 +13,16 @@ export function addServerCommand(program: Command, finish: (code: number) => voi
     .passThroughOptions();
   command.helpInformation = () => serverUsage('ivshmem server', 'extended');
   command.action(async (argv: string[]) => {
-    const log = openLogStream(process.stdout.fd);
+    await using stdout = openOutput(1);
+    await using stderr = openOutput(2);
     finish(
       await runServer(argv, {
-        stdout: log,
-        stderr: process.stderr,
-        terminal: isatty(process.stdout.fd),
+        stdout,
+        stderr,
+        terminal: isatty(1),
         program: 'ivshmem server',
         dialect: 'extended',
       }),
     );
-    await log.close();
   });
 }

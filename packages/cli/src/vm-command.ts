@@ -5,10 +5,11 @@ import { createDevice } from '@ivshmem/device';
 import { createHostServer, parseSize } from '@ivshmem/host-server';
 import { createLink } from '@ivshmem/net';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type DeviceEvent, deviceEventText, followDevice } from './device-events.ts';
+import { type DeviceEvent, deviceEventLines, followDevice } from './device-events.ts';
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds } from './exit.ts';
 import { linkEventText, type NetEvent, stateNames } from './net-command.ts';
+import { openPrinter } from './printer.ts';
 import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
 import { closeAll, type Running, untilEnded } from './until-ended.ts';
 
@@ -68,11 +69,10 @@ async function runVm(options: Options): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  const print = (event: VmEvent) => {
-    if (options.json) process.stdout.write(`${JSON.stringify(event)}\n`);
-    else if (event.part === 'link') process.stdout.write(`${tap}: ${linkEventText(event)}\n`);
-    else process.stdout.write(`${vfioUser}: ${deviceEventText(event, options.verbose)}\n`);
-  };
+  await using printer = openPrinter<VmEvent>(options.json, (event) =>
+    event.part === 'link' ? [`${tap}: ${linkEventText(event)}`] : deviceEventLines(event, options.verbose),
+  );
+  const { print } = printer;
   const running: Running[] = [];
   let printStats = () => {};
   try {

@@ -17,7 +17,6 @@ export {
 } from './events.ts';
 export { createHostServer, type HostServer, type HostServerOptions } from './host-server.ts';
 export { type Link, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
-export { type LogStream, openLogStream } from './log-stream.ts';
 export { createMetrics, type ServerMetrics } from './metrics.ts';
 export {
   HostServerOptionError,

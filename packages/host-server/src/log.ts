@@ -1,3 +1,4 @@
+import { escapeJson, printable } from '@ivshmem/linux';
 import { pino } from 'pino';
 import { eventText, type HostServerEvent } from './events.ts';
 
@@ -6,6 +7,8 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 /** Where lines go, each with its end. */
 export interface LogOutput {
   write(text: string): unknown;
+  /** The line that stands for a number of lines that were dropped; an output that drops none ignores it. */
+  dropped?: (lines: number) => string;
 }
 
 /** What happens to a process with host servers, for whoever looks after it. */
@@ -20,10 +23,10 @@ export interface ServerLog {
 export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
   return {
     event(_link, event) {
-      if (verbose || event.type === 'listening') output.write(`${eventText(event)}\n`);
+      if (verbose || event.type === 'listening') output.write(`${printable(eventText(event))}\n`);
     },
     note(level, text) {
-      if (verbose && level !== 'debug') output.write(`${text}\n`);
+      if (verbose && level !== 'debug') output.write(`${printable(text)}\n`);
     },
   };
 }
@@ -43,14 +46,19 @@ const LINES_PER_SECOND = 200;
  * `link`, `type` and their own fields, too.
  */
 export function structuredLog(output: LogOutput, { pretty, verbose }: StructuredLogOptions): ServerLog {
+  const lineOf = (json: string) => (pretty ? prettyLine(json) : `${escapeJson(json.trimEnd())}\n`);
   const logger = pino(
     {
       base: undefined,
       level: verbose ? 'debug' : 'info',
       formatters: { level: (label) => ({ level: label }) },
     },
-    { write: (line: string) => output.write(pretty ? prettyLine(line) : line) },
+    { write: (line: string) => output.write(lineOf(line)) },
   );
+  output.dropped = (lines) => {
+    const msg = `${lines} lines were dropped, since nothing read them`;
+    return lineOf(JSON.stringify({ level: 'warn', time: Date.now(), type: 'dropped', lines, msg }));
+  };
   let second = 0;
   let lines = 0;
   let suppressed = 0;
@@ -90,7 +98,6 @@ function prettyLine(line: string): string {
   const { level, time, link, msg } = JSON.parse(line);
   const moment = new Date(time);
   const local = new Date(time - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
-  // Names and paths may come with anything in them, which is no business of the terminal.
-  const text = `${link === undefined ? '' : `${link}: `}${msg}`.replace(/[^\P{C}]/gu, '\uFFFD');
+  const text = printable(`${link === undefined ? '' : `${link}: `}${msg}`);
   return `${local.replace('T', ' ')} ${level.padEnd(5)} ${text}\n`;
 }

@@ -27,14 +27,48 @@ export async function queryPeers(socketPath: string): Promise<PeerList> {
   const path = `${socketPath}${CONTROL_SUFFIX}`;
   const text = await receiveAll(path);
   try {
-    const list = JSON.parse(text);
-    return {
-      ...list,
-      peers: list.peers.map((peer: Peer) => ({ ...peer, since: new Date(peer.since) })),
-    };
+    return decodePeerList(JSON.parse(text));
   } catch {
     throw new Error(`${path}: the answer is no list of peers: is it an ivshmem server's socket?`);
   }
+}
+
+/** Any process can listen at a path: what comes from there is what its type says, or TypeError is thrown. */
+function decodePeerList(list: Record<string, unknown>): PeerList {
+  return {
+    link: stringOf(list.link),
+    socketPath: stringOf(list.socketPath),
+    size: numberOf(list.size),
+    outputSectionSize: numberOf(list.outputSectionSize),
+    maxPeers: numberOf(list.maxPeers),
+    vectors: numberOf(list.vectors),
+    protocol: numberOf(list.protocol),
+    peers: (list.peers as Record<string, unknown>[]).map((peer) => ({
+      id: numberOf(peer.id),
+      pid: numberOf(peer.pid),
+      uid: numberOf(peer.uid),
+      gid: numberOf(peer.gid),
+      since: dateOf(peer.since),
+      state: numberOf(peer.state),
+      waiting: numberOf(peer.waiting),
+    })),
+  };
+}
+
+function stringOf(value: unknown): string {
+  if (typeof value !== 'string') throw new TypeError('no string');
+  return value;
+}
+
+function numberOf(value: unknown): number {
+  if (!Number.isSafeInteger(value)) throw new TypeError('no whole number');
+  return value as number;
+}
+
+function dateOf(value: unknown): Date {
+  const date = new Date(stringOf(value));
+  if (Number.isNaN(date.getTime())) throw new TypeError('no date');
+  return date;
 }
 
 function receiveAll(path: string): Promise<string> {

@@ -1,3 +1,4 @@
+import { printable } from '@ivshmem/linux';
 import { LayoutError } from '@ivshmem/transport';
 import {
   parseServerArguments,
@@ -62,7 +63,8 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     });
     return 0;
   } catch (error) {
-    stderr.write(`${program}: ${error instanceof Error ? error.message : String(error)}\n`);
+    const message = error instanceof Error ? error.message : String(error);
+    stderr.write(`${printable(`${program}: ${message}`)}\n`);
     const isUsage =
       error instanceof ServerArgumentError ||
       error instanceof HostServerOptionError ||

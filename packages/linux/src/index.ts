@@ -56,6 +56,7 @@ export {
   raiseOpenFilesLimit,
   setOpenFilesLimit,
 } from './open-files-limit.ts';
+export { type Output, openOutput } from './output.ts';
 export { openPacketSocket, PacketSocket } from './packet-socket.ts';
 export {
   bindPciDriver,
@@ -66,6 +67,7 @@ export {
   pciDevicePath,
   readPciConfig,
 } from './pci.ts';
+export { escapeJson, printable } from './printable.ts';
 export {
   createSharedMemoryObject,
   openSharedMemoryObject,

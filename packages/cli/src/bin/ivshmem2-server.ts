@@ -1,7 +1,6 @@
-import { openLogStream, runServer } from '@ivshmem/host-server';
+import { runServer } from '@ivshmem/host-server';
+import { openOutput } from '@ivshmem/linux';
 
-// Whoever reads the output may go; the server stays.
-process.stderr.on('error', () => {});
-const log = openLogStream(1);
-process.exitCode = await runServer(process.argv.slice(2), { stdout: log, stderr: process.stderr });
-await log.close();
+await using stdout = openOutput(1);
+await using stderr = openOutput(2);
+process.exitCode = await runServer(process.argv.slice(2), { stdout, stderr });
