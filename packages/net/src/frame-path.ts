@@ -73,7 +73,7 @@ export class FramePath implements DataPath {
     this.#input = input;
     this.#layout = layout;
     this.#ownCapabilities = ownCapabilities(tap, layout);
-    this.#tx = new TxQueue(own, input, layout);
+    this.#tx = new TxQueue(own, input, layout, port.dirtyOutput);
     this.#rx = new RxQueue(own, input, layout);
     this.#crossing = new TapCrossing(tap, own, input, options.mtu, options.counters);
   }

@@ -24,6 +24,7 @@ export class HostPort implements Port {
   readonly protocol: number;
   readonly vectors: number;
   readonly layout: MemoryLayout;
+  readonly dirtyOutput: number;
   readonly events$: Observable<PortEvent>;
   protected readonly events = new Subject<PortEvent>();
   readonly #memory: SharedMemory;
@@ -41,6 +42,7 @@ export class HostPort implements Port {
     this.protocol = identity.protocol;
     this.vectors = identity.vectors;
     this.layout = memory.layout;
+    this.dirtyOutput = memory.dirtyOutput;
     this.events$ = this.events.asObservable();
     this.#memory = memory;
     this.#poller = poller;

@@ -1,10 +1,12 @@
-import { readdirSync } from 'node:fs';
+import { fstatSync, readdirSync } from 'node:fs';
 import { Epoll } from '@ivshmem/linux';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Loopback, LoopbackPort } from './loopback-port.ts';
 import { LayoutError } from './memory-layout.ts';
 import type { PortEvent } from './port.ts';
 import { openPort } from './port-source.ts';
+import { ringLayout } from './ring-layout.ts';
+import { TxQueue } from './tx-queue.ts';
 
 const openFds = () => readdirSync('/proc/self/fd').length;
 let before: number;
@@ -39,6 +41,32 @@ function deliver(): [number[], number[]] {
 }
 
 describe('LoopbackPort', () => {
+  it('knows what of its output section may not be zero, so that a queue takes memory for that only', () => {
+    const outputSize = 2 ** 28;
+    const layout = ringLayout(outputSize);
+    using large = new Loopback({ outputSize });
+    const memory = () => fstatSync(large.ends[0].memoryFd).blocks * 512;
+    /** Opens the port, has its section initialised some times, with frames in between, and closes it. */
+    const use = (frames: number): number => {
+      using port = new LoopbackPort(large.ends[0], poller);
+      const queue = new TxQueue(port.output!, port.input(1)!, layout, port.dirtyOutput);
+      for (let reset = 0; reset < 100; reset++) {
+        queue.initialise();
+        for (let frame = 0; frame < frames; frame++) {
+          const slot = queue.reserve(1514);
+          new Uint8Array(port.output!.buffer)[slot] = 1;
+          queue.commit(1514);
+        }
+      }
+      return port.dirtyOutput;
+    };
+    expect(use(0)).toBe(0);
+    expect(memory()).toBeLessThan(2 ** 18);
+    expect(use(100)).toBeLessThan(2 ** 18);
+    expect(memory()).toBeLessThan(2 ** 19);
+    expect(use(0)).toBeGreaterThan(layout.data + 99 * 1514);
+  });
+
   it('tells what it is', () => {
     for (const id of [0, 1] as const) {
       expect(ports[id]).toMatchObject({ id, maxPeers: 2, protocol: 0x4001, vectors: 3 });

@@ -143,6 +143,11 @@ class PciPort implements Port {
     }
   }
 
+  /** All of it: nothing in a guest says which pages are untouched, and an earlier driver may have left frames. */
+  get dirtyOutput(): number {
+    return this.layout.outputSize;
+  }
+
   get readWrite(): Section | null {
     const { readWriteOffset, readWriteSize } = this.layout;
     if (readWriteSize === 0) return null;

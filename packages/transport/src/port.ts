@@ -43,6 +43,11 @@ export interface Port {
   readonly readWrite: Section | null;
   /** The own output section, writable; null where output sections have no size. */
   readonly output: Section | null;
+  /**
+   * How many bytes from the beginning of the own output section may have been other than zero when the port was opened,
+   * 0 … layout.outputSize. What lies behind need not be cleared, which would take memory for all of it.
+   */
+  readonly dirtyOutput: number;
   /** Another peer's output section, read-only. Throws RangeError for an ID ≥ maxPeers. */
   input(peer: number): Section | null;
   /** State Table entry of any peer, an arbitrary u32. Throws RangeError for an ID ≥ maxPeers. */

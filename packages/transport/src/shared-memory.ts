@@ -1,4 +1,4 @@
-import { closeFd, fileLength, type Mapping, mapShared, PAGE_SIZE } from '@ivshmem/linux';
+import { closeFd, dataRanges, fileLength, type Mapping, mapShared, PAGE_SIZE } from '@ivshmem/linux';
 import { LayoutError, type MemoryLayout, memoryLayout, STATE_TABLE_SIZE } from './memory-layout.ts';
 import type { Section } from './port.ts';
 
@@ -13,6 +13,8 @@ export class SharedMemory {
   stateTable: Uint32Array<ArrayBuffer>;
   /** The file; it stays this object's. */
   readonly fd: number;
+  /** How many bytes from the beginning of the own output section may have been other than zero at first. */
+  readonly dirtyOutput: number;
   readonly #id: number;
   readonly #outputs: (Mapping | undefined)[] = [];
   readonly #mappings: Mapping[] = [];
@@ -33,6 +35,7 @@ export class SharedMemory {
       if (!Number.isInteger(id) || id < 0 || id >= maxPeers) {
         throw new LayoutError(`peer ${id}: only ${maxPeers} peers are possible`);
       }
+      this.dirtyOutput = dirtyBytes(fd, this.layout.outputOffset + id * outputSize, outputSize);
       this.stateTable = new Uint32Array(this.#map(0, STATE_TABLE_SIZE, true).buffer, 0, maxPeers);
     } catch (error) {
       this.close();
@@ -80,4 +83,11 @@ export class SharedMemory {
     for (const mapping of this.#mappings) mapping.close();
     closeFd(this.fd);
   }
+}
+
+/** How many bytes of a file, counted from `offset`, may be other than zero: the file system says so. */
+function dirtyBytes(fd: number, offset: number, length: number): number {
+  let dirty = 0;
+  for (const { to } of dataRanges(fd, offset, offset + length)) dirty = to - offset;
+  return dirty;
 }

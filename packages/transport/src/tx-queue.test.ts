@@ -52,6 +52,43 @@ function complete(count: number, change: { id?: number; len?: number } = {}): bo
 }
 
 describe('TxQueue', () => {
+  describe('clears at its initialisation', () => {
+    const cleared = () => {
+      const bytes = new Uint8Array(own.buffer);
+      return layout.sectionSize - [...bytes].reverse().findIndex((byte) => byte === 0);
+    };
+    beforeEach(() => {
+      new Uint8Array(own.buffer).fill(0x55);
+    });
+
+    it('the whole section if nothing is known about it', () => {
+      new TxQueue(own, peer, layout).initialise();
+      expect(cleared()).toBe(layout.sectionSize);
+    });
+
+    it.each([0, layout.data, layout.data + 100])(
+      'the rings, and the %i bytes that may not be zero',
+      (dirty) => {
+        new TxQueue(own, peer, layout, dirty).initialise();
+        expect(cleared()).toBe(Math.max(dirty, layout.data));
+      },
+    );
+
+    it('what frames have been written to since the last time, also to slots that were not used', () => {
+      tx = new TxQueue(own, peer, layout, 0);
+      for (let round = 0; round < 2; round++) {
+        tx.initialise();
+        const slot = tx.reserve(200);
+        tx.commit(60);
+        tx.reserve(100);
+        new Uint8Array(own.buffer).fill(0x55);
+        tx.initialise();
+        expect(cleared()).toBe(slot + 200);
+        new Uint8Array(own.buffer).fill(0x55);
+      }
+    });
+  });
+
   it('shows frames to the peer with flush, not before', () => {
     const idx = () => new DataView(own.buffer).getUint16(layout.avail + 2, true);
     send(60, 60);

@@ -36,21 +36,29 @@ export class TxQueue extends Queue {
   #tail = 0;
   /** The slot that was reserved last. */
   #slot = 0;
+  /** How many bytes of the section, from its beginning, may not be zero. Frames lie below it. */
+  #dirty: number;
 
-  /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
-  constructor(own: Section, peer: Section, layout: RingLayout) {
+  /**
+   * Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. `dirty`: how many
+   * bytes of the own section, from its beginning, may not be zero.
+   */
+  constructor(own: Section, peer: Section, layout: RingLayout, dirty = layout.sectionSize) {
     super(own, peer, layout);
+    this.#dirty = dirty;
     this.#own8 = new Uint8Array(own.buffer, 0, layout.sectionSize);
     this.#slots = new Uint32Array(layout.length);
     this.#reset();
   }
 
   /**
-   * Clears the whole own section, which holds the used ring of the receiving side, too, and starts from index 0.
-   * Only in state INIT: nobody may be using the section.
+   * Clears the own section, which holds the used ring of the receiving side, too, and starts from index 0. Only in state
+   * INIT: nobody may be using the section. Behind the rings only what frames have been written to is cleared: touching
+   * the rest would take memory for all of it, and a peer that causes resets would have all of it written each time.
    */
   initialise(): void {
-    this.#own8.fill(0);
+    this.#own8.fill(0, 0, Math.max(this.#dirty, this.layout.data));
+    this.#dirty = this.layout.data;
     for (let i = 0; i < this.layout.length; i++) this.own16[this.availRing + i] = i;
     this.#reset();
   }
@@ -91,6 +99,7 @@ export class TxQueue extends Queue {
       return -1;
     }
     this.#slot = slot;
+    if (slot + length > this.#dirty) this.#dirty = slot + length;
     return slot;
   }
 
