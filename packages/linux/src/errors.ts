@@ -13,6 +13,8 @@ export class SystemCallError extends Error {
   readonly syscall: string;
   /** What the call was made on: a path, an interface, `fd 7`. */
   readonly subject: string;
+  /** The message says more than the errno's own text. */
+  readonly isExplained: boolean;
 
   /** `explanation` says more than the errno's own text where the caller knows more, or knows a remedy. */
   constructor(syscall: string, subject: string, errno: number, explanation?: string) {
@@ -23,6 +25,7 @@ export class SystemCallError extends Error {
     this.errno = errno;
     this.syscall = syscall;
     this.subject = subject;
+    this.isExplained = explanation !== undefined;
   }
 }
 

@@ -1,4 +1,13 @@
-import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -102,6 +111,12 @@ describe('UnixListener', () => {
     const { mode, uid, gid } = statSync(path);
     expect([mode & 0o777, uid, gid]).toEqual([0o660, process.getuid!(), 54321]);
     listener.close();
+  });
+
+  it('does not follow a symbolic link to listen', () => {
+    symlinkSync(join(directory, 'elsewhere'), path);
+    expect(() => UnixListener.listen(path, { mode: 0o660 })).toThrow(`bind ${path}: EEXIST`);
+    expect(readdirSync(directory)).toEqual(['socket']);
   });
 
   it('adopts the socket of somebody else, whose it remains', () => {

@@ -1,4 +1,14 @@
-import { type BigIntStats, chmodSync, lchownSync, lstatSync, unlinkSync } from 'node:fs';
+import {
+  type BigIntStats,
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  unlinkSync,
+} from 'node:fs';
 import { EAGAIN } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
 import { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
@@ -13,6 +23,7 @@ import {
   UnixSocket,
 } from './unix-socket.ts';
 
+const O_PATH = 0o10000000;
 const EEXIST = 17;
 const EADDRINUSE = 98;
 const ECONNABORTED = 103;
@@ -73,6 +84,50 @@ function clearPath(path: string, address: Uint8Array): void {
   if (isSameFile(found, statusOf(path))) unlinkSync(path);
 }
 
+function unlinkIfSame(path: string, file: BigIntStats): void {
+  try {
+    if (isSameFile(file, statusOf(path))) unlinkSync(path);
+  } catch {
+    // The directory is gone or is not ours any more: nothing is left to remove.
+  }
+}
+
+/** Creates the socket file with these permissions. Returns what the path then names, which may be another file. */
+function bind(fd: number, path: string, address: Uint8Array, mode: number): BigIntStats | undefined {
+  const before = libc.umask(0o777 & ~mode);
+  const result = libc.bind(fd, address, address.length);
+  const errno = libc.errno();
+  libc.umask(before);
+  if (result === -1) throw new SystemCallError('bind', path, errno);
+  return statusOf(path);
+}
+
+/**
+ * Changes group and permissions of a socket file that was bound without any permissions. The path may name something
+ * else by now, if others can write to its directory: so the file is opened, checked, and then changed by its descriptor.
+ */
+function setAccess(path: string, group: number, mode: number): void {
+  let file: number | undefined;
+  try {
+    file = openSync(path, O_PATH | constants.O_NOFOLLOW);
+    const status = fstatSync(file);
+    const isOurs = status.isSocket() && status.uid === process.geteuid?.() && status.nlink === 1;
+    if (!isOurs || (status.mode & 0o777) !== 0) {
+      const remedy = 'choose a directory where only this user can write';
+      throw new SystemCallError('bind', path, EEXIST, `something else has taken its place: ${remedy}`);
+    }
+    chownSync(`/proc/self/fd/${file}`, -1, group);
+    chmodSync(`/proc/self/fd/${file}`, mode);
+  } catch (error) {
+    if (error instanceof SystemCallError) throw error;
+    const { errno = 0, syscall = 'open' } = error as NodeJS.ErrnoException;
+    const remedy = syscall === 'chown' ? `only root and members of group ${group} may choose it` : undefined;
+    throw new SystemCallError(syscall, path, -errno, remedy);
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
 function socketOption(fd: number, option: number, name: string): number {
   const value = new Int32Array(1);
   const length = new Uint8Array(new Uint32Array([4]).buffer);
@@ -120,8 +175,8 @@ export class UnixListener {
    * Listens at `path`, and takes it over where a dead process has left a socket there. `backlog`: how many clients
    * may wait for {@link accept}; `mode` and `group` (a gid): who may connect, as permissions and group of the socket
    * file, from the first moment on. Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket,
-   * EEXIST where the path is something else, ENAMETOOLONG, and what bind(2) says; Error of `node:fs` (EPERM) where this
-   * user may not give the file to that group.
+   * EEXIST where the path is something else, ENAMETOOLONG, EPERM if this user may not give the file to that group, and
+   * what bind(2) says.
    */
   static listen(
     path: string,
@@ -131,25 +186,16 @@ export class UnixListener {
     clearPath(path, address);
     const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     const fd = check(libc.socket(AF_UNIX, type, 0), 'socket', 'AF_UNIX');
-    let bound = false;
+    let file: BigIntStats | undefined;
     try {
-      const mode = options.mode ?? 0o600;
-      const before = libc.umask(0o777 & ~mode);
-      const result = libc.bind(fd, address, address.length);
-      const errno = libc.errno();
-      libc.umask(before);
-      if (result === -1) throw new SystemCallError('bind', path, errno);
-      bound = true;
-      if (options.group !== undefined) {
-        // Nobody can connect before listen(2), so nobody gets in by the group that the file had at first.
-        lchownSync(path, -1, options.group);
-        chmodSync(path, mode);
-      }
-      check(libc.listen(fd, options.backlog ?? 128), 'listen', path);
-      return new UnixListener(fd, path, statusOf(path));
+      const { mode = 0o600, group, backlog = 128 } = options;
+      file = bind(fd, path, address, group === undefined ? mode : 0);
+      if (group !== undefined) setAccess(path, group, mode);
+      check(libc.listen(fd, backlog), 'listen', path);
+      return new UnixListener(fd, path, file);
     } catch (error) {
       closeFd(fd);
-      if (bound) unlinkSync(path);
+      if (file !== undefined) unlinkIfSame(path, file);
       throw error;
     }
   }
@@ -184,11 +230,7 @@ export class UnixListener {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    try {
-      if (this.#file !== undefined && isSameFile(this.#file, statusOf(this.path))) unlinkSync(this.path);
-    } catch {
-      // The directory is gone or is not ours any more: nothing is left to remove.
-    }
+    if (this.#file !== undefined) unlinkIfSame(this.path, this.#file);
     closeFd(this.fd);
   }
 

@@ -53,10 +53,7 @@ function complete(count: number, change: { id?: number; len?: number } = {}): bo
 
 describe('TxQueue', () => {
   describe('clears at its initialisation', () => {
-    const cleared = () => {
-      const bytes = new Uint8Array(own.buffer);
-      return layout.sectionSize - [...bytes].reverse().findIndex((byte) => byte === 0);
-    };
+    const cleared = () => new Uint8Array(own.buffer).lastIndexOf(0) + 1;
     beforeEach(() => {
       new Uint8Array(own.buffer).fill(0x55);
     });
