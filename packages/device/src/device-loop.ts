@@ -1,9 +1,8 @@
-import { EPOLLIN, Epoll, Timer, UnixListener } from '@ivshmem/linux';
+import { EPOLLIN, Epoll, Reports, Timer, UnixListener } from '@ivshmem/linux';
 import { countersOf, type HostPort, openServerPort, type PortEvent, PortSeeker } from '@ivshmem/transport';
 import { memoryRegionSize } from './configuration-space.ts';
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
-import { LogLimit } from './log-limit.ts';
 import { VfioUserDevice } from './vfio-user-device.ts';
 import { VfioUserSession } from './vfio-user-session.ts';
 
@@ -17,8 +16,7 @@ const CLIENTS_AT_ONCE = 16;
 /** What a device does, in the thread that does nothing else: one port of the host server, one VMM at a time. */
 export class DeviceLoop {
   readonly #input: WorkerInput;
-  readonly #tell: (message: WorkerMessage) => void;
-  readonly #log: LogLimit;
+  readonly #reports: Reports<WorkerMessage>;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
   /** What belongs to the port, apart: it is looked at before each access of the guest, so that things keep their order. */
@@ -36,8 +34,7 @@ export class DeviceLoop {
 
   constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
-    this.#tell = tell;
-    this.#log = new LogLimit((text) => tell({ type: 'log', text }));
+    this.#reports = new Reports(this.#epoll, tell);
     this.#counters = countersOf(input.counters);
     const { server, wait = false } = input.options;
     this.#seeker = new PortSeeker({
@@ -47,7 +44,7 @@ export class DeviceLoop {
       failed: (error) => {
         this.#failure = error;
       },
-      log: (text) => this.#log.write(text),
+      log: (text) => this.#reports.log(text),
       wait,
     });
     this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
@@ -85,7 +82,7 @@ export class DeviceLoop {
     });
     port.events$.subscribe((event) => this.#follow(event));
     if (this.#up) this.#counters[Counter.reconnects]!++;
-    this.#tell({
+    this.#reports.latest({
       type: 'up',
       info: {
         id,
@@ -106,12 +103,12 @@ export class DeviceLoop {
     if (event.type !== 'provider-gone') return;
     this.#providerGone = true;
     if (this.#session === undefined) {
-      this.#log.write(`${event.reason}; no VMM is let in until it is back`);
+      this.#reports.log(`${event.reason}; no VMM is let in until it is back`);
       this.#seeker.seek(RETRY);
       this.#setState('no-server');
       return;
     }
-    this.#log.write(
+    this.#reports.log(
       `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is started anew`,
     );
     this.#setState('orphaned');
@@ -131,12 +128,12 @@ export class DeviceLoop {
         } else {
           socket.close();
           this.#counters[Counter.refused]!++;
-          this.#log.write(`a VMM was turned away: ${obstacle}`);
+          this.#reports.log(`a VMM was turned away: ${obstacle}`);
         }
       }
       this.#epoll.modify(this.#listener!.fd, EPOLLIN);
     } catch (error) {
-      this.#log.write(`${(error as Error).message}; trying again`);
+      this.#reports.log(`${(error as Error).message}; trying again`);
       this.#epoll.modify(this.#listener!.fd, 0);
       this.#acceptTimer.after(ACCEPT_PAUSE);
     }
@@ -159,14 +156,14 @@ export class DeviceLoop {
     this.#session = new VfioUserSession(socket, this.#epoll, device, {
       attached: (pid) => {
         this.#counters[Counter.attached]!++;
-        this.#log.write(`process ${pid} has attached the device`);
+        this.#reports.log(`process ${pid} has attached the device`);
         this.#setState(this.#providerGone ? 'orphaned' : 'attached');
       },
       ended: (pid, violation) => {
         this.#session = undefined;
         if (violation !== null) this.#counters[Counter.violations]!++;
         const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
-        this.#log.write(`process ${pid} ${why}; the device waits for the next VMM`);
+        this.#reports.log(`process ${pid} ${why}; the device waits for the next VMM`);
         this.#release();
       },
     });
@@ -181,7 +178,7 @@ export class DeviceLoop {
   #setState(state: DeviceState): void {
     if (state === this.#state) return;
     this.#state = state;
-    this.#tell({ type: 'state', state });
+    this.#reports.latest({ type: 'state', state });
   }
 
   [Symbol.dispose](): void {
@@ -190,6 +187,7 @@ export class DeviceLoop {
     this.#port?.close();
     this.#listener?.close();
     this.#acceptTimer.close();
+    this.#reports.close();
     this.#portEpoll.close();
     this.#epoll.close();
   }

@@ -55,7 +55,8 @@ export async function createDevice(
           else info.next(message.info);
           break;
         case 'state':
-          state.next(message.state);
+          // Those in between may have been left out.
+          if (message.state !== state.value) state.next(message.state);
           break;
         case 'log':
           if (info === undefined) log(message.text);

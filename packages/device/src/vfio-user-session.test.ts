@@ -116,6 +116,28 @@ describe('a peer', () => {
 });
 
 describe('a VMM', () => {
+  it('that connects and leaves all the time is reported in bounded numbers, and the last state is right', async () => {
+    fixture.serve();
+    const device = await fixture.device();
+    let reported = 0;
+    device.state$.subscribe(() => reported++);
+    const lines: string[] = [];
+    device.log$.subscribe((text) => lines.push(text));
+    const begin = performance.now();
+    for (let i = 0; i < 500; i++) {
+      const vmm = fixture.vmm();
+      vmm.version();
+      vmm.close();
+    }
+    const leftOut = await logLine(device, /\d+ lines before this one were left out/);
+    expect(leftOut).toMatch(/is gone; the device waits for the next VMM/);
+    await inState(device, 'waiting');
+    const seconds = Math.ceil((performance.now() - begin) / 1000);
+    expect(device.stats().attached).toBe(500);
+    expect(lines.length).toBeLessThanOrEqual(33 + seconds);
+    expect(reported).toBeLessThanOrEqual(34 + seconds);
+  });
+
   it('whose MSI-X eventfds block delays neither its device nor the end of it', async () => {
     fixture.serve();
     const devices = [await fixture.device(), await fixture.device()];

@@ -68,6 +68,7 @@ export {
   readPciConfig,
 } from './pci.ts';
 export { escapeJson, printable } from './printable.ts';
+export { type LogReport, Reports } from './reports.ts';
 export {
   createSharedMemoryObject,
   openSharedMemoryObject,

@@ -7,7 +7,7 @@ import { LinkInterface } from './link-interface.ts';
 import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
 import { LinkSession } from './link-session.ts';
-import { Reports } from './reports.ts';
+import { LinkReports } from './reports.ts';
 
 /** How long after the end of a provider its successor is looked for, in ms. */
 const RETRY = 100;
@@ -17,8 +17,7 @@ const ROUNDS_BETWEEN_EVENTS = 16;
 /** What a link does, in the thread that does nothing else: one session after the other, on the ports that it opens. */
 export class LinkLoop {
   readonly #input: WorkerInput;
-  readonly #tell: (message: WorkerMessage) => void;
-  readonly #reports: Reports;
+  readonly #reports: LinkReports;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
   readonly #seeker: PortSeeker<Port>;
@@ -30,8 +29,7 @@ export class LinkLoop {
 
   constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
     this.#input = input;
-    this.#tell = tell;
-    this.#reports = new Reports(tell);
+    this.#reports = new LinkReports(this.#epoll, tell);
     this.#counters = countersOf(input.counters);
     this.#interface = new LinkInterface(
       input.options,
@@ -114,7 +112,7 @@ export class LinkLoop {
     }
     this.#session = session;
     this.#info = info;
-    this.#tell({ type: 'up', info });
+    this.#reports.latest({ type: 'up', info });
     const { up, mtu } = this.#interface.current;
     session.interfaceIs(up, mtu);
     session.begin();
@@ -125,7 +123,7 @@ export class LinkLoop {
     this.#session?.interfaceIs(up, mtu);
     if (this.#info === undefined || (name === before.name && mtu === before.mtu)) return;
     this.#info = { ...this.#info, tap: name, mtu };
-    this.#tell({ type: 'up', info: this.#info });
+    this.#reports.latest({ type: 'up', info: this.#info });
     const { maxMtu } = ringLayout(this.#info.sectionSize);
     if (mtu === before.mtu || mtu <= maxMtu) return;
     this.#reports.log(
@@ -151,6 +149,7 @@ export class LinkLoop {
       this.#end();
     } finally {
       this.#interface.close();
+      this.#reports.close();
       this.#epoll.close();
     }
   }

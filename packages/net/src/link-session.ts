@@ -14,7 +14,7 @@ import {
 import { Counter } from './counters.ts';
 import { FramePath } from './frame-path.ts';
 import { offloadNames } from './offload.ts';
-import type { Reports } from './reports.ts';
+import type { LinkReports } from './reports.ts';
 
 /** What a session needs besides its port. */
 export interface SessionOptions {
@@ -25,7 +25,7 @@ export interface SessionOptions {
   readonly layout: RingLayout;
   /** See {@link ./counters.ts}. */
   readonly counters: Float64Array;
-  readonly reports: Reports;
+  readonly reports: LinkReports;
   /** The TAP reports an error: its interface may have been deleted. */
   readonly tapFailed: () => void;
   /** The provider of the port is gone: the session goes on without it. */
@@ -91,7 +91,7 @@ export class LinkSession {
     });
     this.#handshake.state$.subscribe((status) => {
       const offloads = status.carrier ? offloadNames(this.path.capabilities) : [];
-      reports.state({ ...status, offloads });
+      reports.latest({ type: 'state', status: { ...status, offloads } });
     });
     this.#evaluate();
   }
@@ -116,7 +116,6 @@ export class LinkSession {
   }
 
   #poll(): void {
-    this.#options.reports.tick();
     this.#handshake.poll();
     this.#followHandshake();
   }
