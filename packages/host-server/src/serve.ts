@@ -1,5 +1,5 @@
 import { readFileSync, unlinkSync, writeFileSync } from 'node:fs';
-import { raiseOpenFilesLimit } from '@ivshmem/linux';
+import { raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux';
 import type { LinkConfiguration } from './configuration.ts';
 import { DescriptorBudget } from './descriptor-budget.ts';
 import { LinkSet } from './link-set.ts';
@@ -7,7 +7,7 @@ import { type ListenAddress, listenAddressText } from './listen-address.ts';
 import type { ServerLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { listenMetrics, type MetricsListener } from './metrics-listener.ts';
-import { ActivatedSockets, type Environment, readinessOf } from './service-manager.ts';
+import { ActivatedSockets, type Environment } from './service-manager.ts';
 
 export interface ServeOptions {
   /** The links to start with, given the paths of the sockets that a service manager has passed. */
@@ -76,23 +76,23 @@ export async function serve(options: ServeOptions): Promise<void> {
       writeFileSync(pidFile, `${process.pid}\n`);
       cleanups.push(() => removePidFile(pidFile));
     }
-    const readiness = readinessOf(environment.NOTIFY_SOCKET);
+    const notifier = serviceNotifier(environment.NOTIFY_SOCKET);
     const tell = (problem: string | null) => {
-      if (problem !== null) log.note('warn', `the service manager does not hear: ${problem}`);
+      if (problem !== null) log.note('warn', `the service manager cannot be notified: ${problem}`);
     };
     const status = () => `${links.links.length} link${links.links.length === 1 ? '' : 's'}`;
     if (reread !== undefined) {
       reload = () => {
-        tell(readiness.reloading());
+        tell(notifier.reloading());
         reloadLinks(links, reread, log);
-        tell(readiness.ready(status()));
+        tell(notifier.ready(status()));
       };
     }
     options.ready?.();
-    tell(readiness.ready(status()));
+    tell(notifier.ready(status()));
     if (!signal?.aborted) await stopped;
     reload = () => {};
-    tell(readiness.stopping());
+    tell(notifier.stopping());
   } finally {
     for (const cleanup of cleanups.reverse()) await cleanup();
     process.off('SIGINT', stop);

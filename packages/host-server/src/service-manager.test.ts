@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ActivatedSockets, readinessOf, startedByServiceManager } from './service-manager.ts';
+import { ActivatedSockets, startedByServiceManager } from './service-manager.ts';
 
 describe('service manager', () => {
   it.each([
@@ -22,12 +22,5 @@ describe('service manager', () => {
     for (const environment of [{}, { LISTEN_FDS: '2', LISTEN_PID: String(pid + 1) }, { LISTEN_FDS: '-1' }]) {
       expect(new ActivatedSockets(environment, pid).paths).toEqual([]);
     }
-  });
-
-  it('need not be there', () => {
-    expect(readinessOf(undefined).ready('x')).toBeNull();
-    expect(readinessOf('/nonexistent/notify').stopping()).toBe(
-      'sendto /nonexistent/notify: ENOENT: no such file or directory',
-    );
   });
 });

@@ -1,4 +1,4 @@
-import { closeFd, listeningPath, sendUnixDatagram, UnixListener } from '@ivshmem/linux';
+import { closeFd, listeningPath, UnixListener } from '@ivshmem/linux';
 
 /** The first descriptor that a service manager passes. Source: sd_listen_fds(3). */
 const LISTEN_FDS_START = 3;
@@ -56,36 +56,4 @@ export class ActivatedSockets {
     for (const fd of this.#fds.values()) closeFd(fd);
     this.#fds.clear();
   }
-}
-
-/**
- * Tells the service manager at `socket` (NOTIFY_SOCKET) about the state of this process. Nobody there, or a queue that
- * is full, is no reason to stop working; returns what was the matter. Source: sd_notify(3).
- */
-function notify(socket: string | undefined, message: string): string | null {
-  if (!socket) return null;
-  try {
-    sendUnixDatagram(socket, Buffer.from(message));
-    return null;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
-
-/** What a service manager is told, each returning null, or why it could not be told. */
-export interface Readiness {
-  /** Clients can connect. `status` is one line for people. */
-  ready(status: string): string | null;
-  /** The configuration is read again; {@link ready} comes when that is done. */
-  reloading(): string | null;
-  stopping(): string | null;
-}
-
-/** Tells the service manager that listens at `socket`, or nobody. */
-export function readinessOf(socket: string | undefined): Readiness {
-  return {
-    ready: (status) => notify(socket, `READY=1\nSTATUS=${status}`),
-    reloading: () => notify(socket, `RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`),
-    stopping: () => notify(socket, 'STOPPING=1'),
-  };
 }

@@ -3,7 +3,6 @@ export { addAddress, addRoute, ensureAddress, type Route, setIpv6 } from './addr
 export { type BlockingThread, runBlockingThread, startBlockingThread } from './blocking-thread.ts';
 export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
-export { sendUnixDatagram } from './datagram.ts';
 export { prepareSignals, releaseSignals, signalEventFd } from './doorbell.ts';
 export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
@@ -69,6 +68,7 @@ export {
 } from './pci.ts';
 export { escapeJson, printable } from './printable.ts';
 export { type LogReport, Reports } from './reports.ts';
+export { type ServiceNotifier, serviceNotifier } from './service-notification.ts';
 export {
   createSharedMemoryObject,
   openSharedMemoryObject,

@@ -14,7 +14,8 @@ import {
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type CpioEntry, cpio } from './cpio.ts';
-import { cacheDirectory, type DebianTree } from './debian-tree.ts';
+import { cacheDirectory } from './debian-packages.ts';
+import type { DebianTree } from './debian-tree.ts';
 import { type GuestFile, nodeFiles, packageFiles } from './guest-files.ts';
 import { kernelModules } from './kernel-modules.ts';
 
