@@ -4,6 +4,7 @@ import { type DeviceEvent, deviceEventLines, followDevice } from './device-event
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
 import { abortOnEof, abortOnSignals, collect, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { openPrinter } from './printer.ts';
+import { ServiceStatus } from './service-status.ts';
 import { closeAll, untilEnded } from './until-ended.ts';
 
 interface Options extends DeviceCommandOptions {
@@ -50,10 +51,13 @@ async function runDevices(options: Options): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  await using printer = openPrinter<DeviceEvent>(options.json, (event) =>
-    deviceEventLines(event, options.verbose),
-  );
-  const { print } = printer;
+  const lines = (event: DeviceEvent) => deviceEventLines(event, options.verbose);
+  const service = new ServiceStatus();
+  await using printer = openPrinter(options.json, lines);
+  const print = (event: DeviceEvent) => {
+    service.report(event.vfioUser, event.event, lines(event));
+    printer.print(event);
+  };
   const devices: Device[] = [];
   const printStats = () => {
     for (const [i, device] of devices.entries()) {
@@ -78,8 +82,9 @@ async function runDevices(options: Options): Promise<number> {
     throw error;
   }
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
+  service.ready();
   try {
-    await untilEnded(devices, stop);
+    await untilEnded(devices, stop, () => service.stopping());
   } finally {
     clearInterval(timer);
   }

@@ -4,6 +4,7 @@ import { type PciInterrupts, type PortSource, stateName } from '@ivshmem/transpo
 import { type Command, Option } from 'commander';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { openPrinter } from './printer.ts';
+import { ServiceStatus } from './service-status.ts';
 import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
 
 const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
@@ -71,10 +72,13 @@ async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  await using printer = openPrinter<NetEvent>(options.json, (event) => [
-    `${options.tap}: ${linkEventText(event)}`,
-  ]);
-  const { print } = printer;
+  const lines = (event: NetEvent) => [`${options.tap}: ${linkEventText(event)}`];
+  const service = new ServiceStatus();
+  await using printer = openPrinter(options.json, lines);
+  const print = (event: NetEvent) => {
+    service.report('link', event.event, lines(event));
+    printer.print(event);
+  };
   const link = await connect(options, stop, (text) => print({ event: 'log', time: Date.now(), text }));
   if (link === null) return EXIT_OK;
   link.info$.subscribe((info) => print({ event: 'up', time: Date.now(), ...info }));
@@ -82,10 +86,12 @@ async function runNet(options: NetOptions): Promise<number> {
   link.log$.subscribe((text) => print({ event: 'log', time: Date.now(), text }));
   const printStats = () => print({ event: 'stats', time: Date.now(), ...link.stats() });
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
+  service.ready();
   try {
     await Promise.race([link.closed, stop.aborted || once(stop, 'abort')]);
   } finally {
     clearInterval(timer);
+    service.stopping();
     await link.close();
   }
   const failure = await link.closed;

@@ -1,23 +1,27 @@
 import { serviceNotifier } from '@ivshmem/linux';
 
 /**
- * What `systemctl status` shows of a command: the latest line of each of its parts, in the order in which they were
- * first heard of. Without a service manager (NOTIFY_SOCKET) nothing is sent.
+ * What `systemctl status` shows of a command: the state of each of its parts, in the order in which they started.
+ * Without a service manager (NOTIFY_SOCKET) nothing is sent.
  */
 export class ServiceStatus {
   readonly #notifier = serviceNotifier(process.env.NOTIFY_SOCKET);
-  readonly #lines = new Map<string, string>();
+  readonly #states = new Map<string, string>();
+  #isReady = false;
   #isFaulty = false;
 
-  /** `part` is at `line` now. */
-  set(part: string, line: string): void {
-    if (this.#lines.get(part) === line) return;
-    this.#lines.set(part, line);
+  /** An event of a part, in words. A log line counts as a state until the command is ready: it says why it is not yet. */
+  report(part: string, event: string, lines: readonly string[]): void {
+    if (event !== 'state' && (event !== 'log' || this.#isReady)) return;
+    const text = lines.join(' ');
+    if (this.#states.get(part) === text) return;
+    this.#states.set(part, text);
     this.#check(this.#notifier.status(this.#text));
   }
 
   /** All parts have started: what waits for this service may start. */
   ready(): void {
+    this.#isReady = true;
     this.#check(this.#notifier.ready(this.#text));
   }
 
@@ -26,7 +30,7 @@ export class ServiceStatus {
   }
 
   get #text(): string {
-    return [...this.#lines].map(([part, line]) => `${part}: ${line}`).join('; ');
+    return [...this.#states.values()].join('; ');
   }
 
   /** A service manager that cannot be reached is reported once. */

@@ -7,13 +7,18 @@ export interface Running {
 }
 
 /**
- * Waits until `stop` is aborted, or something ends by itself; then closes all of it, the last first. Throws why
- * something has ended by itself.
+ * Waits until `stop` is aborted, or something ends by itself; then calls `stopping`, and closes all of it, the last
+ * first. Throws why something has ended by itself.
  */
-export async function untilEnded(running: readonly Running[], stop: AbortSignal): Promise<void> {
+export async function untilEnded(
+  running: readonly Running[],
+  stop: AbortSignal,
+  stopping: () => void,
+): Promise<void> {
   try {
     await Promise.race([...running.map(({ closed }) => closed), stop.aborted || once(stop, 'abort')]);
   } finally {
+    stopping();
     await closeAll(running);
   }
   for (const { closed } of running) {

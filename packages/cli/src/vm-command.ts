@@ -10,6 +10,7 @@ import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './de
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds } from './exit.ts';
 import { linkEventText, type NetEvent, stateNames } from './net-command.ts';
 import { openPrinter } from './printer.ts';
+import { ServiceStatus } from './service-status.ts';
 import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
 import { closeAll, type Running, untilEnded } from './until-ended.ts';
 
@@ -69,10 +70,14 @@ async function runVm(options: Options): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  await using printer = openPrinter<VmEvent>(options.json, (event) =>
-    event.part === 'link' ? [`${tap}: ${linkEventText(event)}`] : deviceEventLines(event, options.verbose),
-  );
-  const { print } = printer;
+  const lines = (event: VmEvent) =>
+    event.part === 'link' ? [`${tap}: ${linkEventText(event)}`] : deviceEventLines(event, options.verbose);
+  const service = new ServiceStatus();
+  await using printer = openPrinter(options.json, lines);
+  const print = (event: VmEvent) => {
+    service.report(event.part, event.event, lines(event));
+    printer.print(event);
+  };
   const running: Running[] = [];
   let printStats = () => {};
   try {
@@ -97,8 +102,9 @@ async function runVm(options: Options): Promise<number> {
     throw error;
   }
   const timer = options.stats ? setInterval(printStats, options.stats * 1000) : undefined;
+  service.ready();
   try {
-    await untilEnded(running, stop);
+    await untilEnded(running, stop, () => service.stopping());
   } finally {
     clearInterval(timer);
   }

@@ -1,13 +1,14 @@
 import { sendUnixDatagram } from './datagram.ts';
+import { printable } from './printable.ts';
 
 /**
  * Tells a service manager such as systemd about the state of this process. Each method returns null, or why the message
  * could not be sent, in one line; that is no reason to stop working. Source: sd_notify(3).
  */
 export interface ServiceNotifier {
-  /** The service has started, or has read its configuration again. `status` is one line for people. */
+  /** The service has started, or has read its configuration again. `status` is for people, sent as one line. */
   ready(status: string): string | null;
-  /** What the service does now: one line for people. */
+  /** What the service does now, for people; sent as one line. */
   status(text: string): string | null;
   /** The configuration is being read again; {@link ready} follows. */
   reloading(): string | null;
@@ -26,14 +27,9 @@ export function serviceNotifier(socket: string | undefined): ServiceNotifier {
     }
   };
   return {
-    ready: (status) => send(`READY=1\nSTATUS=${oneLine(status)}`),
-    status: (text) => send(`STATUS=${oneLine(text)}`),
+    ready: (status) => send(`READY=1\nSTATUS=${printable(status)}`),
+    status: (text) => send(`STATUS=${printable(text)}`),
     reloading: () => send(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`),
     stopping: () => send('STOPPING=1'),
   };
-}
-
-/** A line break in a text would begin another assignment. */
-function oneLine(text: string): string {
-  return text.replace(/\s+/g, ' ');
 }
