@@ -21,7 +21,7 @@ mount -t tmpfs -o mode=755,size=256m tmpfs "$root"
 cd "$root"
 # Which the package base-files makes when it is installed.
 mkdir -p "$tree/usr/local"
-mkdir -p usr etc var/log opt/ivshmem run proc sys dev tmp root home mnt old
+mkdir -p usr etc/systemd/system var/log opt/ivshmem run proc sys dev tmp root home mnt old
 for link in bin sbin lib lib64; do [ ! -L "$tree/$link" ] || ln -s "usr/$link" "$link"; done
 chmod 1777 tmp
 mount --bind "$tree/usr" usr
@@ -42,16 +42,20 @@ mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/net dev/pts dev/shm
-for device in null zero full random urandom tty net/tun; do
+for device in null zero full random urandom tty; do
   touch "dev/$device"
   mount --bind "/dev/$device" "dev/$device"
 done
+# As udev makes it.
+mknod -m 666 dev/net/tun c 10 200
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 
 echo d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0 > etc/machine-id
 echo ivshmem-test > etc/hostname
+# It would write to /usr.
+ln -s /dev/null etc/systemd/system/ldconfig.service
 pivot_root . old
 exec chroot . sh -euc "
   umount -l /old
