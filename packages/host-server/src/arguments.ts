@@ -156,7 +156,7 @@ export function parseServerArguments(
         result.metrics = read(
           given,
           parseListenAddress,
-          'a port, or an IP address and a port, such as 9100 or [::1]:9100',
+          'a port, or an IP address and a port, such as 16646 or [::1]:16646',
         );
         break;
       case '--mode':

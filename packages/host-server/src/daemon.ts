@@ -1,10 +1,14 @@
 import { parseServerArguments, type ServerDialect } from './arguments.ts';
 import type { ServerLog } from './log.ts';
 import { planLinks } from './plan.ts';
+import { reasonOf } from './remedies.ts';
 import { serve } from './serve.ts';
 
-/** What a daemon tells the process that started it, once. */
-export type DaemonReport = { readonly listening: true } | { readonly failure: string };
+/**
+ * What a daemon reports to the process that started it, once: why it could not start, or what does not work although it
+ * runs.
+ */
+export type DaemonReport = { readonly problems: readonly string[] } | { readonly failure: string };
 
 /** A daemon has nowhere to log to. */
 const silence: ServerLog = { event() {}, note() {} };
@@ -27,12 +31,12 @@ async function main(): Promise<void> {
       metrics: given.metrics,
       log: silence,
       pidFile: given.pidFile,
-      ready: () => report({ listening: true }),
+      ready: (problems) => report({ problems }),
       // Of whatever started the starter.
       environment: {},
     });
   } catch (error) {
-    report({ failure: error instanceof Error ? error.message : String(error) });
+    report({ failure: reasonOf(error) });
     process.exitCode = 1;
   }
 }

@@ -14,6 +14,7 @@ import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
 import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
 import { completeSettings, type HostServerSettings, protocolOf } from './options.ts';
+import { reasonOf } from './remedies.ts';
 import { SharedFd } from './shared-fd.ts';
 import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
 
@@ -208,7 +209,7 @@ class Server implements HostServer {
       socket.close();
       this.#budget.give(taken);
       const cause = error instanceof Refusal ? error.refusal : 'error';
-      this.#events.next({ type: 'refused', credentials, cause, reason: messageOf(error) });
+      this.#events.next({ type: 'refused', credentials, cause, reason: reasonOf(error) });
       return;
     }
     this.#events.next({ type: 'peer-joined', peer: this.#describe(client) });
@@ -239,7 +240,7 @@ class Server implements HostServer {
     try {
       this.#memory.clearState(id);
     } catch (error) {
-      this.#warn(`state of peer ${id}: ${messageOf(error)}`);
+      this.#warn(`state of peer ${id}: ${reasonOf(error)}`);
     }
   }
 
@@ -294,8 +295,4 @@ function withResolvers(): { promise: Promise<void>; resolve: () => void } {
     resolve = fulfil;
   });
   return { promise, resolve };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -56,7 +56,7 @@ describe('servers of one process', () => {
   const namesOf = (running: LinkSet) => running.links.map(({ configuration }) => configuration.name);
 
   it('start together, each with its own peers and memory', async () => {
-    set.start(links({ name: 'a', maxPeers: 2 }, { name: 'b', maxPeers: 3, size: '1M' }));
+    set.reload(links({ name: 'a', maxPeers: 2 }, { name: 'b', maxPeers: 3, size: '1M' }));
     await join_('a');
     await join_('b');
     await join_('b');
@@ -65,17 +65,8 @@ describe('servers of one process', () => {
     expect(readdirSync(directory)).toEqual(['a', 'a.ctl', 'b', 'b.ctl']);
   });
 
-  it('do not start at all where one of them cannot', () => {
-    const left = budget.left;
-    expect(() => set.start(links({ name: 'a' }, { name: 'b', socket: '/nonexistent/b' }))).toThrow(
-      'bind /nonexistent/b: ENOENT',
-    );
-    expect(set.links).toEqual([]);
-    expect(budget.left).toBe(left);
-  });
-
   it('come and go by a reload, without the others noticing', async () => {
-    set.start(links({ name: 'kept' }, { name: 'removed' }, { name: 'changed' }));
+    set.reload(links({ name: 'kept' }, { name: 'removed' }, { name: 'changed' }));
     const [kept, removed, changed] = [await join_('kept'), await join_('removed'), await join_('changed')];
     // Its own eventfd, after which there is nothing to read.
     await take(kept);
@@ -104,21 +95,21 @@ describe('servers of one process', () => {
 
   it('may swap their sockets in one reload', () => {
     const [a, b] = ['a', 'b'].map((name) => join(directory, name));
-    set.start(links({ name: 'x', socket: a }, { name: 'y', socket: b }));
+    set.reload(links({ name: 'x', socket: a }, { name: 'y', socket: b }));
     expect(set.reload(links({ name: 'x', socket: b }, { name: 'y', socket: a })).changed).toEqual(['x', 'y']);
     expect(set.links.map(({ server }) => server.options.socketPath)).toEqual([b, a]);
   });
 
-  it('are retried by the next reload where they could not start', () => {
-    set.start(links({ name: 'a' }));
+  it('are retried if they could not start, from the first time on', () => {
     writeFileSync(join(directory, 'b'), 'no socket');
     const wanted = links({ name: 'a' }, { name: 'b' }, { name: 'c' });
     const { added, kept, failed } = set.reload(wanted);
-    expect([added, kept, [...failed.keys()]]).toEqual([['c'], ['a'], ['b']]);
+    expect([added, kept, [...failed.keys()]]).toEqual([['a', 'c'], [], ['b']]);
     expect(failed.get('b')).toContain('something that is no socket is there');
     expect(set.failed).toBe(failed);
+    expect(set.retry()).toMatchObject({ added: [], kept: ['a', 'c'], failed });
     rmSync(join(directory, 'b'));
-    expect(set.reload(wanted)).toMatchObject({ added: ['b'], kept: ['a', 'c'] });
+    expect(set.retry()).toMatchObject({ added: ['b'], kept: ['a', 'c'] });
     expect(set.failed.size).toBe(0);
   });
 
@@ -131,9 +122,9 @@ describe('servers of one process', () => {
       log: (_link, event) => event.type === 'warning' && warnings.push(event.text),
     });
     const left = budget.left;
-    loud.start(links({ name }));
+    loud.reload(links({ name }));
     expect(warnings).toEqual([
-      expect.stringMatching(/^nobody can ask who is connected: bind .*ENAMETOOLONG/),
+      expect.stringMatching(/^no control socket, for lists of peers: bind .*ENAMETOOLONG/),
     ]);
     expect(existsSync(join(directory, name))).toBe(true);
     loud.close();
@@ -148,7 +139,7 @@ describe('servers of one process', () => {
       control: false,
       log: (link, event) => event.type === 'refused' && refused.push(`${link}: ${event.cause}`),
     });
-    poor.start(links({ name: 'a', maxPeers: 4 }, { name: 'b', maxPeers: 4 }));
+    poor.reload(links({ name: 'a', maxPeers: 4 }, { name: 'b', maxPeers: 4 }));
     await join_('a');
     await join_('b');
     const third = ServerConnection.connect(join(directory, 'b'));

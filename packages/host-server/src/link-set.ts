@@ -4,6 +4,7 @@ import { type ControlSocket, listenControl } from './control-socket.ts';
 import type { DescriptorBudget } from './descriptor-budget.ts';
 import type { HostServerEvent } from './events.ts';
 import { createHostServer, type HostServer } from './host-server.ts';
+import { reasonOf } from './remedies.ts';
 import type { ActivatedSockets } from './service-manager.ts';
 
 /** Of a control socket: its listener, and the reserve of that. */
@@ -46,6 +47,7 @@ interface RunningLink extends Link {
 export class LinkSet {
   readonly #options: LinkSetOptions;
   readonly #running = new Map<string, RunningLink>();
+  #wanted: readonly LinkConfiguration[] = [];
   #failed: ReadonlyMap<string, string> = new Map();
 
   constructor(options: LinkSetOptions) {
@@ -61,22 +63,13 @@ export class LinkSet {
     return this.#failed;
   }
 
-  /** Starts all of them; where one cannot start, throws what it says, and none runs. */
-  start(configurations: readonly LinkConfiguration[]): void {
-    try {
-      for (const configuration of configurations) this.#start(configuration);
-    } catch (error) {
-      this.close();
-      throw error;
-    }
-  }
-
   /**
-   * Makes the set what the configuration says. Links that stay as they are do not notice; one whose settings change is
-   * stopped and started again, which its peers see as a server that is gone. A link that cannot start does not keep the
-   * others from it; the next reload tries it again.
+   * Makes the set what the configuration says, also at the start. Links that stay as they are do not notice; one whose
+   * settings change is stopped and started again, which its peers see as a server that is gone. A link that cannot start
+   * does not keep the others from it; {@link retry} tries it again.
    */
   reload(configurations: readonly LinkConfiguration[]): ReloadResult {
+    this.#wanted = configurations;
     const wanted = new Map(configurations.map((configuration) => [configuration.name, configuration]));
     const added: string[] = [];
     const removed: string[] = [];
@@ -96,11 +89,16 @@ export class LinkSet {
         this.#start(configuration);
         (running.has(name) ? changed : added).push(name);
       } catch (error) {
-        failed.set(name, error instanceof Error ? error.message : String(error));
+        failed.set(name, reasonOf(error));
       }
     }
     this.#failed = failed;
     return { added, removed, changed, kept, failed };
+  }
+
+  /** Tries again to start those that should run and do not. */
+  retry(): ReloadResult {
+    return this.reload(this.#wanted);
   }
 
   #start(configuration: LinkConfiguration): void {
@@ -134,8 +132,7 @@ export class LinkSet {
         throw error;
       }
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      log?.(name, { type: 'warning', text: `nobody can ask who is connected: ${reason}` });
+      log?.(name, { type: 'warning', text: `no control socket, for lists of peers: ${reasonOf(error)}` });
       return undefined;
     }
   }

@@ -21,7 +21,7 @@ export function parseListenAddress(text: string): ListenAddress | null {
   return isIP(plain) === 4 ? { address: plain, port } : null;
 }
 
-/** `127.0.0.1:9100`, `[::1]:9100` */
+/** `127.0.0.1:16646`, `[::1]:16646` */
 export function listenAddressText({ address, port }: ListenAddress): string {
   return isIP(address) === 6 ? `[${address}]:${port}` : `${address}:${port}`;
 }

@@ -50,7 +50,8 @@ export async function listenMetrics(
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const where = listenAddressText({ address, port });
-    throw new Error(`metrics at ${where}: ${code ?? error}: choose another address or port`);
+    const problem = code === 'EADDRINUSE' ? 'EADDRINUSE: another program listens there' : (code ?? error);
+    throw new Error(`${where}: ${problem}: choose another address or port`);
   }
   // Later ones concern single connections.
   server.on('error', () => {});

@@ -109,7 +109,9 @@ describe('metrics', () => {
     const { port } = listener.address;
     await expect(
       listenMetrics({ address: '127.0.0.1', port }, { metrics, problems: () => problems }),
-    ).rejects.toThrow(`metrics at 127.0.0.1:${port}: EADDRINUSE: choose another address or port`);
+    ).rejects.toThrow(
+      `127.0.0.1:${port}: EADDRINUSE: another program listens there: choose another address or port`,
+    );
   });
 
   it('close while somebody holds connections open without asking, of which there are a few at most', async () => {

@@ -1,8 +1,11 @@
-import { readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import type { ServerArguments } from './arguments.ts';
 import { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
 import { completeSettings } from './options.ts';
 import type { ServeOptions } from './serve.ts';
+
+/** The largest configuration file, in bytes. */
+const MAX_CONFIGURATION = 2 ** 24;
 
 /**
  * The links that a command line asks for, checked without touching anything but the configuration file. Throws
@@ -30,14 +33,36 @@ export function planLinks(given: ServerArguments): Pick<ServeOptions, 'links' | 
 function readConfiguration(path: string): LinkConfiguration[] {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = readBounded(path);
   } catch (error) {
-    throw new ConfigurationError(`${path}: ${(error as NodeJS.ErrnoException).code}: cannot be read`);
+    throw new ConfigurationError(`${path}: cannot be read: ${(error as Error).message}`);
   }
   try {
     return parseConfiguration(text);
   } catch (error) {
     if (error instanceof ConfigurationError) throw new ConfigurationError(`${path}: ${error.message}`);
     throw error;
+  }
+}
+
+/**
+ * The text of a regular file. Others are refused: devices may have no end, a pipe may have no writer, and neither can be
+ * read again at SIGHUP. Throws Error.
+ */
+function readBounded(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    if (!fstatSync(fd).isFile()) throw new Error('it is no regular file');
+    const chunks: Buffer[] = [];
+    for (let length = 0; ; ) {
+      const chunk = Buffer.alloc(65536);
+      const read = readSync(fd, chunk);
+      if (read === 0) return Buffer.concat(chunks).toString();
+      length += read;
+      if (length > MAX_CONFIGURATION) throw new Error(`it is longer than ${MAX_CONFIGURATION} bytes`);
+      chunks.push(chunk.subarray(0, read));
+    }
+  } finally {
+    closeSync(fd);
   }
 }

@@ -10,6 +10,7 @@ import { ConfigurationError } from './configuration.ts';
 import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
 import { HostServerOptionError } from './options.ts';
 import { planLinks } from './plan.ts';
+import { reasonOf } from './remedies.ts';
 import { serve } from './serve.ts';
 import { type Environment, startedByServiceManager } from './service-manager.ts';
 import { startDaemon } from './start-daemon.ts';
@@ -39,6 +40,7 @@ export interface RunServerOptions {
 export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
   const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
   const { environment = process.env } = options;
+  const complain = (text: string) => stderr.write(`${printable(`${program}: ${text}`)}\n`);
   try {
     const given = parseServerArguments(argv, dialect);
     if (given.help) {
@@ -50,7 +52,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
       for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
         if (isGiven) throw new ServerArgumentError(`${option}: a daemon has nowhere to log to: add -F`);
       }
-      await startDaemon(argv, dialect);
+      for (const problem of await startDaemon(argv, dialect)) complain(problem);
       return 0;
     }
     await serve({
@@ -63,8 +65,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     });
     return 0;
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    stderr.write(`${printable(`${program}: ${message}`)}\n`);
+    complain(reasonOf(error));
     const isUsage =
       error instanceof ServerArgumentError ||
       error instanceof HostServerOptionError ||

@@ -1,13 +1,17 @@
-import { readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 import { raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux';
 import type { LinkConfiguration } from './configuration.ts';
 import { DescriptorBudget } from './descriptor-budget.ts';
-import { LinkSet } from './link-set.ts';
-import { type ListenAddress, listenAddressText } from './listen-address.ts';
+import { LinkSet, type ReloadResult } from './link-set.ts';
+import type { ListenAddress } from './listen-address.ts';
 import type { ServerLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
-import { listenMetrics, type MetricsListener } from './metrics-listener.ts';
+import { MetricsService } from './metrics-service.ts';
+import { writePidFile } from './pid-file.ts';
+import { reasonOf } from './remedies.ts';
 import { ActivatedSockets, type Environment } from './service-manager.ts';
+
+/** How often to try again what could not be started, in ms. */
+const RETRY = 10_000;
 
 export interface ServeOptions {
   /** The links to start with, given the paths of the sockets that a service manager has passed. */
@@ -22,15 +26,16 @@ export interface ServeOptions {
   readonly signal?: AbortSignal | undefined;
   /** Where to write the process ID. */
   readonly pidFile?: string | undefined;
-  /** Called when clients can connect, and the process ID is written. */
-  readonly ready?: (() => void) | undefined;
+  /** Called when clients can connect, and the process ID is written, with what does not work nevertheless. */
+  readonly ready?: ((problems: readonly string[]) => void) | undefined;
   /** Where a service manager says what it wants. Default: `process.env`. */
   readonly environment?: Environment;
 }
 
 /**
  * Runs host servers until SIGINT or SIGTERM, and removes all traces of them. Raises the limit of open files to what is
- * allowed. Rejects with what a server, the metrics or the PID file could not be had for; nothing is left then.
+ * allowed. A link, or metrics, that cannot be started is logged and tried again later, if any link runs. Rejects with the
+ * reason if none runs, or the PID file cannot be written; nothing is left then.
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const { log, signal, reread, environment = process.env } = options;
@@ -62,20 +67,14 @@ export async function serve(options: ServeOptions): Promise<void> {
       watch: (link, server) => metrics.watch(link, server),
     });
     cleanups.push(() => links.close());
-    links.start(configurations);
+    startLinks(links, configurations, log);
     for (const { name, settings } of configurations) log.note('debug', `${name}: settings`, { settings });
     log.note('debug', `${budget.left} of ${budget.limit} descriptors are left for peers`);
-    if (options.metrics) {
-      const problems = () => [...links.failed].map(([name, reason]) => `${name}: ${reason}`);
-      const listener = await listenMetrics(options.metrics, { metrics, problems });
-      cleanups.push(() => listener.close());
-      reportMetrics(log, listener);
-    }
-    const { pidFile } = options;
-    if (pidFile !== undefined) {
-      writeFileSync(pidFile, `${process.pid}\n`);
-      cleanups.push(() => removePidFile(pidFile));
-    }
+    const problems = () => [...links.failed].map(([name, reason]) => `${name}: ${reason}`);
+    const service = options.metrics ? new MetricsService(options.metrics, { metrics, problems }, log) : null;
+    cleanups.push(() => service?.close());
+    await service?.start();
+    if (options.pidFile !== undefined) cleanups.push(writePidFile(options.pidFile));
     const notifier = serviceNotifier(environment.NOTIFY_SOCKET);
     const tell = (problem: string | null) => {
       if (problem !== null) log.note('warn', `the service manager cannot be notified: ${problem}`);
@@ -88,7 +87,14 @@ export async function serve(options: ServeOptions): Promise<void> {
         tell(notifier.ready(status()));
       };
     }
-    options.ready?.();
+    // Keeps the process running, too, while there is no link.
+    const retry = setInterval(() => {
+      service?.start();
+      if (retryLinks(links, log)) tell(notifier.ready(status()));
+    }, RETRY);
+    cleanups.push(() => clearInterval(retry));
+    const { problem: noMetrics } = service ?? { problem: null };
+    options.ready?.(noMetrics === null ? problems() : [...problems(), noMetrics]);
     tell(notifier.ready(status()));
     if (!signal?.aborted) await stopped;
     reload = () => {};
@@ -110,9 +116,37 @@ function checkActivated(activated: ActivatedSockets, links: readonly LinkConfigu
   throw new Error(`LISTEN_FDS: no link has the socket ${stray}: name it by -S or in the configuration`);
 }
 
-function reportMetrics(log: ServerLog, { address }: MetricsListener): void {
-  const url = `http://${listenAddressText(address)}/metrics`;
-  log.note('info', `metrics at ${url}`, { type: 'metrics', url });
+/** Throws the first reason if none of them can be started. */
+function startLinks(links: LinkSet, configurations: readonly LinkConfiguration[], log: ServerLog): void {
+  const { failed } = links.reload(configurations);
+  const [first] = failed.values();
+  if (first !== undefined && links.links.length === 0) {
+    throw new Error(failed.size === 1 ? first : `none of ${failed.size} links could be started: ${first}`);
+  }
+  reportFailed(failed, log);
+  reportEmpty(configurations, log);
+}
+
+/** Returns whether a link that could not be started runs now. Logs that, and reasons that have changed. */
+function retryLinks(links: LinkSet, log: ServerLog): boolean {
+  const before = links.failed;
+  if (before.size === 0) return false;
+  const { added, failed } = links.retry();
+  for (const link of added) log.note('info', `${link} could be started now`, { type: 'link-started', link });
+  reportFailed(new Map([...failed].filter(([link, reason]) => before.get(link) !== reason)), log);
+  return added.length > 0;
+}
+
+function reportFailed(failed: ReloadResult['failed'], log: ServerLog): void {
+  for (const [link, reason] of failed) {
+    const text = `${link} could not be started, and is tried again every ${RETRY / 1000} s: ${reason}`;
+    log.note('error', text, { type: 'link-failed', link });
+  }
+}
+
+function reportEmpty(configurations: readonly LinkConfiguration[], log: ServerLog): void {
+  if (configurations.length > 0) return;
+  log.note('warn', 'the configuration has no links: add some and send SIGHUP', { type: 'no-links' });
 }
 
 function reloadLinks(links: LinkSet, reread: () => readonly LinkConfiguration[], log: ServerLog): void {
@@ -120,16 +154,15 @@ function reloadLinks(links: LinkSet, reread: () => readonly LinkConfiguration[],
   try {
     configurations = reread();
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     log.note('error', `configuration not read again, all links go on as they are: ${reason}`, {
       type: 'reload-failed',
     });
     return;
   }
   const { added, removed, changed, kept, failed } = links.reload(configurations);
-  for (const [link, reason] of failed) {
-    log.note('error', `${link} could not be started: ${reason}`, { type: 'link-failed', link });
-  }
+  reportFailed(failed, log);
+  reportEmpty(configurations, log);
   const counts = `${added.length} added, ${removed.length} removed, ${changed.length} changed, ${kept.length} kept`;
   log.note('info', `configuration read again: ${counts}, ${failed.size} failed`, {
     type: 'reloaded',
@@ -139,13 +172,4 @@ function reloadLinks(links: LinkSet, reread: () => readonly LinkConfiguration[],
     kept,
     failed: [...failed.keys()],
   });
-}
-
-/** Unless a successor has written its own there. */
-function removePidFile(path: string): void {
-  try {
-    if (Number(readFileSync(path, 'utf8')) === process.pid) unlinkSync(path);
-  } catch {
-    // It is gone, or never was.
-  }
 }

@@ -5,9 +5,9 @@ import type { DaemonReport } from './daemon.ts';
 
 /**
  * Starts a host server in a process of its own, in a session of its own and without standard streams, and waits until
- * clients can connect. Returns its process ID; rejects with the reason where it could not start.
+ * clients can connect. Returns what does not work although it runs; rejects with the reason if it could not start.
  */
-export function startDaemon(argv: readonly string[], dialect: ServerDialect): Promise<number> {
+export function startDaemon(argv: readonly string[], dialect: ServerDialect): Promise<readonly string[]> {
   return new Promise((resolve, reject) => {
     const daemon = fork(fileURLToPath(new URL('./daemon.js', import.meta.url)), [dialect, ...argv], {
       detached: true,
@@ -18,7 +18,7 @@ export function startDaemon(argv: readonly string[], dialect: ServerDialect): Pr
     daemon.once('message', (report: DaemonReport) => {
       if ('failure' in report) return reject(new Error(report.failure));
       daemon.unref();
-      resolve(daemon.pid!);
+      resolve(report.problems);
     });
     const died = () => {
       reject(

@@ -49,8 +49,8 @@ Examples:
     ivshmem server -S /run/ivshmem.sock -M ivshmem -l 4M -o 1M -V 2 -P 1 -p /run/ivshmem.pid
   For three peers that share a read/write section of huge pages, for members of kvm:
     ivshmem server -F -l 64M -n 3 --hugepages --mode 660 --group kvm
-  All links of a host, with metrics on port 9100 of the loopback interface:
-    ivshmem server -F --config /etc/ivshmem/links.json --metrics 9100
+  All links of a host, with metrics on port 16646 of the loopback interface:
+    ivshmem server -F --config /etc/ivshmem/links.json --metrics 16646
   Who is connected:
     ivshmem peers -S /run/ivshmem.sock
 `;

@@ -147,7 +147,9 @@ describe('ivshmem2-server', () => {
     expect(await run('-S', socket, '-p', missing)).toMatchObject({
       status: 1,
       stdout: '',
-      stderr: expect.stringMatching(/^ivshmem2-server: ENOENT: [^\n]*missing[^\n]*\n$/),
+      stderr: expect.stringMatching(
+        /^ivshmem2-server: open PID file [^\n]*missing[^\n]*: ENOENT: [^\n]*: create the directory first\n$/,
+      ),
     });
     expect(readdirSync(directory)).toEqual([]);
     writeFileSync(socket, 'no socket');
