@@ -30,7 +30,7 @@ async function run({ signal, recorder }: PartOptions): Promise<void> {
   tx.initialise();
   rx.initialise();
   const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
-  const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1, false, true).next, 1, false, true).next;
+  const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1).next, 1).next;
 
   using small = new Loopback({ outputSize: SMALL_SECTION_SIZE });
   using sender = new LoopbackPort(small.ends[0], mainPoller);
@@ -79,7 +79,7 @@ async function run({ signal, recorder }: PartOptions): Promise<void> {
       a.ring(1, 1);
     })
     .add('a handshake step', () => {
-      handshakeStep(ready, 2, false, true);
+      handshakeStep(ready, 2);
     })
     .add('INIT, decoded', () => {
       decodeServerMessage(init);

@@ -15,18 +15,28 @@ function run({ up, running }: View): number[] {
   return up && !running ? [Op.START, ...publish(State.RUN)] : [];
 }
 
+/** At READY, and the peer is not or has not been seen there: to bring the interface up now is too early. */
+function tooEarly({ own, peer }: View, peerSeen: boolean): boolean {
+  return own === State.READY && !(peer >= State.READY && peerSeen);
+}
+
+/** ndo_stop of both versions publishes RESET from any state, and forgets nothing of what was seen. */
+function stop({ own }: View): number[] {
+  return own === State.RESET ? [] : publish(State.RESET);
+}
+
 /**
  * Linux ivshmem-net of the Jailhouse kernels since 5.10. Each interrupt queues a work item, which does nothing where
  * the peer's state is the one of last time. RESET is published before the data path has come to rest. To bring the
  * interface up at READY leads to RUN whatever the peer's state.
  */
-export function linux(lateOpen = false): Rules {
+export function linux({ opensEarly = false } = {}): Rules {
   const carrier = (peer: number) => (peer === State.RUN ? [Op.CARRIER_ON] : []);
   return {
-    name: lateOpen ? 'Linux, opened late' : 'Linux',
+    name: opensEarly ? 'Linux, brought up early' : 'Linux',
     guest: true,
     boot: UNKNOWN,
-    lateOpen,
+    staysDown: (view) => !opensEarly && tooEarly(view, view.memory >= State.READY),
     evaluate(view): Decision {
       const { memory, own, peer, up, running } = view;
       if (peer === memory) return NOTHING;
@@ -37,6 +47,7 @@ export function linux(lateOpen = false): Rules {
       return { memory: peer, ops: [...publish(State.RESET), ...stop] };
     },
     open: (view) => (view.own >= State.READY ? { ops: [...carrier(view.memory), ...run(view)] } : NOTHING),
+    close: (view) => ({ ops: [...stop(view), ...(view.running ? [Op.CARRIER_OFF, Op.STOP] : [])] }),
   };
 }
 
@@ -45,12 +56,12 @@ export function linux(lateOpen = false): Rules {
  * the peer's state is the one of last time; the work item always acts, and remembers at its end what it read at its
  * beginning.
  */
-export function linux54(lateOpen = false): Rules {
+export function linux54({ opensEarly = false } = {}): Rules {
   return {
-    name: lateOpen ? 'Linux 5.4, opened late' : 'Linux 5.4',
+    name: opensEarly ? 'Linux 5.4, brought up early' : 'Linux 5.4',
     guest: true,
     boot: State.RESET,
-    lateOpen,
+    staysDown: (view) => !opensEarly && tooEarly(view, view.carrier),
     heeds: ({ memory, peer, running }) => peer !== memory || !running,
     evaluate(view): Decision {
       const { own, peer, running } = view;
@@ -63,5 +74,6 @@ export function linux54(lateOpen = false): Rules {
       return { ops: [Op.CARRIER_OFF, ...publish(State.RESET), ...(running ? [Op.STOP] : []), remember] };
     },
     open: (view) => (view.own >= State.READY ? { ops: run(view) } : NOTHING),
+    close: (view) => ({ ops: [...stop(view), ...(view.running ? [Op.STOP] : [])] }),
   };
 }

@@ -1,19 +1,21 @@
 import {
   type HandshakeAction,
+  type HandshakeEvents,
   type HandshakeState,
-  type HandshakeStep,
   handshakeStep,
   INITIAL_HANDSHAKE,
+  NO_EVENTS,
+  State,
 } from '@ivshmem/transport';
-import { type Decision, NOTHING, Op, publish, type Rules } from './rules.ts';
+import { type Decision, NOTHING, Op, publish, type Rules, type View } from './rules.ts';
 
 /** Every state that steps lead to from the first one, whatever the peer does. */
 export function reachableStates(): HandshakeState[] {
   const states = [INITIAL_HANDSHAKE];
   for (const state of states) {
-    for (const fault of [false, true]) {
+    for (const stalled of [false, true]) {
       for (let peer = 0; peer <= 4; peer++) {
-        const { next } = handshakeStep(state, peer, fault, true);
+        const { next } = handshakeStep(state, peer, { ...NO_EVENTS, stalled });
         if (!states.includes(next)) states.push(next);
       }
     }
@@ -44,16 +46,21 @@ export interface Caller {
   readonly announces?: boolean;
   readonly polls?: 'always' | 'until RUN/RUN' | 'never';
   readonly ringsOnPoll?: boolean;
+  /** Shows RESET again to a peer that does not answer INIT. */
+  readonly insists?: boolean;
 }
 
 /** The real handshakeStep as rules of the search; what is remembered is the number of its state. */
 export function ours(caller: Caller = {}): Rules {
-  const { guest = false, announces = true, polls = 'always', ringsOnPoll = true } = caller;
+  const { guest = false, announces = true, polls = 'always', ringsOnPoll = true, insists = true } = caller;
   const states = reachableStates();
-  const decide = (memory: number, step: HandshakeStep): Decision =>
-    step.next === states[memory]
-      ? NOTHING
-      : { ops: [...step.actions.flatMap(ops), Op.REMEMBER + states.indexOf(step.next)] };
+  const decide =
+    (events: Partial<HandshakeEvents>) =>
+    ({ memory, peer, up }: View): Decision => {
+      const step = handshakeStep(states[memory]!, peer, { ...NO_EVENTS, ...events, disabled: !up });
+      if (step.next === states[memory]) return NOTHING;
+      return { ops: [...step.actions.flatMap(ops), Op.REMEMBER + states.indexOf(step.next)] };
+    };
   return {
     name: guest ? 'ours in a guest' : 'ours',
     guest,
@@ -61,10 +68,10 @@ export function ours(caller: Caller = {}): Rules {
     repeats: true,
     ringsOnJoin: announces && !guest,
     ringsOnStart: announces,
-    ringsOnPoll,
+    ringsOnPoll: ({ up, peer }) => ringsOnPoll && (up || peer >= State.READY),
     polls: (memory) => polls === 'always' || (polls === 'until RUN/RUN' && !states[memory]!.carrier),
-    mayClose: true,
-    evaluate: ({ memory, peer, up }) => decide(memory, handshakeStep(states[memory]!, peer, false, up)),
-    fault: ({ memory, peer, up }) => decide(memory, handshakeStep(states[memory]!, peer, true, up)),
+    evaluate: decide({}),
+    fault: decide({ fault: true }),
+    ...(insists && { insist: decide({ stalled: true }) }),
   };
 }

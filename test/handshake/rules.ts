@@ -10,6 +10,8 @@ export const Op = {
   STOP: 7,
   CARRIER_ON: 8,
   CARRIER_OFF: 9,
+  /** As `INITIALISE`, but when the driver starts: it does not know whether the other side's data path still runs. */
+  CLEAR: 10,
   REMEMBER: 16,
 } as const;
 
@@ -30,6 +32,8 @@ export interface View {
   readonly up: boolean;
   /** Whether its data path runs. */
   readonly running: boolean;
+  /** Whether its carrier is on. */
+  readonly carrier: boolean;
 }
 
 /** What a driver does about what it sees: at once it remembers something, then it works the list off. */
@@ -50,10 +54,10 @@ export interface Rules {
   readonly guest: boolean;
   /** Memory of a driver that has just started. */
   readonly boot: number;
-  /** Whether the interface may be brought up later than the driver starts. */
-  readonly lateOpen?: boolean;
-  /** Whether the interface may be taken down at any time, and up again. */
-  readonly mayClose?: boolean;
+  /** What a driver does when it starts, before it evaluates; its state register is RESET by then. */
+  readonly start?: readonly number[];
+  /** Its link, and its state register, do not follow its interface. */
+  readonly ignoresInterface?: boolean;
   /** Evaluates again after everything that it has done. */
   readonly repeats?: boolean;
   /** Rings the peer on learning that its device has connected; a guest does not learn it. */
@@ -61,14 +65,18 @@ export interface Rules {
   /** Rings the peer when the driver starts. */
   readonly ringsOnStart?: boolean;
   /** Rings the peer whenever its timer makes it evaluate. */
-  readonly ringsOnPoll?: boolean;
+  readonly ringsOnPoll?: (view: View) => boolean;
   /** Whether a timer makes it evaluate, depending on its memory; absent where there is no timer. */
   readonly polls?: (memory: number) => boolean;
   /** Whether an interrupt leads to an evaluation at all; absent where every one does. */
   readonly heeds?: (view: View) => boolean;
   evaluate(view: View): Decision;
+  /** It has polled for some time without an answer; absent where it makes no difference. */
+  readonly insist?: (view: View) => Decision;
   /** The data path has found a violation; absent where the driver only logs them. */
   readonly fault?: (view: View) => Decision;
+  /** Whether nobody brings the interface up at this moment; absent where it may be brought up at any. */
+  readonly staysDown?: (view: View) => boolean;
   /** The interface is brought up; absent where that just leads to an evaluation. */
   readonly open?: (view: View) => Decision;
   /** The interface is taken down; absent where that just leads to an evaluation. */

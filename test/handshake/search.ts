@@ -1,6 +1,6 @@
 import { cutOff, Nodes, Numbers, order } from './graph.ts';
 import { Field, get } from './peer-state.ts';
-import { BRINGS_UP, EVENTS, FIRST_FROM_OUTSIDE, type System } from './system.ts';
+import { EVENTS, type Event, FIRST_FROM_OUTSIDE, type System } from './system.ts';
 
 /** What an exhaustive search has found. Traces are lines, shortest first found. */
 export interface Findings {
@@ -14,8 +14,8 @@ export interface Findings {
   readonly hang: readonly string[] | null;
   /** How it comes to a state from which nothing that the drivers do leads to a link that is up. */
   readonly stuck: readonly string[] | null;
-  /** How it comes to something that must never be. */
-  readonly violation: readonly string[] | null;
+  /** What there is of things that must never be, and how it comes to the first of each kind. */
+  readonly violations: ReadonlyMap<string, readonly string[]>;
   /** How it comes to a state from which the drivers may go round for ever. */
   readonly cycle: readonly string[] | null;
   /** How it comes to a link that is up and goes down by itself. */
@@ -44,11 +44,10 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
   /** Where each node's steps begin in `targets`. */
   const first = new Numbers();
   const targets = new Numbers();
-  /** The same without the steps that bring an interface up. */
-  const firstLeftDown = new Numbers();
-  const targetsLeftDown = new Numbers();
+  /** The event of each step. */
+  const events = new Numbers();
   let hang = -1;
-  let violation = -1;
+  const violations = new Map<string, number>();
   let unstable = -1;
   let witness = -1;
 
@@ -66,14 +65,14 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
     // A poll that finds nothing new is no step.
     if (event >= FIRST_FROM_OUTSIDE || target === node) return;
     targets.push(target);
-    if (event !== BRINGS_UP) targetsLeftDown.push(target);
+    events.push(event);
   };
   for (; node < nodes.length; node++) {
     first.push(targets.length);
-    firstLeftDown.push(targetsLeftDown.length);
     const peer0 = nodes.peer0(node);
     const peer1 = nodes.peer1(node);
-    if (violation === -1 && system.violation(peer0, peer1) !== null) violation = node;
+    const violation = system.violation(peer0, peer1);
+    if (violation !== null && !violations.has(violation)) violations.set(violation, node);
     system.next(peer0, peer1, emit);
     const up = system.isLinkUp(peer0, peer1);
     if (hang === -1 && !up && targets.length === first.at(node)) hang = node;
@@ -87,7 +86,6 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
     if (witness === -1 && wanted?.(peer0, peer1)) witness = node;
   }
   first.push(targets.length);
-  firstLeftDown.push(targetsLeftDown.length);
 
   const trace = (end: number): string[] | null => {
     if (end === -1) return null;
@@ -111,13 +109,25 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
     states: nodes.length,
     steps: targets.length,
     hang: trace(hang),
-    violation: trace(violation),
+    violations: new Map(Array.from(violations, ([what, at]) => [what, trace(at)!])),
     unstable: trace(unstable),
     witness: trace(witness),
   };
   if (node < nodes.length) return { ...found, longest: -1, cycle: null, stuck: found.hang, unnoticed: null };
   const every = (test: (peer0: number, peer1: number) => boolean): Uint8Array =>
     Uint8Array.from({ length: nodes.length }, (_, at) => Number(test(nodes.peer0(at), nodes.peer1(at))));
+  /** The steps but for those that an event makes. */
+  const without = (event: Event): [Numbers, Numbers] => {
+    const left: [Numbers, Numbers] = [new Numbers(), new Numbers()];
+    for (let at = 0; at < nodes.length; at++) {
+      left[0].push(left[1].length);
+      for (let i = first.at(at); i < first.at(at + 1); i++) {
+        if (EVENTS[events.at(i)] !== event) left[1].push(targets.at(i));
+      }
+    }
+    left[0].push(left[1].length);
+    return left;
+  };
   const stuck = cutOff(
     every((peer0, peer1) => system.isLinkUp(peer0, peer1)),
     first,
@@ -125,10 +135,9 @@ export function search(system: System, { wanted, untilHang = false }: SearchOpti
   );
   const unnoticed = cutOff(
     every((peer0, peer1) => !system.isDownUnnoticed(peer0, peer1)),
-    firstLeftDown,
-    targetsLeftDown,
+    ...without('brings its interface up'),
   );
-  const { longest, onCycle } = order(nodes.length, first, targets);
+  const { longest, onCycle } = order(nodes.length, ...without('has waited long enough'));
   return { ...found, longest, cycle: trace(onCycle), stuck: trace(stuck), unnoticed: trace(unnoticed) };
 }
 
@@ -153,7 +162,13 @@ function describe(
 function deed(op: number): string {
   if (op < 4) return `publishes ${STATES[op]}`;
   if (op >= 16) return 'is done';
-  return ['rings', 'initialises', 'starts', 'stops', 'switches the carrier on', 'switches the carrier off'][
-    op - 4
-  ]!;
+  return [
+    'rings',
+    'initialises',
+    'starts',
+    'stops',
+    'switches the carrier on',
+    'switches the carrier off',
+    'clears',
+  ][op - 4]!;
 }

@@ -12,6 +12,7 @@ export const EVENTS = [
   "reads the server's message",
   'connects',
   'starts its driver',
+  'has waited long enough',
   'brings its interface up',
   'is noticed to be gone by the server',
   'takes its interface down',
@@ -20,35 +21,29 @@ export const EVENTS = [
   'finds a protocol violation',
   'gets a spurious interrupt',
 ] as const;
-const [
-  EVALUATE,
-  POLL,
-  TAKE,
-  GO_ON,
-  READ,
-  CONNECT,
-  BOOT,
-  OPEN,
-  NOTICE,
-  CLOSE,
-  CRASH,
-  REBOOT,
-  FAULT,
-  SPURIOUS,
-] = EVENTS.keys();
-export const BRINGS_UP = OPEN!;
-export const FIRST_FROM_OUTSIDE = CLOSE!;
+export type Event = (typeof EVENTS)[number];
+const event = (name: Event): number => EVENTS.indexOf(name);
+const EVALUATE = event('evaluates');
+const POLL = event('polls');
+const TAKE = event('takes an interrupt');
+const GO_ON = event('goes on');
+const READ = event("reads the server's message");
+const CONNECT = event('connects');
+const BOOT = event('starts its driver');
+const INSIST = event('has waited long enough');
+const OPEN = event('brings its interface up');
+const NOTICE = event('is noticed to be gone by the server');
+const CLOSE = event('takes its interface down');
+const CRASH = event('crashes');
+const REBOOT = event('reboots');
+const FAULT = event('finds a protocol violation');
+const SPURIOUS = event('gets a spurious interrupt');
+export const FIRST_FROM_OUTSIDE = CLOSE;
 
 /** Called for every possible next state. `event` is an index of {@link EVENTS}, `who` the peer it happens to. */
 export type Emit = (event: number, who: number, peer0: number, peer1: number) => void;
 
 type EmitOne = (event: number, me: number, other: number) => void;
-
-/** What must never be. */
-export interface Violation {
-  readonly who: number;
-  readonly what: string;
-}
 
 /**
  * Two peers, the host server between them, and everything that can go wrong. Source of the server's behaviour: the
@@ -66,9 +61,10 @@ export class System {
     this.#atomic = atomic;
   }
 
-  /** One interface is down, and the other side still has a carrier. */
+  /** One interface is down, and to the other side the link is up. */
   isDownUnnoticed(peer0: number, peer1: number): boolean {
-    return deaf(peer0, peer1) || deaf(peer1, peer0);
+    if (this.#drivers.some(({ rules }) => rules.ignoresInterface)) return false;
+    return isUnnoticed(peer0, peer1) || isUnnoticed(peer1, peer0);
   }
 
   /** Both drivers up, at RUN, with carrier: what everything has to lead to. */
@@ -93,29 +89,32 @@ export class System {
     return program[get(peer, Field.POSITION)] ?? -1;
   }
 
-  /** Finds out what is wrong with a state; null where nothing is. */
-  violation(peer0: number, peer1: number): Violation | null {
+  /** What is wrong with a state, which must never be; null where nothing is. */
+  violation(peer0: number, peer1: number): string | null {
     return this.#violationOf(0, peer0, peer1) ?? this.#violationOf(1, peer1, peer0);
   }
 
-  #violationOf(who: 0 | 1, me: number, other: number): Violation | null {
+  #violationOf(who: 0 | 1, me: number, other: number): string | null {
     if (get(me, Field.PHASE) !== Phase.ALIVE) return null;
+    const what = this.#faultOf(who, me, other);
+    return what && `${this.#drivers[who].rules.name} ${what}`;
+  }
+
+  #faultOf(who: 0 | 1, me: number, other: number): string | null {
     const op = this.currentOp(who, me);
     const running = get(me, Field.RUNNING) === 1;
-    if (op === Op.INITIALISE && (running || get(other, Field.RUNNING) === 1)) {
-      return { who, what: 'initialises its section while a data path runs on it' };
+    if (op === Op.INITIALISE && running) return 'initialises its section while its data path runs on it';
+    if (op === Op.INITIALISE && get(other, Field.RUNNING) === 1) {
+      return 'initialises its section while the data path of the other side runs on it';
     }
-    if (op === Op.START && running) return { who, what: 'starts a data path that runs' };
-    if (op === Op.STOP && !running) return { who, what: 'stops a data path that does not run' };
-    if (this.#drivers[who].rules.repeats) {
-      const state = get(me, Field.STATE);
-      if (running && state < State.READY) return { who, what: 'runs its data path below READY' };
-      if (!running && state === State.RUN && op !== Op.SET + State.RESET) {
-        return { who, what: 'is at RUN without a data path' };
-      }
-      if (get(me, Field.CARRIER) === 1 && !running) return { who, what: 'has a carrier without a data path' };
-    }
-    return null;
+    if (op === Op.START && running) return 'starts a data path that runs';
+    if (op === Op.STOP && !running) return 'stops a data path that does not run';
+    if (!this.#drivers[who].rules.repeats) return null;
+    const state = get(me, Field.STATE);
+    if (running && state < State.READY) return 'runs its data path below READY';
+    if (!running && state === State.RUN && op !== Op.SET + State.RESET)
+      return 'is at RUN without a data path';
+    return get(me, Field.CARRIER) === 1 && !running ? 'has a carrier without a data path' : null;
   }
 
   /** Emits every state that can follow. */
@@ -131,13 +130,13 @@ export class System {
     const view = viewIndex(me, get(other, Field.STATE));
 
     if (phase === Phase.GONE || phase === Phase.DEAD) {
-      this.#stepAbsent(rules, phase, other, emit);
+      this.#stepAbsent(driver, phase, other, emit);
       return;
     }
     const queue = get(me, Field.QUEUE);
     if (queue > 0) this.#readMessage(who, me, other, emit);
     if (phase === Phase.CONNECTED) {
-      emit(BOOT, boot(rules, me), rules.ringsOnStart ? this.#ring(who, me, other) : other);
+      emit(BOOT, boot(driver, me), rules.ringsOnStart ? this.#ring(who, me, other) : other);
       emit(CRASH, set(set(0, Field.PHASE, Phase.DEAD), Field.STATE, get(me, Field.STATE)), other);
       return;
     }
@@ -150,12 +149,14 @@ export class System {
     const program = get(me, Field.PROGRAM);
     if (program !== 0) this.#goOn(who, me, other, emit);
     else {
-      if (get(me, Field.WORK) === 1) this.#evaluate(who, EVALUATE, me, other, emit);
+      if (get(me, Field.WORK) === 1) this.#act(who, EVALUATE, driver.evaluate, me, other, emit);
       if (driver.polls[get(me, Field.MEMORY)]) {
-        this.#evaluate(who, POLL, me, rules.ringsOnPoll ? this.#ring(who, me, other) : other, emit);
+        const rung = driver.ringsOnPoll[view] === 1 ? this.#ring(who, me, other) : other;
+        this.#act(who, POLL, driver.evaluate, me, rung, emit);
+        if (driver.insist !== null) this.#act(who, INSIST, driver.insist, me, rung, emit);
       }
-      if (get(me, Field.UP) === 0) emit(OPEN, switched(me, 1, other, driver.open), other);
-      else if (rules.mayClose) emit(CLOSE, switched(me, 0, other, driver.close), other);
+      if (get(me, Field.UP) === 1) emit(CLOSE, switched(me, 0, other, driver.close), other);
+      else if (driver.staysDown[view] === 0) emit(OPEN, switched(me, 1, other, driver.open), other);
       if (driver.fault !== null && get(me, Field.RUNNING) === 1) {
         emit(FAULT, begin(me, driver.fault[view]!), other);
       }
@@ -167,15 +168,15 @@ export class System {
   }
 
   /** The server notices that a peer is gone, or the peer connects again: the other one is told. */
-  #stepAbsent(rules: Rules, phase: number, other: number, emit: EmitOne): void {
+  #stepAbsent(driver: Driver, phase: number, other: number, emit: EmitOne): void {
     const otherPhase = get(other, Field.PHASE);
     const listens = otherPhase >= Phase.CONNECTED;
     const queue = get(other, Field.QUEUE);
     if (listens && queue === this.#backlog) return;
     const told = listens ? set(other, Field.QUEUE, queue + 1) : other;
     if (phase === Phase.DEAD) emit(NOTICE, 0, told);
-    else if (rules.guest) emit(CONNECT, set(0, Field.PHASE, Phase.CONNECTED), told);
-    else emit(CONNECT, set(boot(rules, 0), Field.QUEUE, otherPhase === Phase.GONE ? 0 : 1), told);
+    else if (driver.rules.guest) emit(CONNECT, set(0, Field.PHASE, Phase.CONNECTED), told);
+    else emit(CONNECT, set(boot(driver, 0), Field.QUEUE, otherPhase === Phase.GONE ? 0 : 1), told);
   }
 
   #readMessage(who: 0 | 1, me: number, other: number, emit: EmitOne): void {
@@ -190,9 +191,10 @@ export class System {
     } else emit(READ, read, other);
   }
 
-  #evaluate(who: 0 | 1, event: number, from: number, peer: number, emit: EmitOne): void {
+  /** Begins what `decisions` answer to what there is to see. */
+  #act(who: 0 | 1, event: number, decisions: Int32Array, from: number, peer: number, emit: EmitOne): void {
     const view = viewIndex(from, get(peer, Field.STATE));
-    let me = begin(set(from, Field.WORK, 0), this.#drivers[who].evaluate[view]!);
+    let me = begin(set(from, Field.WORK, 0), decisions[view]!);
     let other = peer;
     if (this.#atomic) {
       const keep: EmitOne = (_, nextMe, nextOther) => {
@@ -235,20 +237,22 @@ export class System {
   }
 }
 
-function deaf(peer: number, other: number): boolean {
+function isUnnoticed(me: number, other: number): boolean {
   return (
-    get(peer, Field.PHASE) === Phase.ALIVE &&
-    get(peer, Field.UP) === 0 &&
+    get(me, Field.PHASE) === Phase.ALIVE &&
+    get(me, Field.UP) === 0 &&
     get(other, Field.PHASE) === Phase.ALIVE &&
+    get(other, Field.UP) === 1 &&
+    get(other, Field.RUNNING) === 1 &&
     get(other, Field.CARRIER) === 1
   );
 }
 
 /** A driver that starts: its state is RESET, and it evaluates once. */
-function boot(rules: Rules, peer: number): number {
-  let booted = set(set(peer, Field.PHASE, Phase.ALIVE), Field.MEMORY, rules.boot);
+function boot({ start }: Driver, peer: number): number {
+  let booted = begin(set(peer, Field.PHASE, Phase.ALIVE), start);
   booted = set(booted, Field.WORK, 1);
-  return set(booted, Field.UP, rules.lateOpen ? 0 : 1);
+  return set(booted, Field.UP, 1);
 }
 
 /** A driver whose interface is brought up (1) or taken down (0), which `decisions` answer. */

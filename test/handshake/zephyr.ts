@@ -3,20 +3,21 @@ import { type Decision, NOTHING, Op, publish, type Rules } from './rules.ts';
 
 /**
  * Zephyr eth_ivshmem: one thread, woken by every interrupt, makes one transition per wake-up and then receives; it
- * remembers nothing. The interface's start only wakes it.
+ * remembers nothing. It clears its rings when it starts, whatever the other side does. The interface's start and stop
+ * only wake it.
  */
-export function zephyr(lateOpen = false): Rules {
+export function zephyr(): Rules {
   return {
-    name: lateOpen ? 'Zephyr, opened late' : 'Zephyr',
+    name: 'Zephyr',
     guest: true,
     boot: 0,
-    lateOpen,
+    start: [Op.CLEAR],
     evaluate({ own, peer, up, running }): Decision {
       if (own === State.RESET) return peer < State.READY ? { ops: publish(State.INIT) } : NOTHING;
       if (own === State.INIT) {
         return peer > State.RESET ? { ops: [Op.INITIALISE, ...publish(State.READY)] } : NOTHING;
       }
-      if (peer === State.RESET) {
+      if (peer === State.RESET || (own === State.RUN && peer >= State.READY && !up)) {
         return { ops: [Op.CARRIER_OFF, ...(running ? [Op.STOP] : []), ...publish(State.RESET)] };
       }
       if (own === State.READY && peer >= State.READY && up) {

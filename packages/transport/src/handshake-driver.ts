@@ -34,7 +34,7 @@ export interface DataPath {
 
 /** What the handshake has come to. */
 export interface HandshakeStatus {
-  /** The own state register. */
+  /** Our state register; INIT also while this side insists, so that this makes no change. */
   readonly local: State;
   /** The peer's state table entry, an arbitrary u32. */
   readonly peer: number;
@@ -57,6 +57,13 @@ export interface HandshakeCounters {
  */
 const MAX_TRANSITIONS = 16;
 
+/**
+ * For how many polls a peer may leave INIT unanswered: at first, and at most. The number is doubled each time, for mostly
+ * there is no peer.
+ */
+const FIRST_PATIENCE = 3;
+const LAST_PATIENCE = 100;
+
 /** Time between two polls of a side that is disabled, in ms. */
 const DISABLED_POLL_INTERVAL = 1000;
 
@@ -78,10 +85,12 @@ export class Handshake {
   readonly #counters = { resets: 0, faults: 0, invalidPeerStates: 0 };
   #self: HandshakeState = INITIAL_HANDSHAKE;
   #peerState: number = State.RESET;
-  #fault = false;
+  readonly #events = { fault: false, disabled: false, stalled: false };
   #busy = false;
-  #enabled = true;
   #down = false;
+  /** Polls for which the peer has left our state unanswered, and after how many of them to insist. */
+  #unanswered = 0;
+  #patience = FIRST_PATIENCE;
 
   /**
    * Publishes RESET, since what an earlier user of the port has left in the register says nothing about this side,
@@ -121,8 +130,8 @@ export class Handshake {
   /** Time to the next {@link poll}, in ms; Infinity after {@link shutdown}. Changes with the state. */
   get pollInterval(): number {
     if (this.#down) return Number.POSITIVE_INFINITY;
-    if (!this.#enabled) return DISABLED_POLL_INTERVAL;
-    return pollInterval(this.#fault ? INITIAL_HANDSHAKE : this.#self);
+    if (this.#events.disabled) return DISABLED_POLL_INTERVAL;
+    return pollInterval(this.#events.fault ? INITIAL_HANDSHAKE : this.#self);
   }
 
   /**
@@ -130,13 +139,21 @@ export class Handshake {
    * nothing where nothing has changed.
    */
   evaluate(): void {
+    // There is a peer: one that has missed a change is not to wait for long.
+    this.#patience = FIRST_PATIENCE;
+    this.#evaluate();
+  }
+
+  #evaluate(): void {
     if (this.#busy || this.#down) return;
     this.#busy = true;
+    const events = this.#events;
     try {
       for (let transitions = 0; transitions < MAX_TRANSITIONS; transitions++) {
         this.#readPeerState();
-        const step = handshakeStep(this.#self, this.#peerState, this.#fault, this.#enabled);
-        this.#fault = false;
+        const step = handshakeStep(this.#self, this.#peerState, events);
+        events.fault = false;
+        events.stalled = false;
         if (step.next === this.#self) break;
         this.#take(step);
         if (this.#down) break;
@@ -155,10 +172,20 @@ export class Handshake {
    */
   poll(): void {
     if (this.#down) return;
-    if (this.#enabled || hasDataPath(this.#port.peerState(this.#peer))) {
+    if (!this.#events.disabled || hasDataPath(this.#port.peerState(this.#peer))) {
       this.#port.ring(this.#peer, STATE_VECTOR);
     }
-    this.evaluate();
+    this.#events.stalled = this.#isStalled();
+    this.#evaluate();
+  }
+
+  /** Counts a poll; whether the peer has had long enough to answer. */
+  #isStalled(): boolean {
+    if (this.#self.insisting) return true;
+    if (this.#self.published !== State.INIT || ++this.#unanswered < this.#patience) return false;
+    this.#unanswered = 0;
+    this.#patience = Math.min(2 * this.#patience, LAST_PATIENCE);
+    return true;
   }
 
   /**
@@ -168,8 +195,8 @@ export class Handshake {
    * function of the data path, it takes effect after the step in progress.
    */
   setEnabled(on: boolean): void {
-    if (on === this.#enabled || this.#down) return;
-    this.#enabled = on;
+    if (on === !this.#events.disabled || this.#down) return;
+    this.#events.disabled = !on;
     if (on) this.poll();
     else this.evaluate();
   }
@@ -179,8 +206,8 @@ export class Handshake {
     // While it is being started, RUN is not published yet.
     if (this.#down || (this.#self.published !== State.RUN && !this.#busy)) return;
     this.#counters.faults++;
-    this.#fault = true;
-    this.evaluate();
+    this.#events.fault = true;
+    this.#evaluate();
   }
 
   /** Stops the data path, publishes RESET, and stays there for good. Doing it again changes nothing. */
@@ -196,7 +223,8 @@ export class Handshake {
   }
 
   #comeDown(): void {
-    const step = handshakeStep(this.#self, this.#peerState, false, false);
+    this.#events.disabled = true;
+    const step = handshakeStep(this.#self, this.#peerState, this.#events);
     if (step.next !== this.#self) this.#take(step);
     this.#readPeerState();
     this.#report();
@@ -217,6 +245,7 @@ export class Handshake {
       throw error;
     }
     if (step.next === INITIAL_HANDSHAKE && this.#self.published >= State.READY) this.#counters.resets++;
+    this.#unanswered = 0;
     this.#self = step.next;
   }
 
@@ -256,7 +285,7 @@ export class Handshake {
   }
 
   #report(): void {
-    const local = this.#self.published;
+    const local = this.#self.insisting ? State.INIT : this.#self.published;
     const peer = this.#peerState;
     const carrier = this.#self.carrier;
     const last = this.#status.value;

@@ -4,6 +4,7 @@ import {
   type HandshakeStep,
   handshakeStep,
   INITIAL_HANDSHAKE,
+  NO_EVENTS,
   pollInterval,
   State,
   stateName,
@@ -11,7 +12,7 @@ import {
 
 /** The state after the peer has shown these states one after the other. */
 function after(...peerStates: number[]): HandshakeState {
-  return peerStates.reduce((self, peer) => handshakeStep(self, peer, false, true).next, INITIAL_HANDSHAKE);
+  return peerStates.reduce((self, peer) => handshakeStep(self, peer).next, INITIAL_HANDSHAKE);
 }
 
 function told(step: HandshakeStep): string[] {
@@ -32,7 +33,8 @@ describe('handshakeStep', () => {
   it.each([
     // The table of the protocol page, section 5, by own state and by peer state from RESET to RUN.
     ['RESET', inReset, [['INIT'], ['INIT'], [], []]],
-    ['INIT', inInit, [[], ['initialise', 'READY'], ['initialise', 'READY'], ['initialise', 'READY']]],
+    // A peer that runs too early must begin anew.
+    ['INIT', inInit, [[], ['initialise', 'READY'], ['initialise', 'READY'], ['RESET']]],
     ['READY', inReady, [['RESET'], [], ['start', 'RUN'], ['start', 'RUN', 'carrier on']]],
     ['RUN', inRun, [['stop', 'RESET'], ['stop', 'RESET'], [], ['carrier on']]],
     [
@@ -46,42 +48,44 @@ describe('handshakeStep', () => {
       ],
     ],
   ])('follows the table at %s', (_, self, rows) => {
-    expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer, false, true)))).toEqual(
-      rows,
-    );
+    expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer)))).toEqual(rows);
   });
 
   it.each([4, 7, 0x80000003, 0xffffffff])('takes the peer state %s for RESET', (value) => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
-      expect(handshakeStep(self, value, false, true)).toBe(handshakeStep(self, RESET, false, true));
+      expect(handshakeStep(self, value)).toBe(handshakeStep(self, RESET));
     }
   });
 
   it('goes to RESET on a violation, and ignores one that comes too late', () => {
-    expect(told(handshakeStep(inRunBoth, RUN, true, true))).toEqual(['carrier off', 'stop', 'RESET']);
-    expect(told(handshakeStep(inRun, READY, true, true))).toEqual(['stop', 'RESET']);
-    expect(told(handshakeStep(inReady, READY, true, true))).toEqual(['RESET']);
-    expect(told(handshakeStep(inReset, READY, true, true))).toEqual([]);
-    expect(told(handshakeStep(inInit, INIT, true, true))).toEqual(['initialise', 'READY']);
+    expect(told(handshakeStep(inRunBoth, RUN, { ...NO_EVENTS, fault: true }))).toEqual([
+      'carrier off',
+      'stop',
+      'RESET',
+    ]);
+    expect(told(handshakeStep(inRun, READY, { ...NO_EVENTS, fault: true }))).toEqual(['stop', 'RESET']);
+    expect(told(handshakeStep(inReady, READY, { ...NO_EVENTS, fault: true }))).toEqual(['RESET']);
+    expect(told(handshakeStep(inReset, READY, { ...NO_EVENTS, fault: true }))).toEqual([]);
+    expect(told(handshakeStep(inInit, INIT, { ...NO_EVENTS, fault: true }))).toEqual(['initialise', 'READY']);
   });
 
   it('has forgotten everything when it is back at RESET', () => {
-    expect(handshakeStep(inRunBoth, RESET, false, true).next).toBe(INITIAL_HANDSHAKE);
-    expect(handshakeStep(inRun, INIT, false, true).next).toBe(INITIAL_HANDSHAKE);
-    expect(handshakeStep(inReady, RESET, false, true).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inRunBoth, RESET).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inRun, INIT).next).toBe(INITIAL_HANDSHAKE);
+    expect(handshakeStep(inReady, RESET).next).toBe(INITIAL_HANDSHAKE);
   });
 
   it('returns the same objects again and again, so that polling makes no garbage', () => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
       for (const peer of [RESET, INIT, READY, RUN]) {
-        expect(handshakeStep(self, peer, false, true)).toBe(handshakeStep(self, peer, false, true));
+        expect(handshakeStep(self, peer)).toBe(handshakeStep(self, peer));
       }
     }
-    expect(handshakeStep(inRunBoth, RUN, false, true).next).toBe(inRunBoth);
+    expect(handshakeStep(inRunBoth, RUN).next).toBe(inRunBoth);
   });
 
   it('refuses a state that comes from elsewhere', () => {
-    expect(() => handshakeStep({ ...inInit }, INIT, false, true)).toThrow(TypeError);
+    expect(() => handshakeStep({ ...inInit }, INIT)).toThrow(TypeError);
   });
 
   it('keeps the order of actions, whatever the peer publishes and whenever violations are found', () => {
@@ -99,9 +103,10 @@ describe('handshakeStep', () => {
       const key = JSON.stringify([all.indexOf(walk.self), walk]);
       if (seen.has(key)) continue;
       seen.add(key);
-      const steps = [handshakeStep(walk.self, RUN, false, false)];
+      const steps = [handshakeStep(walk.self, RUN, { ...NO_EVENTS, disabled: true })];
       for (const peer of [RESET, INIT, READY, RUN, 99]) {
-        for (const fault of [false, true]) steps.push(handshakeStep(walk.self, peer, fault, true));
+        for (const fault of [false, true])
+          steps.push(handshakeStep(walk.self, peer, { ...NO_EVENTS, fault }));
       }
       for (const step of steps) {
         let { initialised, running, carrier } = walk;
@@ -153,11 +158,47 @@ describe('handshakeStep', () => {
   });
 });
 
+describe('handshakeStep of a side whose peer does not answer', () => {
+  const stalled = { ...NO_EVENTS, stalled: true };
+  const insisting = handshakeStep(inInit, RESET, stalled).next;
+
+  it('shows RESET once more, stays there until it has been seen for long enough, and goes on', () => {
+    expect(told(handshakeStep(inInit, RESET, stalled))).toEqual(['RESET']);
+    expect(insisting).toEqual({ published: RESET, carrier: false, insisting: true });
+    expect(handshakeStep(insisting, RESET).next).toBe(insisting);
+    expect(handshakeStep(insisting, RESET, stalled).next).toBe(inInit);
+    expect(told(handshakeStep(insisting, RESET, stalled))).toEqual(['INIT']);
+  });
+
+  it('goes on at once when the peer answers', () => {
+    expect(told(handshakeStep(insisting, INIT))).toEqual(['INIT']);
+    // It has not seen our RESET, and has a data path or will have one.
+    for (const peer of [READY, RUN]) expect(handshakeStep(insisting, peer).next).toBe(inReset);
+  });
+
+  it('does so at INIT and with the peer at RESET only', () => {
+    for (const self of [inReset, inReady, inRun, inRunBoth]) {
+      for (const peer of [RESET, INIT, READY, RUN]) {
+        expect(handshakeStep(self, peer, stalled)).toBe(handshakeStep(self, peer));
+      }
+    }
+    for (const peer of [INIT, READY, RUN]) {
+      expect(handshakeStep(inInit, peer, stalled)).toBe(handshakeStep(inInit, peer));
+    }
+  });
+
+  it('shows no more of it than the state table has', () => {
+    expect(handshakeStep(insisting, RESET, { ...NO_EVENTS, disabled: true }).next).toBe(inReset);
+    expect(pollInterval(insisting)).toBe(100);
+  });
+});
+
 describe('handshakeStep of a side that is disabled', () => {
   it('brings the data path to rest and publishes RESET, once, whatever the peer does', () => {
     for (const peer of [RESET, INIT, READY, RUN, 99]) {
       for (const fault of [false, true]) {
-        const disable = (self: HandshakeState) => handshakeStep(self, peer, fault, false);
+        const disable = (self: HandshakeState) =>
+          handshakeStep(self, peer, { ...NO_EVENTS, fault, disabled: true });
         expect(told(disable(inReset))).toEqual([]);
         expect(told(disable(inInit))).toEqual(['RESET']);
         expect(told(disable(inReady))).toEqual(['RESET']);

@@ -23,7 +23,24 @@ export interface HandshakeState {
    * READY may be unable to receive yet.
    */
   readonly carrier: boolean;
+  /**
+   * Whether RESET is only being shown to a peer that has not answered INIT: it may act on nothing but a change of this
+   * state, and may have seen INIT already. To everyone else this side is at INIT.
+   */
+  readonly insisting: boolean;
 }
+
+/** What a step has to consider besides the peer's state. */
+export interface HandshakeEvents {
+  /** A protocol violation that the data path has found. */
+  readonly fault: boolean;
+  /** This side has been taken down administratively: it comes to rest at RESET, whatever the peer does. */
+  readonly disabled: boolean;
+  /** Time to change what the peer sees, if it does not answer: see {@link HandshakeState.insisting}. */
+  readonly stalled: boolean;
+}
+
+export const NO_EVENTS: HandshakeEvents = { fault: false, disabled: false, stalled: false };
 
 /** What a step asks of the caller; to be done in the order given. */
 export type HandshakeAction =
@@ -45,11 +62,12 @@ export interface HandshakeStep {
 }
 
 // All states and all steps there are, made once, so that a step allocates nothing.
-const RESET: HandshakeState = { published: State.RESET, carrier: false };
-const INIT: HandshakeState = { published: State.INIT, carrier: false };
-const READY: HandshakeState = { published: State.READY, carrier: false };
-const RUN: HandshakeState = { published: State.RUN, carrier: false };
-const RUN_BOTH: HandshakeState = { published: State.RUN, carrier: true };
+const RESET: HandshakeState = { published: State.RESET, carrier: false, insisting: false };
+const INSISTING: HandshakeState = { published: State.RESET, carrier: false, insisting: true };
+const INIT: HandshakeState = { published: State.INIT, carrier: false, insisting: false };
+const READY: HandshakeState = { published: State.READY, carrier: false, insisting: false };
+const RUN: HandshakeState = { published: State.RUN, carrier: false, insisting: false };
+const RUN_BOTH: HandshakeState = { published: State.RUN, carrier: true, insisting: false };
 
 function publish(state: State): HandshakeAction {
   return { type: 'publish', state };
@@ -61,7 +79,7 @@ const carrierOn: HandshakeAction = { type: 'carrier', on: true };
 const carrierOff: HandshakeAction = { type: 'carrier', on: false };
 
 const wait = new Map(
-  [RESET, INIT, READY, RUN, RUN_BOTH].map((next): [HandshakeState, HandshakeStep] => [
+  [RESET, INSISTING, INIT, READY, RUN, RUN_BOTH].map((next): [HandshakeState, HandshakeStep] => [
     next,
     { next, actions: [] },
   ]),
@@ -71,6 +89,8 @@ const toReady: HandshakeStep = { next: READY, actions: [initialise, publish(Stat
 const toRun: HandshakeStep = { next: RUN, actions: [start, publish(State.RUN)] };
 const toRunBoth: HandshakeStep = { next: RUN_BOTH, actions: [start, publish(State.RUN), carrierOn] };
 const peerRuns: HandshakeStep = { next: RUN_BOTH, actions: [carrierOn] };
+const insist: HandshakeStep = { next: INSISTING, actions: [publish(State.RESET)] };
+const forget: HandshakeStep = { next: RESET, actions: [] };
 // The data path rests before RESET is published: that is what allows the peer to clear its section.
 const resetBeforeRun: HandshakeStep = { next: RESET, actions: [publish(State.RESET)] };
 const resetFromRun: HandshakeStep = { next: RESET, actions: [stop, publish(State.RESET)] };
@@ -81,38 +101,42 @@ export const INITIAL_HANDSHAKE: HandshakeState = RESET;
 
 /**
  * One step of the state handshake: what to do about the peer's state table entry `peerState`, an arbitrary u32 (what
- * is above 3 counts as RESET), and about a `fault`, a protocol violation that the data path has found. Without
- * `enabled` this side comes to rest at RESET and stays there, whatever the peer does. Publishes one state at most: call
- * it again with the step's `next` until that is `self`. Pure, and allocates nothing. `self` must be
+ * is above 3 counts as RESET), and about `events`. Publishes one state at most: call it again with the step's `next`
+ * until that is `self`, `fault` and `stalled` only the first time. Pure, and allocates nothing. `self` must be
  * {@link INITIAL_HANDSHAKE} or come from a step; throws TypeError otherwise. Source: docs/handshake.md, "The table".
  */
 export function handshakeStep(
   self: HandshakeState,
   peerState: number,
-  fault: boolean,
-  enabled: boolean,
+  { fault, disabled, stalled }: HandshakeEvents = NO_EVENTS,
 ): HandshakeStep {
   const peer = isInvalidState(peerState) ? State.RESET : peerState;
   switch (self) {
     case RESET:
       // At READY or RUN the peer has not noticed our reset, and its data path may still run on our section.
-      if (enabled && peer <= State.INIT) return toInit;
+      if (!disabled && peer <= State.INIT) return toInit;
+      break;
+    case INSISTING:
+      if (disabled || peer >= State.READY) return forget;
+      if (stalled || peer === State.INIT) return toInit;
       break;
     case INIT:
-      if (!enabled) return resetBeforeRun;
+      // A peer that runs its data path before we were READY has begun too early: our section is not clear yet.
+      if (disabled || peer === State.RUN) return resetBeforeRun;
       if (peer >= State.INIT) return toReady;
+      if (stalled) return insist;
       break;
     case READY:
-      if (!enabled || fault || peer === State.RESET) return resetBeforeRun;
+      if (disabled || fault || peer === State.RESET) return resetBeforeRun;
       if (peer >= State.READY) return peer === State.RUN ? toRunBoth : toRun;
       break;
     // No state leads back but to RESET: a peer that is lower than before has been there unseen.
     case RUN:
-      if (!enabled || fault || peer < State.READY) return resetFromRun;
+      if (disabled || fault || peer < State.READY) return resetFromRun;
       if (peer === State.RUN) return peerRuns;
       break;
     case RUN_BOTH:
-      if (!enabled || fault || peer < State.RUN) return resetFromRunBoth;
+      if (disabled || fault || peer < State.RUN) return resetFromRunBoth;
       break;
     default:
       throw new TypeError('handshake state of unknown origin: pass INITIAL_HANDSHAKE or the next of a step');
