@@ -161,12 +161,16 @@ describeNetwork('frames', () => {
     await using rig = await Rig.up({ mtu: 1500, sectionSize: 0x2000, silent: true });
     const mtu = 1600;
     // An administrator changes the MTU to more than the link can follow, which the link says.
+    const { marks } = rig;
     rig.inside(0, () => setInterface(TAP, { mtu: 9000 }));
-    await rig.peers[0]!.line(({ event }) => event === 'log');
+    const line = await rig.peers[0]!.line(({ event }) => event === 'log', marks[0]);
+    expect(line.text).toMatch(/^MTU 9000 .* allow 1600; longer frames are dropped$/);
+    // The peer has to learn of it.
+    await rig.bothUp(marks);
     using a = rig.packetSocket(0);
     using b = rig.packetSocket(1);
-    const long = [mtu + 19, 2000, 9014].map((size) => numberedFrame(size, size));
-    const fitting = [mtu + 15, mtu + 18, 60].map((size) => numberedFrame(size, size));
+    const long = [mtu + 23, 2000, 9014].map((size) => numberedFrame(size, size));
+    const fitting = [mtu + 15, mtu + 22, 60].map((size) => numberedFrame(size, size));
     for (const frame of long) a.send(frame);
     expectDelivery(a, b, fitting);
     for (const frame of long) a.send(frame);

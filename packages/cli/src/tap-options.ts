@@ -21,7 +21,7 @@ export function addTapOptions(command: Command): Command {
     .option('--netns <name|path>', 'network namespace of the interface: a name under /run/netns, or a path')
     .option(
       '--mtu <bytes>',
-      '68 to 65521, as far as the output sections allow it (default: 1/16 of a section, 16384 at most)',
+      '68 to 65521, as far as the output sections allow it (default: that of the bridge, if any; what suits both ends if the peer is ivshmem net, too: 1/16 of a section, 16384 at most; else 1500)',
       wholeNumber,
     )
     .option('--mac <address>', 'hardware address of the interface, such as 02:00:00:00:00:01')

@@ -28,7 +28,7 @@ const counters = counterSet([
   'ringFull',
   /** How often the link went down from READY or RUN. */
   'resets',
-  /** Resets because the peer violated the protocol. */
+  /** Resets because the peer violated the protocol, or many frames in a row had wrong headers. */
   'violations',
   /** Values above 3 in the peer's state table entry. */
   'invalidPeerStates',

@@ -1,10 +1,14 @@
 import type { Tap } from '@ivshmem/linux';
 import {
+  type AnnouncedMtu,
   announceCapabilities,
   announcedCapabilities,
+  announcedMtu,
+  announceMtu,
   commonCapabilities,
   type DataPath,
   HeaderFault,
+  longestFrame,
   type Port,
   type RingLayout,
   RxQueue,
@@ -20,6 +24,17 @@ import { DROPPED, NOTHING, TapCrossing } from './tap-crossing.ts';
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
 const BURST_BYTES = 0x20000;
+
+/** What a data path needs to know of the MTU. */
+export interface PathMtu {
+  /** What this side announces in its section, in the life that begins now. */
+  own(): AnnouncedMtu;
+  /**
+   * Decides on the MTU, given what the peer announces, and sets it on the interface. Returns it in bytes, 68 …
+   * layout.maxMtu. Throws SystemCallError.
+   */
+  agree(peer: AnnouncedMtu | null): number;
+}
 
 /**
  * The data path of a link: frames from the TAP into the own output section, and from the peer's output section to
@@ -43,16 +58,19 @@ export class FramePath implements DataPath {
   readonly #crossing: TapCrossing;
   readonly #tx: TxQueue;
   readonly #rx: RxQueue;
+  readonly #mtu: PathMtu;
   /** What this side announces that it can receive. */
   readonly #ownCapabilities: number;
   #capabilities = 0;
+  /** What the peer announced at the last start. */
+  #peerMtu: AnnouncedMtu | null = null;
   #running = false;
   /** The TAP may have frames: an event or an answer to what it was given promises some. */
   #tapReady = false;
   /** No room in the ring: the TAP has to wait until the peer has completed some frames. */
   #full = false;
 
-  /** `mtu` in bytes, 68 … layout.maxMtu. Both sections must exist. */
+  /** Both sections must exist. */
   constructor(options: {
     port: Port;
     peer: number;
@@ -60,10 +78,10 @@ export class FramePath implements DataPath {
     input: Section;
     layout: RingLayout;
     tap: Tap;
-    mtu: number;
+    mtu: PathMtu;
     counters: Float64Array;
   }) {
-    const { port, peer, own, input, layout, tap } = options;
+    const { port, peer, own, input, layout, tap, mtu } = options;
     this.#port = port;
     this.#peer = peer;
     this.#vector = port.vectors > 1 ? 1 : 0;
@@ -72,22 +90,26 @@ export class FramePath implements DataPath {
     this.#own = own;
     this.#input = input;
     this.#layout = layout;
+    this.#mtu = mtu;
     this.#ownCapabilities = ownCapabilities(tap, layout);
     this.#tx = new TxQueue(own, input, layout, port.dirtyOutput);
     this.#rx = new RxQueue(own, input, layout);
-    this.#crossing = new TapCrossing(tap, own, input, options.mtu, options.counters);
+    this.#crossing = new TapCrossing(tap, own, input, options.counters);
   }
 
   initialise(): void {
     this.#tx.initialise();
     this.#rx.initialise();
     if (this.#ownCapabilities !== 0) announceCapabilities(this.#own, this.#layout, this.#ownCapabilities);
+    announceMtu(this.#own, this.#layout, this.#mtu.own());
   }
 
   start(): void {
     const announced = announcedCapabilities(this.#input, this.#layout);
+    this.#peerMtu = announcedMtu(this.#input, this.#layout);
     this.#capabilities = commonCapabilities(this.#ownCapabilities, announced);
-    this.#crossing.begin(this.#capabilities);
+    const mtu = this.#mtu.agree(this.#peerMtu);
+    this.#crossing.begin(this.#capabilities, longestFrame(mtu, this.#peerMtu));
     this.violation = Violation.NONE;
     this.#full = false;
     this.#tapReady = true;
@@ -99,9 +121,14 @@ export class FramePath implements DataPath {
     this.#crossing.end();
   }
 
-  /** Packets of up to so many bytes are sent from now on, 68 … layout.maxMtu. */
-  set mtu(bytes: number) {
-    this.#crossing.mtu = bytes;
+  /**
+   * What this side announces about the MTU has changed. Returns whether the peer has to read it, which it does only after
+   * a reset of the link; a peer that does not announce an MTU does not read one either.
+   */
+  renewMtu(): boolean {
+    if (!this.#running || this.#peerMtu !== null) return true;
+    this.#crossing.longest = longestFrame(this.#mtu.agree(null), null);
+    return false;
   }
 
   /** What both sides can receive, bits of Capability, as of the last start. */
@@ -114,6 +141,11 @@ export class FramePath implements DataPath {
     const { fault } = this.#crossing;
     this.#crossing.fault = HeaderFault.NONE;
     return fault;
+  }
+
+  /** How many frames of the peer, one after the other, have been refused for their headers since the last start. */
+  get refusedInARow(): number {
+    return this.#crossing.refusedInARow;
   }
 
   carrier(on: boolean): void {

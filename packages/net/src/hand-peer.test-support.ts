@@ -1,6 +1,8 @@
 import { Epoll } from '@ivshmem/linux';
 import {
+  type AnnouncedMtu,
   announceCapabilities,
+  announceMtu,
   Handshake,
   type Loopback,
   LoopbackPort,
@@ -28,8 +30,8 @@ export class HandPeer {
   readonly rx: RxQueue;
   readonly handshake: Handshake;
 
-  /** `capabilities` are announced, unless they are 0. */
-  constructor(loopback: Loopback, capabilities = 0) {
+  /** `capabilities` are announced, unless they are 0, and the MTU that `mtu` returns, unless it is null. */
+  constructor(loopback: Loopback, capabilities = 0, mtu: () => AnnouncedMtu | null = () => null) {
     this.port = new LoopbackPort(loopback.ends[1], this.epoll);
     const own = this.port.output!;
     const layout = ringLayout(own.length);
@@ -40,6 +42,8 @@ export class HandPeer {
         this.tx.initialise();
         this.rx.initialise();
         if (capabilities !== 0) announceCapabilities(own, layout, capabilities);
+        const announced = mtu();
+        if (announced !== null) announceMtu(own, layout, announced);
       },
       start() {},
       stop() {},

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import {
   type Epoll,
   ensureAddress,
+  getInterface,
   Netns,
   type NetworkInterface,
   openTap,
@@ -10,6 +11,7 @@ import {
   Timer,
 } from '@ivshmem/linux';
 import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
+import type { BridgeMtu } from './link-mtu.ts';
 import type { LinkOptions } from './link-options.ts';
 
 /** How often to look whether the network namespace still has the name that was given for it, in ms. */
@@ -52,14 +54,35 @@ export class LinkInterface {
   }
 
   /**
-   * The TAP, with carrier off and an MTU of `mtu` bytes; the first time also up, and with the addresses of the options.
-   * Throws RangeError and SystemCallError; an interface that was to be made does not exist then.
+   * The TAP, with carrier off, and with the MTU that `setMtu` gives it by {@link setMtu}; the first time also up, and with
+   * the addresses of the options. Throws RangeError, SystemCallError, and what `setMtu` throws; an interface that was to
+   * be made does not exist then.
    */
-  prepare(mtu: number): Tap {
-    if (this.#tap === undefined) return this.#make(mtu);
+  prepare(setMtu: () => void): Tap {
+    if (this.#tap === undefined) return this.#make(setMtu);
     this.#tap.setCarrier(false);
-    this.#watch!.apply({ mtu });
+    setMtu();
     return this.#tap;
+  }
+
+  /**
+   * Sets the MTU, in bytes, unless the interface has it. Returns whether it has it then: this process may lack the
+   * permission, and an administrator may set another. Throws SystemCallError.
+   */
+  setMtu(mtu: number): boolean {
+    try {
+      this.#watch!.apply({ mtu });
+    } catch (error) {
+      if (!(error instanceof SystemCallError && error.code === 'EPERM')) throw error;
+    }
+    return this.current.mtu === mtu;
+  }
+
+  /** The bridge that the interface is a port of, or is to join; null if there is none. */
+  get bridge(): BridgeMtu | null {
+    const master = this.#watch?.current.master ?? this.#options.bridge;
+    const found = master ? getInterface(master) : null;
+    return found?.kind === 'bridge' ? found : null;
   }
 
   /** Looks at it, and reports changes. Throws an Error of one line if it has been deleted. */
@@ -67,7 +90,7 @@ export class LinkInterface {
     this.#watch?.look();
   }
 
-  #make(mtu: number): Tap {
+  #make(setMtu: () => void): Tap {
     const { netns, mac, bridge, addresses = [] } = this.#options;
     if (netns !== undefined) {
       using namespace = Netns.open(netns);
@@ -78,7 +101,8 @@ export class LinkInterface {
       tap.setCarrier(false);
       const watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
       this.#watch = watch;
-      watch.apply({ mtu, ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
+      setMtu();
+      watch.apply({ ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
       watch.apply({ up: true });
       for (const address of addresses) ensureAddress(watch.current.index, address);
       if (netns !== undefined) this.#watchName(netns, watch);

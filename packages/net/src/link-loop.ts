@@ -1,11 +1,19 @@
 import { EPOLLIN, Epoll, type NetworkInterface, yieldProcessor } from '@ivshmem/linux';
-import { countersOf, openPort, type Port, PortSeeker, ringLayout } from '@ivshmem/transport';
+import {
+  type AnnouncedMtu,
+  countersOf,
+  openPort,
+  type Port,
+  PortSeeker,
+  type RingLayout,
+} from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
 import { checkPort } from './ethernet-port.ts';
 import { LinkInterface } from './link-interface.ts';
 import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
-import { DEFAULT_BUSY_POLL, effectiveMtu } from './link-options.ts';
+import { LinkMtu, type MtuPlan } from './link-mtu.ts';
+import { DEFAULT_BUSY_POLL } from './link-options.ts';
 import { LinkSession } from './link-session.ts';
 import { LinkReports } from './reports.ts';
 
@@ -22,6 +30,13 @@ export class LinkLoop {
   readonly #epoll = new Epoll();
   readonly #seeker: PortSeeker<Port>;
   readonly #interface: LinkInterface;
+  readonly #mtu: LinkMtu;
+  /** For the session that there is. */
+  #plan: MtuPlan | undefined;
+  /** The last lines about the MTU: the same one is not repeated. */
+  #mtuWarning: string | null = null;
+  #mtuLine = '';
+  #mtuChanged = false;
   #session: LinkSession | undefined;
   #info: LinkInfo | undefined;
   #failure: Error | undefined;
@@ -37,6 +52,7 @@ export class LinkLoop {
       (now, before) => this.#interfaceChanged(now, before),
       (text) => this.#reports.log(text),
     );
+    this.#mtu = new LinkMtu(input.options.mtu);
     const { port, wait = false } = input.options;
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
@@ -61,6 +77,10 @@ export class LinkLoop {
       if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
       const moved = this.#session?.path.poll() ?? false;
       this.#session?.lookForFaults();
+      if (this.#mtuChanged && this.#session !== undefined) {
+        this.#mtuChanged = false;
+        this.#renewMtu(this.#session);
+      }
       if (moved) {
         busyPoll.worked();
         this.#session?.port.expectMore?.();
@@ -84,16 +104,18 @@ export class LinkLoop {
   #begin(port: Port): void {
     let session: LinkSession;
     let info: LinkInfo;
+    let plan: MtuPlan | undefined;
     try {
       const layout = checkPort(port);
-      const mtu = effectiveMtu(this.#input.options.mtu, layout);
       if (this.#interface.exists) this.#counters[Counter.reconnects]!++;
-      const tap = this.#interface.prepare(mtu);
+      const tap = this.#interface.prepare(() => {
+        plan = this.#planMtu(layout);
+      });
       this.#end();
       session = new LinkSession(port, {
         poller: this.#epoll,
         tap,
-        mtu,
+        mtu: { own: () => this.#plan!.own, agree: (peer) => this.#agreeOnMtu(peer) },
         layout,
         counters: this.#counters,
         reports: this.#reports,
@@ -103,7 +125,7 @@ export class LinkLoop {
       });
       const { id, vectors } = port;
       const { sectionSize, length: queueLength } = layout;
-      info = { id, tap: tap.name, mtu: this.#interface.current.mtu, sectionSize, queueLength, vectors };
+      info = { id, tap: tap.name, mtu: this.#mtu.current, sectionSize, queueLength, vectors };
     } catch (error) {
       port.close();
       // No other port helps.
@@ -111,24 +133,69 @@ export class LinkLoop {
       throw error;
     }
     this.#session = session;
+    this.#plan = plan;
     this.#info = info;
     this.#reports.latest({ type: 'up', info });
-    const { up, mtu } = this.#interface.current;
-    session.interfaceIs(up, mtu);
+    session.setUp(this.#interface.current.up);
     session.begin();
   }
 
   /** Others have changed the interface. */
-  #interfaceChanged({ name, mtu, up }: NetworkInterface, before: NetworkInterface): void {
-    this.#session?.interfaceIs(up, mtu);
-    if (this.#info === undefined || (name === before.name && mtu === before.mtu)) return;
-    this.#info = { ...this.#info, tap: name, mtu };
+  #interfaceChanged({ name, mtu, up, master }: NetworkInterface, before: NetworkInterface): void {
+    this.#session?.setUp(up);
+    if (mtu !== before.mtu && mtu !== this.#mtu.ofInterface) this.#mtu.setOnInterface(mtu);
+    // This may be within a step of the handshake, which has to come to its end first.
+    if (mtu !== before.mtu || master !== before.master) this.#mtuChanged = true;
+    if (name !== before.name) this.#updateInfo({ tap: name });
+  }
+
+  #updateInfo(change: Partial<LinkInfo>): void {
+    if (this.#info === undefined) return;
+    this.#info = { ...this.#info, ...change, mtu: this.#mtu.current };
     this.#reports.latest({ type: 'up', info: this.#info });
-    const { maxMtu } = ringLayout(this.#info.sectionSize);
-    if (mtu === before.mtu || mtu <= maxMtu) return;
-    this.#reports.log(
-      `the MTU of the interface is ${mtu} now: packets above ${maxMtu} bytes find no room in the sections, and are dropped`,
-    );
+  }
+
+  /** Decides what to announce in output sections of this layout, and gives the interface an MTU to begin with. */
+  #planMtu(layout: RingLayout): MtuPlan {
+    const plan = this.#mtu.plan(layout, this.#interface.bridge);
+    this.#mtu.begin(plan);
+    if (!this.#interface.setMtu(this.#mtu.ofInterface)) {
+      this.#mtu.keepOfInterface(this.#interface.current.mtu);
+      return this.#planMtu(layout);
+    }
+    if (plan.warning !== null && plan.warning !== this.#mtuWarning) this.#reports.log(plan.warning);
+    this.#mtuWarning = plan.warning;
+    return plan;
+  }
+
+  #agreeOnMtu(peer: AnnouncedMtu | null): number {
+    const line = this.#mtu.agree(this.#plan!, peer);
+    const { current, ofInterface } = this.#mtu;
+    if (line !== this.#mtuLine) this.#reports.log(line);
+    this.#mtuLine = line;
+    if (current !== this.#info?.mtu) this.#updateInfo({});
+    if (!this.#interface.setMtu(ofInterface)) {
+      this.#mtu.setOnInterface(this.#interface.current.mtu);
+      this.#mtuChanged = true;
+    }
+    return current;
+  }
+
+  /** The MTU of the interface, or the bridge that it is a port of, has changed. */
+  #renewMtu(session: LinkSession): void {
+    const before = this.#plan?.own;
+    try {
+      this.#plan = this.#planMtu(session.layout);
+    } catch (error) {
+      // The bridge asks for more than the sections allow: all stays as it was.
+      if (!(error instanceof RangeError)) throw error;
+      this.#reports.log(error.message);
+      return;
+    }
+    const { own } = this.#plan;
+    if (own.set === before?.set && own.bytes === before.bytes) return;
+    this.#updateInfo({});
+    session.renewMtu();
   }
 
   #providerGone(reason: string): void {

@@ -13,7 +13,7 @@ export interface LinkInfo {
   /** Own ID, 0 or 1. */
   readonly id: number;
   readonly tap: string;
-  /** Bytes. */
+  /** The MTU in use, in bytes; before the first peer, the one that this side will announce. */
   readonly mtu: number;
   /** Size of each output section in bytes. */
   readonly sectionSize: number;

@@ -1,6 +1,5 @@
-import { ringLayout } from '@ivshmem/transport';
 import { describe, expect, it } from 'vitest';
-import { checkLinkOptions, effectiveMtu, type LinkOptions } from './link-options.ts';
+import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
 const good: LinkOptions = { port: { type: 'server', path: '/run/x.sock' }, tap: 'ivn0' };
 
@@ -43,20 +42,5 @@ describe('checkLinkOptions', () => {
     }
     expect(message).toMatch(/^[^\n]+$/);
     if (named !== 'tap' && named !== 'bridge') expect(message).toContain(named);
-  });
-});
-
-describe('effectiveMtu', () => {
-  it('is what the protocol page gives for the section, as far as a TAP allows it', () => {
-    expect(effectiveMtu(undefined, ringLayout(0x1000))).toBe(144);
-    expect(effectiveMtu(undefined, ringLayout(0x100000))).toBe(16384);
-    expect(effectiveMtu(65521, ringLayout(0x100000))).toBe(65521);
-    expect(effectiveMtu(576, ringLayout(0x1000))).toBe(576);
-  });
-
-  it('names the limit and the remedy where the section is too small', () => {
-    expect(() => effectiveMtu(577, ringLayout(0x1000))).toThrow(
-      /^MTU 577: output sections of 4096 bytes allow 576 at most; .*-o/,
-    );
   });
 });

@@ -1,5 +1,5 @@
 import { checkInterfaceName, MAX_SOCKET_PATH, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
-import { checkPciDevice, MIN_MTU, type PortSource, type RingLayout } from '@ivshmem/transport';
+import { checkPciDevice, MIN_MTU, type PortSource } from '@ivshmem/transport';
 
 /** What a link is made of. */
 export interface LinkOptions {
@@ -9,7 +9,11 @@ export interface LinkOptions {
   readonly tap: string;
   /** Network namespace of the interface: a name under /run/netns, or a path such as /proc/123/ns/net. */
   readonly netns?: string;
-  /** Bytes, 68 … what the section allows; by default what the protocol page gives for the section. */
+  /**
+   * Bytes, 68 … what the sections allow. Unless it is given: the bridge's, if the interface joins one; what the peer and
+   * this side agree upon, if the peer knows the extension for it; else 1500, or less if the sections are small.
+   * Source: protocol page, section 15.
+   */
   readonly mtu?: number;
   /** Hardware address, such as 02:00:00:00:00:01; by default the kernel makes one up. */
   readonly mac?: string;
@@ -65,19 +69,4 @@ function checkSocketPath(path: string): void {
   throw new RangeError(
     `socket ${JSON.stringify(path)}: must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${length}`,
   );
-}
-
-/**
- * The MTU that a link takes, in bytes: the wanted one, or the protocol's default as far as a TAP allows it. Throws
- * RangeError where the section is too small for the wanted one.
- */
-export function effectiveMtu(wanted: number | undefined, layout: RingLayout): number {
-  const largest = Math.min(layout.maxMtu, TAP_MAX_MTU);
-  if (wanted === undefined) return Math.min(layout.defaultMtu, largest);
-  if (wanted > largest) {
-    throw new RangeError(
-      `MTU ${wanted}: output sections of ${layout.sectionSize} bytes allow ${largest} at most; choose a smaller MTU, or start the server with larger sections (-o)`,
-    );
-  }
-  return wanted;
 }

@@ -12,16 +12,23 @@ import {
   violationText,
 } from '@ivshmem/transport';
 import { Counter } from './counters.ts';
-import { FramePath } from './frame-path.ts';
+import { FramePath, type PathMtu } from './frame-path.ts';
 import { offloadNames } from './offload.ts';
 import type { LinkReports } from './reports.ts';
+
+/**
+ * After so many frames in a row with headers that must be refused, the two sides seem to disagree about headers, which
+ * a reset mends: it makes both read the other's capabilities again.
+ */
+const REFUSED_HEADERS = 16;
+/** Least time between two such resets, in ms, in case it mends nothing. */
+const HEADER_RESET_INTERVAL = 10_000;
 
 /** What a session needs besides its port. */
 export interface SessionOptions {
   readonly poller: Poller;
   readonly tap: Tap;
-  /** Bytes, 68 … layout.maxMtu. */
-  readonly mtu: number;
+  readonly mtu: PathMtu;
   readonly layout: RingLayout;
   /** See {@link ./counters.ts}. */
   readonly counters: Float64Array;
@@ -38,17 +45,21 @@ export interface SessionOptions {
 export class LinkSession {
   readonly port: Port;
   readonly path: FramePath;
+  readonly layout: RingLayout;
   readonly #options: SessionOptions;
   readonly #peer: number;
   readonly #handshake: Handshake;
   readonly #pollTimer: Timer;
   #pollInterval = 0;
   #tapMuted = false;
+  #up = true;
+  #lastHeaderReset = Number.NEGATIVE_INFINITY;
 
   /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
   constructor(port: Port, options: SessionOptions) {
     const { poller, tap, mtu, layout, counters } = options;
     this.port = port;
+    this.layout = layout;
     this.#options = options;
     this.#peer = 1 - port.id;
     this.path = new FramePath({
@@ -130,14 +141,18 @@ export class LinkSession {
     this.#pollTimer.every(pollInterval);
   }
 
-  /**
-   * The interface is up or down, and has an MTU of `mtu` bytes. Down, the peer's carrier is off, as at the other end of
-   * a veth pair. Packets of up to `mtu` bytes are sent, as far as the sections allow it.
-   */
-  interfaceIs(up: boolean, mtu: number): void {
-    this.path.mtu = Math.min(mtu, this.#options.layout.maxMtu);
+  /** The interface is up or down. Down, the peer's carrier is off, as at the other end of a veth pair. */
+  setUp(up: boolean): void {
+    this.#up = up;
     this.#handshake.setEnabled(up);
     this.#followHandshake();
+  }
+
+  /** What this side announces about the MTU has changed. If the peer has to read it, the link is reset. */
+  renewMtu(): void {
+    if (!this.path.renewMtu() || !this.#up) return;
+    this.setUp(false);
+    this.setUp(true);
   }
 
   /** Reports what the peer did wrong since the last call, and resets the link if it has to. */
@@ -149,6 +164,7 @@ export class LinkSession {
         'such frames are dropped',
       );
     }
+    if (this.path.refusedInARow >= REFUSED_HEADERS) this.#headersRefused();
     if (this.path.violation !== Violation.NONE) this.#violated();
   }
 
@@ -160,8 +176,21 @@ export class LinkSession {
       this.#evaluate();
       return;
     }
-    this.#options.counters[Counter.violations]!++;
     this.#options.reports.violation(text, 'the link is reset');
+    this.#reset();
+  }
+
+  #headersRefused(): void {
+    const now = performance.now();
+    if (now - this.#lastHeaderReset < HEADER_RESET_INTERVAL) return;
+    this.#lastHeaderReset = now;
+    const { reports } = this.#options;
+    reports.log(`${REFUSED_HEADERS} frames of the peer in a row have wrong headers; the link is reset`);
+    this.#reset();
+  }
+
+  #reset(): void {
+    this.#options.counters[Counter.violations]!++;
     this.#handshake.fault();
     this.#followHandshake();
   }

@@ -7,9 +7,9 @@ import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
 /** An Ethernet link between an ivshmem v2 port and a TAP interface. */
 export interface Link {
-  /** What the link is; changes when it moves to another port. */
+  /** What the link is; changes when it moves to another port, and with its MTU. */
   readonly info: LinkInfo;
-  /** The same, at once and after each move. Completes when the link ends. */
+  /** The same, at once and after each change. Completes when the link ends. */
   readonly info$: Observable<LinkInfo>;
   /** Handshake and offloads: the current state first, then every change. Completes when the link ends. */
   readonly state$: Observable<LinkStatus>;

@@ -178,6 +178,33 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(link.stats()).toMatchObject({ resets: 0, violations: 0, dropsHeader: wrong.length });
   });
 
+  it('end a disagreement about headers by a reset, and do so at a bounded rate', async () => {
+    await connect(VNET_HDR);
+    const lines: string[] = [];
+    link.log$.subscribe((text) => lines.push(text));
+    // As a peer sends that believes there to be no headers.
+    for (let i = 0; i < 15; i++) peer.send(frame(i, 200));
+    peer.send(join(NO_HEADER, frame(7)));
+    for (let i = 0; i < 15; i++) peer.send(frame(i, 200));
+    await counted('dropsHeader', 30);
+    expect(link.stats()).toMatchObject({ resets: 0, violations: 0 });
+    const down = firstValueFrom(link.state$.pipe(filter(({ carrier }) => !carrier)));
+    peer.send(frame(1, 200));
+    await down;
+    await counted('resets', 1);
+    expect(lines.filter((line) => line.includes('in a row'))).toEqual([
+      '16 frames of the peer in a row have wrong headers; the link is reset',
+    ]);
+    peer.until(() => peer.handshake.counters.resets === 1 && peer.handshake.status.carrier);
+    await firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
+    for (let i = 0; i < 50; i++) peer.send(frame(i, 200));
+    await counted('dropsHeader', 81);
+    using socket = netns.run(() => openPacketSocket('ivn0'));
+    peer.send(join(NO_HEADER, frame(9)));
+    expect(socket.receive(2000)).toEqual(frame(9));
+    expect(link.stats()).toMatchObject({ resets: 1, violations: 1, dropsHeader: 81 });
+  });
+
   it('drop frames too short for a header', async () => {
     await connect(VNET_HDR);
     for (const length of [1, 9, 10, 23]) peer.send(new Uint8Array(length));
@@ -202,9 +229,12 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
       bytes.set(header(random(4), [0, 1, 4, 5][random(4)]!, random(3100), random(1500), 34, 16));
       bytes.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45], 10);
       section.set(bytes.subarray(0, length), slot);
+      // A row of wrong headers is a reason to reset the link, and this test is about single ones.
+      if (sent % 8 === 0) section.fill(0, slot, slot + 10);
       peer.tx.commit(length);
       peer.tx.flush();
       sent++;
+      if (sent % 8 === 1) continue;
       for (let i = 0; i < 50; i++) section[slot + random(10)] = random(256);
     }
     peer.port.ring(0, 1);

@@ -60,12 +60,14 @@ export class TapCrossing {
   slotSize = 0;
   /** The first fault of a header that the peer has sent since {@link begin}; whoever reports it takes it away. */
   fault: HeaderFault = HeaderFault.NONE;
+  /** How many frames in a row have been refused for their headers. */
+  refusedInARow = 0;
 
   readonly #tap: Tap;
   readonly #fd: number;
   readonly #counters: Float64Array;
   /** The longest frame that is no segment to be cut, in bytes, without its header. */
-  #maxFrame: number;
+  #maxFrame = 0;
   readonly #ownAddress: number;
   readonly #peerAddress: number;
   readonly #own8: Uint8Array;
@@ -83,12 +85,10 @@ export class TapCrossing {
   #keepsHeader = false;
   #faulty = false;
 
-  /** `mtu` in bytes. */
-  constructor(tap: Tap, own: Section, peer: Section, mtu: number, counters: Float64Array) {
+  constructor(tap: Tap, own: Section, peer: Section, counters: Float64Array) {
     this.#tap = tap;
     this.#fd = tap.fd;
     this.#counters = counters;
-    this.#maxFrame = mtu + FRAME_OVERHEAD;
     this.#ownAddress = own.address;
     this.#peerAddress = peer.address;
     this.#own8 = new Uint8Array(own.buffer);
@@ -96,19 +96,30 @@ export class TapCrossing {
     const { address } = this.#scratch;
     setPart(this.#outgoingVector, 0, address + OUTGOING_HEADER, FRAME_HEADER_SIZE);
     setPart(this.#incomingVector, 0, address + INCOMING_HEADER, FRAME_HEADER_SIZE);
-    this.#agree(0);
   }
 
-  /** Frames go to, and come from, a peer with which these capabilities are common. Throws SystemCallError. */
-  begin(capabilities: number): void {
-    this.#agree(capabilities);
+  /**
+   * Frames go to, and come from, a peer with which these capabilities are common. Frames from the TAP have up to
+   * `longest` bytes, segments to be cut aside. Throws SystemCallError.
+   */
+  begin(capabilities: number, longest: number): void {
+    this.#large = (capabilities & (Capability.TSO | Capability.USO)) !== 0;
+    this.headerSize = capabilities & Capability.VNET_HDR ? FRAME_HEADER_SIZE : 0;
+    this.longest = longest;
+    this.#agreed = agreedGsoTypes(capabilities);
+    this.#keepsHeader = this.#tap.vnetHeader && this.headerSize === 0;
+    this.#incoming.fill(0);
+    this.fault = HeaderFault.NONE;
+    this.#faulty = false;
+    this.refusedInARow = 0;
     if (this.#tap.vnetHeader) this.#tap.setOffload(tapOffloads(capabilities));
   }
 
-  /** Frames of up to so many bytes of payload are passed on from now on. */
-  set mtu(bytes: number) {
-    this.#maxFrame = bytes + FRAME_OVERHEAD;
-    this.#resize();
+  /** From now on, frames from the TAP have up to so many bytes, without a header, and segments to be cut aside. */
+  set longest(bytes: number) {
+    this.#maxFrame = bytes;
+    // One more byte shows that a frame was longer.
+    this.slotSize = (this.#large ? MAX_HEADED_FRAME : this.headerSize + bytes) + 1;
   }
 
   /** The kernel leaves nothing undone any more: nobody knows what the next peer can do. */
@@ -119,22 +130,6 @@ export class TapCrossing {
     } catch {
       // An interface that is gone leaves nothing undone.
     }
-  }
-
-  #agree(capabilities: number): void {
-    this.#large = (capabilities & (Capability.TSO | Capability.USO)) !== 0;
-    this.headerSize = capabilities & Capability.VNET_HDR ? FRAME_HEADER_SIZE : 0;
-    this.#resize();
-    this.#agreed = agreedGsoTypes(capabilities);
-    this.#keepsHeader = this.#tap.vnetHeader && this.headerSize === 0;
-    this.#incoming.fill(0);
-    this.fault = HeaderFault.NONE;
-    this.#faulty = false;
-  }
-
-  #resize(): void {
-    // One more byte shows that a frame was longer.
-    this.slotSize = (this.#large ? MAX_HEADED_FRAME : this.headerSize + this.#maxFrame) + 1;
   }
 
   /**
@@ -195,7 +190,11 @@ export class TapCrossing {
     const peer = this.#peer8;
     for (let i = 0; i < FRAME_HEADER_SIZE; i++) header[i] = peer[offset + i]!;
     const fault = checkFrameHeader(header, frameLength, this.#agreed);
-    if (fault === HeaderFault.NONE) return true;
+    if (fault === HeaderFault.NONE) {
+      this.refusedInARow = 0;
+      return true;
+    }
+    this.refusedInARow++;
     if (!this.#faulty) {
       this.#faulty = true;
       this.fault = fault;

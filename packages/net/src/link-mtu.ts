@@ -1,0 +1,130 @@
+import { TAP_MAX_MTU } from '@ivshmem/linux';
+import { type AnnouncedMtu, agreedMtu, MIN_MTU, type RingLayout } from '@ivshmem/transport';
+
+/** An MTU that is not left to the peers, in bytes, and what has set it, in the words of a log line. */
+interface Setting {
+  readonly bytes: number;
+  readonly by: string;
+}
+
+const BY_OPTION = 'set by --mtu';
+const ON_INTERFACE = 'set on the interface';
+
+/** A bridge that the interface is a port of, or will be. */
+export interface BridgeMtu {
+  readonly name: string;
+  /** Bytes. */
+  readonly mtu: number;
+}
+
+/** What is fixed about the MTU as long as a side announces the same. */
+export interface MtuPlan {
+  readonly own: AnnouncedMtu;
+  /** What has set it, in the words of a log line; empty if nothing has. */
+  readonly setBy: string;
+  /** What sections and interface allow, in bytes. */
+  readonly largest: number;
+  /** A line about a consequence that an administrator should know of; null if there is none. */
+  readonly warning: string | null;
+}
+
+/**
+ * The MTU of a link: what it announces to its peer, and what it uses then. An MTU that an administrator has set, by
+ * an option or on the interface while the link runs, is kept; else that of the interface's bridge; else it depends on
+ * the peer, too. Source: protocol page, section 15.
+ */
+export class LinkMtu {
+  #administrator: Setting | undefined;
+  #current: number | undefined;
+
+  /** `option` in bytes, 68 … TAP_MAX_MTU; undefined if there is none. */
+  constructor(option: number | undefined) {
+    if (option !== undefined) this.#administrator = { bytes: option, by: BY_OPTION };
+  }
+
+  /** The MTU in use, in bytes. Only after {@link begin}. */
+  get current(): number {
+    return this.#current!;
+  }
+
+  /**
+   * The MTU that the interface should have, in bytes: what an administrator has set there, even if the sections allow
+   * less, else the one in use. Only after {@link begin}.
+   */
+  get ofInterface(): number {
+    return this.#administrator?.by === ON_INTERFACE ? this.#administrator.bytes : this.current;
+  }
+
+  /** An administrator has set an MTU on the interface, in bytes: plans that are made from now on keep to it. */
+  setOnInterface(bytes: number): void {
+    this.#administrator = { bytes, by: ON_INTERFACE };
+  }
+
+  /**
+   * The interface has an MTU of `bytes`, which this process may not change. It counts as set there. Throws an Error of one
+   * line if an option says otherwise.
+   */
+  keepOfInterface(bytes: number): void {
+    if (this.#administrator?.by === BY_OPTION) {
+      throw new Error(
+        `MTU ${this.#administrator.bytes}: the interface has ${bytes}, which this process may not change: set it there before, or start this with CAP_NET_ADMIN`,
+      );
+    }
+    this.setOnInterface(bytes);
+  }
+
+  /** Throws RangeError if output sections of this layout are too small for an option or for the bridge. */
+  plan(layout: RingLayout, bridge: BridgeMtu | null): MtuPlan {
+    const { sectionSize } = layout;
+    const largest = Math.min(layout.maxMtu, TAP_MAX_MTU);
+    const setting =
+      this.#administrator ?? (bridge && { bytes: bridge.mtu, by: `that of bridge ${bridge.name}` });
+    if (setting === null) {
+      const bytes = Math.min(Math.max(layout.defaultMtu, MIN_MTU), largest);
+      return { own: { bytes, set: false }, setBy: '', largest, warning: null };
+    }
+    const { bytes, by } = setting;
+    let warning: string | null = null;
+    if (bytes > largest) {
+      if (by !== ON_INTERFACE) {
+        const [owner, remedy] =
+          by === BY_OPTION
+            ? ['', 'a smaller MTU']
+            : [` of bridge ${bridge!.name}`, 'a smaller MTU, which lowers the bridge, too (--mtu)'];
+        throw new RangeError(
+          `MTU ${bytes}${owner}: output sections of ${sectionSize} bytes allow ${largest} at most; choose ${remedy}, or start the server with larger sections (-o)`,
+        );
+      }
+      warning = `MTU ${bytes} (${by}): output sections of ${sectionSize} bytes allow ${largest}; longer frames are dropped`;
+    } else if (bridge !== null && bytes < bridge.mtu) {
+      warning = `MTU ${bytes} (${by}) is less than the ${bridge.mtu} of bridge ${bridge.name}, which may be lowered to it`;
+    }
+    return { own: { bytes: Math.min(bytes, largest), set: true }, setBy: by, largest, warning };
+  }
+
+  /** The MTU in use is what a plan says until the peer is known; if nothing is set, the one before, if possible. */
+  begin({ own, largest }: MtuPlan): void {
+    this.#current = own.set ? own.bytes : Math.min(this.#current ?? own.bytes, largest);
+  }
+
+  /** Decides on the MTU with a peer that announces `peer`. Returns a line about it. */
+  agree(plan: MtuPlan, peer: AnnouncedMtu | null): string {
+    const mtu = agreedMtu(plan.own, peer, plan.largest);
+    this.#current = mtu;
+    return `MTU ${mtu}: ${plan.own.set ? whySet(plan, peer) : whyAgreed(plan, peer, mtu)}`;
+  }
+}
+
+function whySet({ own, setBy }: MtuPlan, peer: AnnouncedMtu | null): string {
+  if (peer === null || !peer.set || peer.bytes === own.bytes) return setBy;
+  return `${setBy}, while the peer's is set to ${peer.bytes}: longer frames than the smaller MTU may be lost`;
+}
+
+function whyAgreed({ own }: MtuPlan, peer: AnnouncedMtu | null, mtu: number): string {
+  if (peer === null) return 'the peer announces none; --mtu sets another';
+  if (peer.set && mtu === peer.bytes) return 'set at the peer';
+  if (!peer.set && mtu === Math.min(own.bytes, peer.bytes)) {
+    return `the smaller of ours (${own.bytes}) and the peer's (${peer.bytes})`;
+  }
+  return `as near as possible to the peer's (${peer.bytes})`;
+}
