@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { chownSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,32 +6,9 @@ import { expectSane } from './support/demo-result.ts';
 import { processesWith, until } from './support/processes.ts';
 import { COMMAND, Program } from './support/program.ts';
 import { describeWhere } from './support/requirements.ts';
+import { asNobody, missingUserNamespaces, NOBODY } from './support/unprivileged.ts';
 
-const NOBODY = 65534;
-
-/**
- * Runs a command as a user without privileges who sees a /dev/net of its own, in a mount namespace: nothing changes for
- * anybody else on this machine. `device` makes the TUN device there, for everybody.
- */
-function asNobody(device: boolean, ...command: string[]): string[] {
-  const prepare = ['mount -t tmpfs -o mode=755 ivshmem-test /dev/net'];
-  if (device) prepare.push('mknod /dev/net/tun c 10 200', 'chmod 666 /dev/net/tun');
-  const user = `setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups --no-new-privs`;
-  const script = [...prepare, `exec ${user} -- "$@"`].join(' && ');
-  return ['unshare', '--mount', '--', 'sh', '-c', script, 'sh', ...command];
-}
-
-/** Why an unprivileged user can't have a TAP in a user namespace here; null where it can. */
-function missing(): string | null {
-  const open = 'exec 3<>/dev/net/tun';
-  const inside = ['unshare', '--user', '--map-root-user', '--net', '--mount', '--', 'sh', '-c', open];
-  const [file, ...argv] = asNobody(true, ...inside);
-  const { status, stderr, error } = spawnSync(file!, argv, { encoding: 'utf8' });
-  if (status === 0) return null;
-  return error?.message ?? stderr.trim().split('\n')[0] ?? 'user namespaces are not to be had';
-}
-
-describeWhere(missing(), 'ivshmem demo, as a user without privileges', () => {
+describeWhere(missingUserNamespaces(), 'ivshmem demo, as a user without privileges', () => {
   let directory: string;
 
   beforeEach(() => {

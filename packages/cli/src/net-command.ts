@@ -5,7 +5,7 @@ import { type Command, Option } from 'commander';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { openPrinter } from './printer.ts';
 import { ServiceStatus } from './service-status.ts';
-import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
+import { addTapOptions, linkOptions, type TapOptions, tapLabel } from './tap-options.ts';
 
 const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
 
@@ -45,7 +45,7 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
   const command = program
     .command('net')
     .description(
-      'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT, SIGTERM or SIGHUP; the interface goes with it, unless it existed before: then it keeps what it was told.',
+      'Links a TAP interface to a host server, or to the PCI device of a virtual machine: Ethernet over shared memory, protocol 0x0001. Runs until SIGINT, SIGTERM or SIGHUP; the interface is deleted then, unless it existed before.',
     )
     .option('-S, --socket <path>', `the host server's socket (default: "${DEFAULT_SOCKET}")`)
     .option(
@@ -72,7 +72,8 @@ async function runNet(options: NetOptions): Promise<number> {
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
-  const lines = (event: NetEvent) => [`${options.tap}: ${linkEventText(event)}`];
+  let tap = tapLabel(options);
+  const lines = (event: NetEvent) => [`${tap}: ${linkEventText(event)}`];
   const service = new ServiceStatus();
   await using printer = openPrinter(options.json, lines);
   const print = (event: NetEvent) => {
@@ -81,7 +82,10 @@ async function runNet(options: NetOptions): Promise<number> {
   };
   const link = await connect(options, stop, (text) => print({ event: 'log', time: Date.now(), text }));
   if (link === null) return EXIT_OK;
-  link.info$.subscribe((info) => print({ event: 'up', time: Date.now(), ...info }));
+  link.info$.subscribe((info) => {
+    tap = info.tap;
+    print({ event: 'up', time: Date.now(), ...info });
+  });
   link.state$.subscribe((status) => print({ event: 'state', time: Date.now(), ...stateNames(status) }));
   link.log$.subscribe((text) => print({ event: 'log', time: Date.now(), text }));
   const printStats = () => print({ event: 'stats', time: Date.now(), ...link.stats() });

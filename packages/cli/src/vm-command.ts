@@ -11,7 +11,7 @@ import { abortOnEof, abortOnSignals, EXIT_OK, seconds } from './exit.ts';
 import { linkEventText, type NetEvent, stateNames } from './net-command.ts';
 import { openPrinter } from './printer.ts';
 import { ServiceStatus } from './service-status.ts';
-import { addTapOptions, linkOptions, type TapOptions } from './tap-options.ts';
+import { addTapOptions, linkOptions, type TapOptions, tapLabel } from './tap-options.ts';
 import { closeAll, type Running, untilEnded } from './until-ended.ts';
 
 interface Options extends DeviceCommandOptions, TapOptions {
@@ -66,7 +66,8 @@ function size(text: string): number {
 }
 
 async function runVm(options: Options): Promise<number> {
-  const { vfioUser, isolate, sectionSize, tap } = options;
+  const { vfioUser, isolate, sectionSize } = options;
+  let tap = tapLabel(options);
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
@@ -89,7 +90,10 @@ async function runVm(options: Options): Promise<number> {
     const link = await createLink({ port: { type: 'server', path }, ...linkOptions(options) }, stop);
     running.push(link);
     const head = (): { part: 'link'; time: number } => ({ part: 'link', time: Date.now() });
-    link.info$.subscribe((info) => print({ event: 'up', ...head(), ...info }));
+    link.info$.subscribe((info) => {
+      tap = info.tap;
+      print({ event: 'up', ...head(), ...info });
+    });
     link.state$.subscribe((status) => print({ event: 'state', ...head(), ...stateNames(status) }));
     link.log$.subscribe((text) => print({ event: 'log', ...head(), text }));
     printStats = () => {

@@ -2,6 +2,8 @@ import { getSystemErrorMap } from 'node:util';
 import * as libc from './libc.ts';
 
 const byNumber = getSystemErrorMap();
+// Node has names for what libuv knows.
+byNumber.set(-77, ['EBADFD', 'file descriptor in bad state']);
 
 /** A system call that failed: `bind /run/x.sock: EADDRINUSE: address already in use`, and the remedy where known. */
 export class SystemCallError extends Error {

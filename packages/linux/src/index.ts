@@ -75,7 +75,7 @@ export {
   unlinkSharedMemoryObject,
 } from './shared-memory-object.ts';
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
-export { openTap, TAP_MAX_MTU, Tap, type TapOptions, TunOffload, VNET_HEADER_SIZE } from './tap.ts';
+export { openTap, TAP_MAX_MTU, Tap, type TapOptions, TunOffload, tapOf, VNET_HEADER_SIZE } from './tap.ts';
 export { Timer } from './timer.ts';
 export { listeningPath, UnixListener } from './unix-listener.ts';
 export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';

@@ -21,6 +21,7 @@ const IFLA_NET_NS_FD = 28;
 const IFLA_CARRIER = 33;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
+const IFLA_TUN_NUM_QUEUES = 8;
 const VETH_INFO_PEER = 1;
 const RTM_NEWLINK = 16;
 
@@ -50,6 +51,8 @@ export interface NetworkInterface {
   readonly master: string | null;
   /** `tun` (TAPs included), `veth`, `bridge`, …; null for `lo` and hardware. */
   readonly kind: string | null;
+  /** How many descriptors are attached to a TAP that was made for several; null for all other interfaces. */
+  readonly queues: number | null;
 }
 
 /**
@@ -87,7 +90,9 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   const attributes = decodeAttributes(payload.subarray(16));
   const master = u32Of(attributes.get(IFLA_MASTER));
-  const kind = decodeAttributes(attributes.get(IFLA_LINKINFO) ?? new Uint8Array()).get(IFLA_INFO_KIND);
+  const linkInfo = decodeAttributes(attributes.get(IFLA_LINKINFO) ?? new Uint8Array());
+  const kind = linkInfo.get(IFLA_INFO_KIND);
+  const data = decodeAttributes(linkInfo.get(IFLA_INFO_DATA) ?? new Uint8Array());
   const mac = attributes.get(IFLA_ADDRESS) ?? new Uint8Array();
   return {
     name: textOf(attributes.get(IFLA_IFNAME) ?? new Uint8Array()),
@@ -99,6 +104,7 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
     operState: operStates[attributes.get(IFLA_OPERSTATE)?.[0] ?? 0] ?? 'unknown',
     master: master === undefined ? null : masterName(master),
     kind: kind === undefined ? null : textOf(kind),
+    queues: (kind !== undefined && textOf(kind) === 'tun' && u32Of(data.get(IFLA_TUN_NUM_QUEUES))) || null,
   };
 }
 

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { addAddress, setIpv6 } from './address.ts';
 import { missingNetworkPrivilege } from './capabilities.ts';
-import { F_GETFL, O_NONBLOCK } from './constants.ts';
+import { F_GETFL, O_NONBLOCK, O_RDWR } from './constants.ts';
 import { EPOLLIN, Epoll } from './epoll.ts';
 import {
   createBridge,
@@ -17,7 +17,7 @@ import * as libc from './libc.ts';
 import { mapPrivate } from './memory.ts';
 import { Netns } from './netns.ts';
 import { openPacketSocket } from './packet-socket.ts';
-import { openTap, TAP_MAX_MTU, type Tap, TunOffload, VNET_HEADER_SIZE } from './tap.ts';
+import { openTap, TAP_MAX_MTU, type Tap, TunOffload, tapOf, VNET_HEADER_SIZE } from './tap.ts';
 
 const missing = missingNetworkPrivilege();
 const openFds = () => readdirSync('/proc/self/fd').length;
@@ -92,6 +92,68 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
       expect(() => openTap('br0')).toThrow(/^TUNSETIFF interface br0: EINVAL: .*no TAP/);
       expect(() => openTap('a-name-too-long-')).toThrow('has 16 bytes, but may have 15 at most');
       expect(listInterfaces().filter(({ kind }) => kind === 'tun')).toHaveLength(1);
+    });
+  });
+
+  it('is known by its descriptor, whatever its name and its namespace', () => {
+    using tap = netns.run(() => openTap('t0'));
+    using other = Netns.create();
+    expect(tap.identify()).toBe('t0');
+    netns.run(() => setInterface('t0', { netns: other.fd, name: 'lan7' }));
+    expect(tap.name).toBe('t0');
+    expect([tap.identify(), tap.name]).toEqual(['lan7', 'lan7']);
+    {
+      using found = tap.netns()!;
+      expect(found.id).toBe(other.id);
+    }
+    tap.setMac('02:00:00:00:00:aa');
+    expect(other.run(() => getInterface('lan7'))).toMatchObject({ mac: '02:00:00:00:00:aa' });
+    other.run(() => deleteInterface('lan7'));
+    expect(tap.identify()).toBeNull();
+    expect(() => tap.setCarrier(true)).toThrow('TUNSETCARRIER interface lan7: EBADFD: it has been deleted');
+  });
+
+  it.each([true, false])('can be opened by another part of the program, with headers: %s', (vnetHeader) => {
+    netns.run(() => {
+      const owners = openTap('t0', { vnetHeader });
+      bringUp('t0');
+      const tap = tapOf(owners.fd);
+      expect(tap).toMatchObject({ name: 't0', vnetHeader });
+      datagramFrom(tap, 100);
+      owners.close();
+      datagramFrom(tap, 100);
+      tap.close();
+      expect(getInterface('t0')).toBeNull();
+    });
+  });
+
+  it('is not taken from a descriptor that is none', () => {
+    const unattached = libc.open('/dev/net/tun', O_RDWR, 'uint', 0);
+    expect(() => tapOf(unattached)).toThrow(/^TUNGETIFF fd \d+: EBADFD: is no TAP/);
+    libc.close(unattached);
+    expect(() => tapOf(unattached)).toThrow(/EBADF: no such descriptor/);
+    expect(() => tapOf(netns.fd)).toThrow(/is no TAP/);
+  });
+
+  it('can have several queues; how many are open is known', () => {
+    netns.run(() => {
+      const IFF_MULTI_QUEUE = 0x100;
+      const first = openTap('t0', { persist: true });
+      expect(getInterface('t0')!.queues).toBeNull();
+      first.setPersistent(false);
+      first.close();
+      // As by "ip tuntap add mode tap multi_queue".
+      const made = libc.open('/dev/net/tun', O_RDWR, 'uint', 0);
+      const ifreq = Buffer.alloc(40);
+      ifreq.write('t0');
+      ifreq.writeUInt16LE(0x1002 | IFF_MULTI_QUEUE, 16);
+      expect(libc.ioctl(made, 0x400454ca, 'void *', ifreq)).toBe(0);
+      {
+        using _second = openTap('t0');
+        expect(getInterface('t0')!.queues).toBe(2);
+      }
+      expect(getInterface('t0')!.queues).toBe(1);
+      libc.close(made);
     });
   });
 

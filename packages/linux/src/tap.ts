@@ -1,6 +1,6 @@
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from './constants.ts';
 import { check, SystemCallError } from './errors.ts';
-import { closeFd } from './fd.ts';
+import { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 import { checkInterfaceName, macBytes } from './interface.ts';
 import * as libc from './libc.ts';
 import { Netns } from './netns.ts';
@@ -9,6 +9,7 @@ import { Netns } from './netns.ts';
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;
 const TUNSETPERSIST = 0x400454cb;
+const TUNSETOWNER = 0x400454cc;
 const TUNSETOFFLOAD = 0x400454d0;
 const TUNSETVNETHDRSZ = 0x400454d8;
 const TUNSETVNETLE = 0x400454dc;
@@ -17,6 +18,7 @@ const TUNGETDEVNETNS = 0x54e3;
 const SIOCSIFHWADDR = 0x8924;
 const ARPHRD_ETHER = 1;
 const IFF_TAP = 2;
+const IFF_MULTI_QUEUE = 0x100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 const IFF_TUN_EXCL = 0x8000;
@@ -66,8 +68,17 @@ const openRemedies: Record<string, string> = {
 
 const attachRemedies: Record<string, string> = {
   EBUSY: 'a TAP of this name is in use: stop its user, or choose another name',
-  EINVAL: 'an interface of this name exists and is no TAP with a single queue: choose another name',
+  EINVAL: 'an interface of this name exists and is no TAP: choose another name',
   EPERM: 'needs CAP_NET_ADMIN in this network namespace',
+};
+
+const NO_TAP =
+  'is no TAP: pass an open descriptor of /dev/net/tun that is attached to an interface (TUNSETIFF)';
+const descriptorRemedies: Record<string, string> = {
+  EBADF: 'no such descriptor: the program that starts this one must pass it on (no FD_CLOEXEC)',
+  EBADFD: NO_TAP,
+  EINVAL: NO_TAP,
+  ENOTTY: NO_TAP,
 };
 
 /**
@@ -173,6 +184,8 @@ export class Tap {
 export interface TapOptions {
   /** The interface outlives its descriptor, until {@link Tap.setPersistent}(false) or its deletion. */
   readonly persist?: boolean;
+  /** Uid that may attach to it without a privilege; none by default. */
+  readonly owner?: number;
   /** Refuse to attach to a TAP that exists (EBUSY). */
   readonly exclusive?: boolean;
   /** A struct virtio_net_hdr before each frame, in both directions: see {@link Tap.vnetHeader}. */
@@ -195,23 +208,64 @@ export function openTap(name: string, options: TapOptions = {}): Tap {
   try {
     const { exclusive = false, vnetHeader = false } = options;
     const flags = IFF_TAP | IFF_NO_PI | (exclusive ? IFF_TUN_EXCL : 0) | (vnetHeader ? IFF_VNET_HDR : 0);
-    const ifreq = Buffer.alloc(IFREQ_SIZE);
-    ifreq.write(name);
-    ifreq.writeUInt16LE(flags, IFNAMSIZ);
-    const subject = `interface ${name}`;
-    checked(libc.ioctl(fd, TUNSETIFF, 'void *', ifreq), 'TUNSETIFF', subject, attachRemedies);
-    // A former user of a persistent TAP may have promised to compute checksums and to cut large packets.
-    check(libc.ioctlInt(fd, TUNSETOFFLOAD, 'long', 0), 'TUNSETOFFLOAD', subject);
-    if (vnetHeader) {
-      const int = (value: number) => new Uint8Array(Int32Array.of(value).buffer);
-      check(libc.ioctl(fd, TUNSETVNETHDRSZ, 'void *', int(VNET_HEADER_SIZE)), 'TUNSETVNETHDRSZ', subject);
-      check(libc.ioctl(fd, TUNSETVNETLE, 'void *', int(1)), 'TUNSETVNETLE', subject);
+    let result = attach(fd, name, flags);
+    // A TAP with several queues wants this flag; the kernel says no more than that about a TAP without.
+    if (result === -1 && libc.errno() === EINVAL) result = attach(fd, name, flags | IFF_MULTI_QUEUE);
+    checked(result, 'TUNSETIFF', `interface ${name}`, attachRemedies);
+    const tap = prepared(fd, name, vnetHeader);
+    if (options.owner !== undefined) {
+      const result = libc.ioctlInt(fd, TUNSETOWNER, 'long', options.owner);
+      check(result, 'TUNSETOWNER', `interface ${name}`);
     }
-    const tap = new Tap(fd, name, vnetHeader);
     if (options.persist !== undefined) tap.setPersistent(options.persist);
     return tap;
   } catch (error) {
     closeFd(fd);
+    throw error;
+  }
+}
+
+function attach(fd: number, name: string, flags: number): number {
+  const ifreq = Buffer.alloc(IFREQ_SIZE);
+  ifreq.write(name);
+  ifreq.writeUInt16LE(flags, IFNAMSIZ);
+  return libc.ioctl(fd, TUNSETIFF, 'void *', ifreq);
+}
+
+/** A TAP whose descriptor is attached; a former user may have promised to compute checksums and to cut large packets. */
+function prepared(fd: number, name: string, vnetHeader: boolean): Tap {
+  const subject = `interface ${name}`;
+  check(libc.ioctlInt(fd, TUNSETOFFLOAD, 'long', 0), 'TUNSETOFFLOAD', subject);
+  if (vnetHeader) {
+    const int = (value: number) => new Uint8Array(Int32Array.of(value).buffer);
+    check(libc.ioctl(fd, TUNSETVNETHDRSZ, 'void *', int(VNET_HEADER_SIZE)), 'TUNSETVNETHDRSZ', subject);
+    check(libc.ioctl(fd, TUNSETVNETLE, 'void *', int(1)), 'TUNSETVNETLE', subject);
+  }
+  return new Tap(fd, name, vnetHeader);
+}
+
+/**
+ * A TAP that another program, or another part of this one, has opened: a duplicate of `fd`, which stays its owner's. An
+ * interface that is not persistent goes when both are closed. Whether there is a header ({@link Tap.vnetHeader}) is
+ * what its owner chose with IFF_VNET_HDR; the offloads, the size of the header and O_NONBLOCK, which belong to the open
+ * file and not to the descriptor, are set as {@link openTap} does. Throws {@link SystemCallError} with the remedy for a
+ * descriptor that is no Ethernet TAP without packet information (IFF_TAP | IFF_NO_PI).
+ */
+export function tapOf(fd: number): Tap {
+  const subject = `fd ${fd}`;
+  const ifreq = Buffer.alloc(IFREQ_SIZE);
+  checked(libc.ioctl(fd, TUNGETIFF, 'void *', ifreq), 'TUNGETIFF', subject, descriptorRemedies);
+  const flags = ifreq.readUInt16LE(IFNAMSIZ);
+  if ((flags & (IFF_TAP | IFF_NO_PI)) !== (IFF_TAP | IFF_NO_PI)) {
+    const remedy = 'is a TUN, or has packet information: open it with IFF_TAP | IFF_NO_PI';
+    throw new SystemCallError('TUNGETIFF', subject, EINVAL, remedy);
+  }
+  const own = duplicateFd(fd);
+  try {
+    setNonBlocking(own);
+    return prepared(own, ifreq.toString('utf8', 0, ifreq.indexOf(0)), (flags & IFF_VNET_HDR) !== 0);
+  } catch (error) {
+    closeFd(own);
     throw error;
   }
 }

@@ -90,13 +90,12 @@ export class InterfaceWatch {
    * Makes the interface what `wanted` says; what it is already is not asked of the kernel, which would want privileges
    * for that, too. In a namespace that this process may not enter, nothing is changed. Throws SystemCallError.
    */
-  apply(wanted: { mtu?: number; mac?: string; bridge?: string; up?: boolean }): void {
+  apply(wanted: { mtu?: number; bridge?: string; up?: boolean }): void {
     this.look();
     if (this.#lost) return;
-    const { mtu, mac, up, master, index } = this.#current;
+    const { mtu, up, master, index } = this.#current;
     const change: InterfaceChange = {
       ...(wanted.mtu !== undefined && wanted.mtu !== mtu && { mtu: wanted.mtu }),
-      ...(wanted.mac !== undefined && wanted.mac.toLowerCase() !== mac && { mac: wanted.mac }),
       ...(wanted.bridge !== undefined && wanted.bridge !== master && { bridge: wanted.bridge }),
       ...(wanted.up !== undefined && wanted.up !== up && { up: wanted.up }),
     };

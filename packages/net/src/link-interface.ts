@@ -9,6 +9,7 @@ import {
   SystemCallError,
   type Tap,
   Timer,
+  tapOf,
 } from '@ivshmem/linux';
 import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
 import type { BridgeMtu } from './link-mtu.ts';
@@ -91,7 +92,7 @@ export class LinkInterface {
   }
 
   #make(setMtu: () => void): Tap {
-    const { netns, mac, bridge, addresses = [] } = this.#options;
+    const { netns, bridge, addresses = [] } = this.#options;
     if (netns !== undefined) {
       using namespace = Netns.open(netns);
       namespace.enter();
@@ -101,8 +102,9 @@ export class LinkInterface {
       tap.setCarrier(false);
       const watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
       this.#watch = watch;
+      checkQueues(watch.current);
       setMtu();
-      watch.apply({ ...(mac !== undefined && { mac }), ...(bridge !== undefined && { bridge }) });
+      if (bridge !== undefined) watch.apply({ bridge });
       watch.apply({ up: true });
       for (const address of addresses) ensureAddress(watch.current.index, address);
       if (netns !== undefined) this.#watchName(netns, watch);
@@ -116,14 +118,31 @@ export class LinkInterface {
   }
 
   #open(): Tap {
-    const { tap: name, offload: vnetHeader = true, mac = randomMac() } = this.#options;
+    const { mac } = this.#options;
+    const [tap, isNew] = this.#attach();
     try {
-      const tap = openTap(name, { vnetHeader, exclusive: true });
-      tap.setMac(mac);
+      if (isNew || mac !== undefined) tap.setMac(mac ?? randomMac());
       return tap;
     } catch (error) {
-      // It exists: what it is stays, but for what the options say.
-      if (error instanceof SystemCallError && error.code === 'EBUSY') return openTap(name, { vnetHeader });
+      tap.close();
+      throw error;
+    }
+  }
+
+  /** The TAP, and whether it has been made for this link. */
+  #attach(): [tap: Tap, isNew: boolean] {
+    const { tap, tapFd, offload: vnetHeader = true } = this.#options;
+    if (tapFd !== undefined) {
+      const taken = tapOf(tapFd);
+      if (vnetHeader || !taken.vnetHeader) return [taken, false];
+      taken.close();
+      throw new Error(`fd ${tapFd}: a link without offload needs a TAP that was opened without IFF_VNET_HDR`);
+    }
+    try {
+      return [openTap(tap!, { vnetHeader, exclusive: true }), true];
+    } catch (error) {
+      if (error instanceof SystemCallError && error.code === 'EBUSY')
+        return [openTap(tap!, { vnetHeader }), false];
       throw error;
     }
   }
@@ -134,7 +153,7 @@ export class LinkInterface {
     this.#nameTimer = new Timer(this.#epoll, () => {
       // An interface that has been moved has nothing to do with the name any more.
       if (first === null || watch.netns !== first || Netns.isNamed(netns, first)) return;
-      throw new Error(`network namespace ${netns}: it has been deleted, or given another name`);
+      throw new Error(`network namespace ${netns}: it has been deleted, or has another name now`);
     });
     this.#nameTimer.every(NAME_INTERVAL);
   }
@@ -145,6 +164,14 @@ export class LinkInterface {
     this.#watch = undefined;
     this.#tap?.close();
   }
+}
+
+/** Frames of a TAP with several queues come out of any of them. */
+function checkQueues({ name, queues }: NetworkInterface): void {
+  if (queues === null || queues === 1) return;
+  throw new Error(
+    `interface ${name}: ${queues} queues of it are open, and a link needs all its frames: close the others`,
+  );
 }
 
 /**

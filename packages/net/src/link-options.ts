@@ -5,8 +5,17 @@ import { checkPciDevice, MIN_MTU, type PortSource } from '@ivshmem/transport';
 export interface LinkOptions {
   /** Where the port comes from. */
   readonly port: PortSource;
-  /** Name of the TAP interface, 1 … 15 bytes. It is made, and goes with the link, unless it exists and is persistent. */
-  readonly tap: string;
+  /**
+   * Name of the TAP interface, 1 … 15 bytes. It is made, and goes with the link, unless it exists and is persistent. Either
+   * this or {@link tapFd}.
+   */
+  readonly tap?: string;
+  /**
+   * An open TAP instead: a descriptor of this process with IFF_TAP | IFF_NO_PI, with or without IFF_VNET_HDR. It must stay
+   * open until the link is up, stays the caller's, and becomes non-blocking; the link uses a duplicate. An interface that
+   * is not persistent goes when both are closed.
+   */
+  readonly tapFd?: number;
   /** Network namespace of the interface: a name under /run/netns, or a path such as /proc/123/ns/net. */
   readonly netns?: string;
   /**
@@ -15,7 +24,7 @@ export interface LinkOptions {
    * Source: protocol page, section 15.
    */
   readonly mtu?: number;
-  /** Hardware address, such as 02:00:00:00:00:01; by default the kernel makes one up. */
+  /** Hardware address, such as 02:00:00:00:00:01; by default a new interface gets a random one, another keeps its own. */
   readonly mac?: string;
   /** Addresses with prefix length, such as 10.0.0.1/24 or fd00::1/64. */
   readonly addresses?: readonly string[];
@@ -46,7 +55,7 @@ export const MAX_BUSY_POLL = 1_000_000;
 
 /** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
 export function checkLinkOptions(options: LinkOptions): void {
-  checkInterfaceName(options.tap);
+  checkTap(options);
   if (options.port.type === 'server') checkSocketPath(options.port.path);
   if (options.port.type === 'pci') checkPciDevice(options.port.device);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
@@ -60,6 +69,22 @@ export function checkLinkOptions(options: LinkOptions): void {
   for (const address of options.addresses ?? []) parseIpPrefix(address);
   if (!(busyPoll >= 0 && busyPoll <= MAX_BUSY_POLL)) {
     throw new RangeError(`busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
+  }
+}
+
+function checkTap({ tap, tapFd, netns }: LinkOptions): void {
+  if ((tap === undefined) === (tapFd === undefined)) {
+    throw new RangeError('TAP: give either the name of an interface (tap) or a descriptor (tapFd)');
+  }
+  if (tap !== undefined) checkInterfaceName(tap);
+  if (tapFd === undefined) return;
+  if (!(Number.isInteger(tapFd) && tapFd >= 0 && tapFd <= 0x7fffffff)) {
+    throw new RangeError(`TAP descriptor ${tapFd}: must be the number of an open descriptor`);
+  }
+  if (netns !== undefined) {
+    throw new RangeError(
+      `TAP descriptor ${tapFd}: its network namespace is that of its interface: leave out ${netns}`,
+    );
   }
 }
 
