@@ -1,7 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
 // The packages' own tests run side by side. The tests in test/ start processes, namespaces and interfaces and have the
-// machine to themselves, one file at a time; so do those in test/vm/, which start virtual machines.
+// machine to themselves, one file at a time; so do those in test/vm/, which start virtual machines,
+// and those in test/systemd/, which boot systemd.
 export default defineConfig({
   test: {
     projects: [
@@ -18,12 +19,23 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/vm/**'],
+          exclude: ['test/vm/**', 'test/systemd/**'],
           pool: 'forks',
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: 'systemd',
+          include: ['test/systemd/*.test.ts'],
+          pool: 'forks',
+          globalSetup: ['test/systemd/setup.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          sequence: { groupOrder: 3 },
         },
       },
       {
