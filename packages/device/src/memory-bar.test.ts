@@ -24,6 +24,51 @@ describe('mappedAreas', () => {
     expect(mappedAreas(memoryLayout(0x3000, 2, 0), 1, true)).toEqual([{ offset: 0x1000, size: 0x2000 }]);
     expect(mappedAreas(memoryLayout(0x5000, 2, 0x2000), 1, true)).toEqual([{ offset: 0x3000, size: 0x2000 }]);
   });
+
+  const layouts = [
+    memoryLayout(0x400000, 2, 0x100000),
+    memoryLayout(0x201000, 2, 0x100000),
+    memoryLayout(0x100000, 3, 0x10000),
+    memoryLayout(0x10000, 3, 0x2000),
+    memoryLayout(0x21000, 2, 0x10000),
+    memoryLayout(0x1000, 2, 0),
+    memoryLayout(0x40000, 2, 0),
+  ];
+  const cases = layouts.flatMap((memory) =>
+    [4096, 16384, 65536].flatMap((page) =>
+      [false, true].flatMap((isolate) => [0, 1].map((id) => ({ memory, page, isolate, id }))),
+    ),
+  );
+  it.each(cases)('are whole pages, as many as may be mapped: %j', ({ memory, page, isolate, id }) => {
+    const { readWriteOffset, outputOffset, outputSize, size } = memory;
+    /** Whether the guest may write a byte itself. */
+    const mayMap = (at: number) => {
+      if (at < readWriteOffset || at >= size) return false;
+      const peer = Math.floor((at - outputOffset) / outputSize);
+      return !isolate || at < outputOffset || peer === id;
+    };
+    const areas = mappedAreas(memory, id, isolate, page);
+    const mapped = new Set<number>();
+    for (const area of areas) {
+      expect([area.offset % page, area.size % page]).toEqual([0, 0]);
+      for (let at = area.offset; at < area.offset + area.size; at += page) mapped.add(at);
+    }
+    expect(mapped.size).toBe(areas.reduce((sum, area) => sum + area.size / page, 0));
+    // Rights change at multiples of 4096 only.
+    for (let at = 0; at < size; at += page) {
+      const parts = Array.from({ length: page / 4096 }, (_, i) => mayMap(at + i * 4096));
+      expect([at, mapped.has(at)]).toEqual([at, parts.every(Boolean)]);
+    }
+  });
+
+  it('leave nothing but the first page to be trapped where sections begin at a page of 64 KiB', () => {
+    const { outputOffset, size } = memoryLayout(0x400000, 2, 0x100000);
+    expect(outputOffset % 65536).toBe(0);
+    expect(mappedAreas(memoryLayout(0x400000, 2, 0x100000), 1, true, 65536)).toEqual([
+      { offset: 65536, size: outputOffset - 65536 },
+      { offset: size - 0x100000, size: 0x100000 },
+    ]);
+  });
 });
 
 describe('BAR 2, trapped', () => {

@@ -1,6 +1,7 @@
+import { PAGE_SIZE } from '@ivshmem/linux';
 import { type HostPort, type MemoryLayout, type Section, STATE_TABLE_SIZE } from '@ivshmem/transport';
 
-/** A part of BAR 2 that a VMM may map, in bytes; multiples of 4096. */
+/** A part of BAR 2 that a VMM may map, in bytes; multiples of the host's page size. */
 export interface MappedArea {
   readonly offset: number;
   readonly size: number;
@@ -8,24 +9,34 @@ export interface MappedArea {
 
 /**
  * The parts of BAR 2 that the VMM of peer `id` maps, with read and write access, since a VMM has no other; what is
- * left is trapped. The state table is always trapped: nobody but the device writes it. The output sections of others are
- * trapped with `isolate`; without, the guest could write them.
+ * left is trapped. The state table is always trapped: only the device writes it. The output sections of others are
+ * trapped with `isolate`; without, the guest could write them. QEMU maps all areas or, if one is not made of whole pages of
+ * the host, none: of a page that an area shares with something else, that area's part is trapped, too. `pageSize` is in
+ * bytes, a power of two.
  */
-export function mappedAreas(layout: MemoryLayout, id: number, isolate: boolean): MappedArea[] {
-  const { readWriteOffset, readWriteSize, outputOffset, outputSize, size } = layout;
+export function mappedAreas(
+  layout: MemoryLayout,
+  id: number,
+  isolate: boolean,
+  pageSize: number = PAGE_SIZE,
+): MappedArea[] {
+  const { readWriteOffset, outputOffset, outputSize, size } = layout;
+  const own = outputOffset + id * outputSize;
+  const ranges: [number, number][] = isolate
+    ? [
+        [readWriteOffset, outputOffset],
+        [own, own + outputSize],
+      ]
+    : [[readWriteOffset, size]];
+  // Two that adjoin are one, which has no page in common with anything in between.
+  if (ranges.length === 2 && ranges[0]![1] === ranges[1]![0])
+    ranges.splice(0, 2, [readWriteOffset, ranges[1]![1]]);
   const areas: MappedArea[] = [];
-  const add = (offset: number, length: number) => {
-    const last = areas.at(-1);
-    if (length === 0) return;
-    if (last !== undefined && last.offset + last.size === offset) {
-      areas[areas.length - 1] = { offset: last.offset, size: last.size + length };
-    } else {
-      areas.push({ offset, size: length });
-    }
-  };
-  add(readWriteOffset, readWriteSize);
-  if (isolate) add(outputOffset + id * outputSize, outputSize);
-  else add(outputOffset, size - outputOffset);
+  for (const [begin, end] of ranges) {
+    const offset = Math.ceil(begin / pageSize) * pageSize;
+    const length = Math.floor(end / pageSize) * pageSize - offset;
+    if (length > 0) areas.push({ offset, size: length });
+  }
   return areas;
 }
 
