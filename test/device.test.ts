@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { clearEventFd, Netns } from '@ivshmem/linux';
@@ -156,6 +156,25 @@ describeNetwork('ivshmem vm', () => {
     await vm.line(({ part, event }) => part === 'link' && event === 'up');
     vm.child.stdin!.end();
     expect(await vm.exited).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  it('leaves no file but the socket of the VM when it is killed, and the next one takes that over', async () => {
+    using netns = Netns.create();
+    const argv = ['vm', '--vfio-user', path('vm'), '--netns', netns.path];
+    const files = () => readdirSync(directory).filter((name) => name !== 'vm');
+    const before = files();
+    for (const [first, second] of [['SIGKILL'], ['SIGTERM', 'SIGTERM'], ['SIGTERM']] as const) {
+      const vm = new Program(['--verbose', ...argv, '--json'], {
+        env: { ...process.env, TMPDIR: directory },
+      });
+      await vm.line(({ part, event }) => part === 'link' && event === 'up');
+      expect(files()).toEqual(before);
+      vm.child.kill(first);
+      if (second !== undefined) vm.child.kill(second);
+      await vm.exited;
+      expect(files()).toEqual(before);
+    }
+    expect(existsSync(path('vm'))).toBe(false);
   });
 
   it('leaves nothing where the link cannot be had', async () => {

@@ -1,4 +1,4 @@
-import { createDevice, type Device } from '@ivshmem/device';
+import { checkDeviceOptions, createDevice, type Device } from '@ivshmem/device';
 import type { Command } from 'commander';
 import { type DeviceEvent, deviceEventLines, followDevice } from './device-events.ts';
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
@@ -48,6 +48,12 @@ export function addDeviceCommand(program: Command, finish: (code: number) => voi
 async function runDevices(options: Options): Promise<number> {
   if (options.vfioUser.length === 0)
     throw new UsageError('--vfio-user is missing: say where a VM is to connect');
+  // All of them before the first one is up.
+  for (const [at, vfioUser] of options.vfioUser.entries()) {
+    checkDeviceOptions({ server: options.socket, vfioUser, ...deviceOptions(options) });
+    if (options.vfioUser.indexOf(vfioUser) < at)
+      throw new UsageError(`--vfio-user ${vfioUser}: is given twice; each VM needs a socket of its own`);
+  }
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);

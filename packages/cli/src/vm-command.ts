@@ -1,13 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createDevice } from '@ivshmem/device';
+import { rmSync } from 'node:fs';
+import { checkDeviceOptions, createDevice } from '@ivshmem/device';
 import { createHostServer, parseSize } from '@ivshmem/host-server';
-import { createLink } from '@ivshmem/net';
+import { PAGE_SIZE } from '@ivshmem/linux';
+import { checkLinkOptions, createLink } from '@ivshmem/net';
+import { LayoutError, ringLayout } from '@ivshmem/transport';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type DeviceEvent, deviceEventLines, followDevice } from './device-events.ts';
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';
-import { abortOnEof, abortOnSignals, EXIT_OK, seconds } from './exit.ts';
+import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { linkEventText, type NetEvent, stateNames } from './net-command.ts';
 import { openPrinter } from './printer.ts';
 import { ServiceStatus } from './service-status.ts';
@@ -26,6 +26,8 @@ interface Options extends DeviceCommandOptions, TapOptions {
 /** What `ivshmem vm --json` prints, one object a line. */
 export type VmEvent = ({ readonly part: 'device' } & DeviceEvent) | ({ readonly part: 'link' } & NetEvent);
 
+/** What the socket of the host server is called while device and link connect: that of the VM, with this behind it. */
+const SERVER_SUFFIX = '.server';
 /** Source: specification, "Protocols": virtual peer-to-peer Ethernet. */
 const ETHERNET = 0x0001;
 const DEFAULT_SECTION_SIZE = 2 ** 20;
@@ -66,8 +68,14 @@ function size(text: string): number {
 }
 
 async function runVm(options: Options): Promise<number> {
-  const { vfioUser, isolate, sectionSize } = options;
+  const { vfioUser, isolate, sectionSize, mtu } = options;
   let tap = tapLabel(options);
+  const path = `${vfioUser}${SERVER_SUFFIX}`;
+  const ofDevice = { server: path, vfioUser, ...deviceOptions(options) };
+  const ofLink = { port: { type: 'server', path }, ...linkOptions(options) } as const;
+  checkDeviceOptions(ofDevice);
+  checkLinkOptions(ofLink);
+  checkSections(sectionSize, mtu);
   using signals = abortOnSignals();
   using eof = options.untilEof ? abortOnEof() : null;
   const stop = eof === null ? signals.signal : AbortSignal.any([signals.signal, eof.signal]);
@@ -82,13 +90,14 @@ async function runVm(options: Options): Promise<number> {
   const running: Running[] = [];
   let printStats = () => {};
   try {
-    const { path, server } = startServer(sectionSize);
+    const { server, hide } = startServer(path, sectionSize);
     running.push(server);
-    const device = await createDevice({ server: path, vfioUser, ...deviceOptions(options) }, stop);
+    const device = await createDevice(ofDevice, stop);
     running.push(device);
     followDevice(device, { vfioUser, isolate }, (event) => print({ part: 'device', ...event }));
-    const link = await createLink({ port: { type: 'server', path }, ...linkOptions(options) }, stop);
+    const link = await createLink(ofLink, stop);
     running.push(link);
+    hide();
     const head = (): { part: 'link'; time: number } => ({ part: 'link', time: Date.now() });
     link.info$.subscribe((info) => {
       tap = info.tap;
@@ -116,34 +125,48 @@ async function runVm(options: Options): Promise<number> {
   return EXIT_OK;
 }
 
-/** A host server for two peers, at a socket that only this user can reach. */
-function startServer(outputSectionSize: number): { path: string; server: Running } {
-  const directory = mkdtempSync(join(tmpdir(), 'ivshmem-vm-'));
-  const path = join(directory, 'server');
-  const remove = () => rmSync(directory, { recursive: true, force: true });
+/** Throws UsageError for output sections that cannot be, or that the MTU does not fit. */
+function checkSections(size: number, mtu: number | undefined): void {
+  if (size % PAGE_SIZE !== 0) {
+    throw new UsageError(`--section-size ${size}: must be a multiple of ${PAGE_SIZE}, the page size`);
+  }
   try {
-    // Rounded up to a power of two; what the sections leave is the read/write section, which Ethernet has no use for.
-    const size = 4096 + 2 * outputSectionSize;
-    const server = createHostServer({
-      socketPath: path,
-      size,
-      outputSectionSize,
-      maxPeers: 2,
-      vectors: 2,
-      protocol: ETHERNET,
-    });
-    return {
-      path,
-      server: {
-        closed: server.closed.then(() => null),
-        async close() {
-          server.close();
-          remove();
-        },
-      },
-    };
+    const { maxMtu } = ringLayout(size);
+    if (mtu === undefined || mtu <= maxMtu) return;
+    throw new UsageError(`--mtu ${mtu}: output sections of ${size} bytes allow ${maxMtu} at most`);
   } catch (error) {
-    remove();
+    if (error instanceof LayoutError) throw new UsageError(`--section-size ${size}: ${error.message}`);
     throw error;
   }
+}
+
+/**
+ * A host server for two peers, at a socket that only this user can reach. `hide` removes the socket's file once both have
+ * connected; a process that is killed before leaves it to the next one with the same path, which takes it over.
+ */
+function startServer(socketPath: string, outputSectionSize: number): { server: Running; hide: () => void } {
+  const server = createHostServer({
+    socketPath,
+    // Rounded up to a power of two; what the sections leave is the read/write section, which Ethernet has no use for.
+    size: 4096 + 2 * outputSectionSize,
+    outputSectionSize,
+    maxPeers: 2,
+    vectors: 2,
+    protocol: ETHERNET,
+  });
+  const hide = () => rmSync(socketPath, { force: true });
+  process.once('exit', hide);
+  return {
+    hide() {
+      process.off('exit', hide);
+      hide();
+    },
+    server: {
+      closed: server.closed.then(() => null),
+      async close() {
+        process.off('exit', hide);
+        server.close();
+      },
+    },
+  };
 }
