@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_PID_FILE, parseServerArguments, ServerArgumentError } from './arguments.ts';
+import { DEFAULT_PID_FILE, parseServerArguments } from './arguments.ts';
+import { ServerArgumentError } from './getopt.ts';
 import { serverUsage } from './usage.ts';
 
 const settings = (...argv: string[]) => parseServerArguments(argv).settings;
@@ -41,7 +42,10 @@ describe('command line of the host server', () => {
     expect(settings('-M', 'a', '-m', '/b')).toEqual({ sharedMemory: { kind: 'directory', path: '/b' } });
     expect(settings('-S', '-odd')).toEqual({ socketPath: '-odd' });
     expect(parseServerArguments(['--help']).help).toBe(true);
-    expect(parseServerArguments(['-hv']).help).toBe(true);
+    for (const argv of [['-hx'], ['-h', '-x'], ['stray', '-h'], ['-F', '-h', '-l', 'x'], ['--h', '--']]) {
+      expect(parseServerArguments(argv).help).toBe(true);
+    }
+    expect(parseServerArguments(['-F', '--']).foreground).toBe(true);
   });
 
   it.each([
@@ -76,8 +80,10 @@ describe('command line of the host server', () => {
   it.each([
     [['-x'], '-x: unknown option'],
     [['-Fx'], '-x: unknown option'],
-    [['--socket'], '"--socket": unexpected'],
-    [['stray'], '"stray": unexpected'],
+    [['--socket'], '--socket: unknown option'],
+    [['stray'], '"stray": unexpected, there are only options'],
+    [['--', '-h'], '"-h": unexpected'],
+    [['-x', '-h'], '-x: unknown option'],
     [['-'], '"-": unexpected'],
     [['-l'], '-l: needs a value'],
     [['-Fl'], '-l: needs a value'],
@@ -91,7 +97,7 @@ describe('command line of the host server', () => {
     [['-n', '-2'], '-n -2: must be a number'],
     [['-V', '1.5'], '-V 1.5: must be a number'],
     [['-P', '08'], '-P 08: must be a number'],
-    [['--mode', '660'], '"--mode": unexpected, options are single letters'],
+    [['--mode', '660'], '--mode: unknown option'],
     [['--help=1'], '--help: takes no value'],
     [['-P', '99999999999999999999'], '-P 99999999999999999999: must be a number'],
   ])('%j is refused', (argv, text) => {
@@ -157,8 +163,8 @@ describe('extended command line of the host server', () => {
     [['--json=1'], '--json: takes no value'],
     [['--evict-after', 'soon'], '--evict-after soon: must be a number'],
     [['--frob'], '--frob: unknown option'],
-    [['stray'], '"stray": unexpected, everything is said by options'],
-    [['--'], '"--": unexpected'],
+    [['--m', '660'], '--m: ambiguous, it may be --metrics, --mode'],
+    [['stray'], '"stray": unexpected, there are only options'],
   ])('%j is refused', (argv, text) => {
     expect(() => extended(...argv)).toThrow(ServerArgumentError);
     expect(() => extended(...argv)).toThrow(text);

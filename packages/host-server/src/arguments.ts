@@ -1,5 +1,6 @@
 import { groupId, userId } from '@ivshmem/linux';
 import { allowedBy } from './access.ts';
+import { type GivenOption, getopt, type OptionKind, ServerArgumentError } from './getopt.ts';
 import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 import type { HostServerSettings } from './options.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
@@ -30,11 +31,6 @@ export type ServerDialect = 'original' | 'extended';
 
 export const DEFAULT_PID_FILE = '/var/run/ivshmem-server.pid';
 
-/** A command line that is no good. The message names the option and what it takes. */
-export class ServerArgumentError extends Error {
-  override readonly name = 'ServerArgumentError';
-}
-
 const SHORT = new Map<string, OptionKind>([
   ...[...'hvF'].map((name) => [name, 'flag'] as const),
   ...[...'pSMmlonVP'].map((name) => [name, 'value'] as const),
@@ -55,24 +51,16 @@ const LONG: Record<ServerDialect, ReadonlyMap<string, OptionKind>> = {
   ]),
 };
 
-type OptionKind = 'flag' | 'value' | 'optional';
-
-/** An option as it was given, with its dashes. */
-interface Given {
-  readonly option: string;
-  readonly value: string;
-}
-
-function read<T>({ option, value }: Given, parse: (text: string) => T | null, expected: string): T {
+function read<T>({ option, value }: GivenOption, parse: (text: string) => T | null, expected: string): T {
   const parsed = parse(value);
   if (parsed !== null) return parsed;
   throw new ServerArgumentError(`${option} ${value}: must be ${expected}`);
 }
 
-const readNumber = (given: Given) => read(given, parseCount, 'a number, such as 2 or 0x8003');
-const readSize = (given: Given) => read(given, parseSize, 'a size in bytes, such as 65536, 64K or 4M');
+const readNumber = (given: GivenOption) => read(given, parseCount, 'a number, such as 2 or 0x8003');
+const readSize = (given: GivenOption) => read(given, parseSize, 'a size in bytes, such as 65536, 64K or 4M');
 
-function readAccount({ option, value }: Given, find: (text: string) => number): number {
+function readAccount({ option, value }: GivenOption, find: (text: string) => number): number {
   try {
     return find(value);
   } catch (error) {
@@ -81,9 +69,9 @@ function readAccount({ option, value }: Given, find: (text: string) => number): 
 }
 
 /**
- * Reads a command line (without program name) as getopt(3) does: short options may be bundled (`-Fv`), values attached
- * (`-l4M`, `--mode=660`), the last one of several counts, except for those that say who may connect. Throws
- * {@link ServerArgumentError}. Ranges are checked when the server is made of it.
+ * Reads a command line (without program name) as {@link getopt} does; the last one of several equal options counts,
+ * except for those that say who may connect. The help is asked for as soon as `-h` is met: what follows is not looked at.
+ * Throws {@link ServerArgumentError}. Ranges are checked when the server is made of it.
  */
 export function parseServerArguments(
   argv: readonly string[],
@@ -104,14 +92,16 @@ export function parseServerArguments(
   const access = { uids: [] as number[], gids: [] as number[] };
   let hugePageSize: number | undefined;
   let ofLink: string | undefined;
-  for (const given of options(argv, LONG[dialect])) {
+  const options = getopt(argv, SHORT, LONG[dialect]);
+  let next = options.next();
+  for (; !next.done; next = options.next()) {
+    const given = next.value;
     const { option, value } = given;
     if (!NOT_OF_A_LINK.has(option)) ofLink ??= option;
     switch (option) {
       case '-h':
       case '--help':
-        result.help = true;
-        break;
+        return { ...result, help: true };
       case '-v':
         result.verbose = true;
         break;
@@ -179,7 +169,10 @@ export function parseServerArguments(
         break;
     }
   }
-  if (result.help) return result;
+  const [operand] = next.value;
+  if (operand !== undefined) {
+    throw new ServerArgumentError(`${JSON.stringify(operand)}: unexpected, there are only options`);
+  }
   if (result.config !== null && ofLink !== undefined) {
     throw new ServerArgumentError(`${ofLink}: --config describes the links: say it there`);
   }
@@ -194,40 +187,3 @@ export function parseServerArguments(
 }
 
 const NOT_OF_A_LINK = new Set(['-h', '--help', '-v', '-F', '-p', '--json', '--config', '--metrics']);
-
-function* options(argv: readonly string[], long: ReadonlyMap<string, OptionKind>): Generator<Given> {
-  for (let i = 0; i < argv.length; i++) {
-    const argument = argv[i]!;
-    const needed = (option: string): string => {
-      const value = argv[++i];
-      if (value === undefined) throw new ServerArgumentError(`${option}: needs a value`);
-      return value;
-    };
-    const [, name, attached] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
-    if (name !== undefined && long.has(name)) {
-      const option = `--${name}`;
-      const kind = long.get(name);
-      if (kind === 'flag' && attached !== undefined)
-        throw new ServerArgumentError(`${option}: takes no value`);
-      yield { option, value: attached ?? (kind === 'value' ? needed(option) : '') };
-      continue;
-    }
-    if (name !== undefined && long.size > 1) throw new ServerArgumentError(`--${name}: unknown option`);
-    if (!/^-[^-]/.test(argument)) {
-      const expected = long.size > 1 ? 'everything is said by options' : 'options are single letters';
-      throw new ServerArgumentError(`${JSON.stringify(argument)}: unexpected, ${expected}`);
-    }
-    for (let at = 1; at < argument.length; at++) {
-      const option = `-${argument[at]}`;
-      const kind = SHORT.get(argument[at]!);
-      if (kind === undefined) throw new ServerArgumentError(`${option}: unknown option`);
-      if (kind === 'flag') {
-        yield { option, value: '' };
-        continue;
-      }
-      const rest = argument.slice(at + 1);
-      yield { option, value: rest === '' ? needed(option) : rest };
-      break;
-    }
-  }
-}

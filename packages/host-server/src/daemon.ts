@@ -26,7 +26,7 @@ async function main(): Promise<void> {
   try {
     const given = parseServerArguments(argv, dialect as ServerDialect);
     await serve({
-      ...planLinks(given),
+      ...planLinks(given, dialect as ServerDialect),
       control: dialect === 'extended',
       metrics: given.metrics,
       log: silence,

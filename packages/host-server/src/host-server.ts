@@ -13,7 +13,7 @@ import { Client } from './client.ts';
 import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
 import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
-import { completeSettings, type HostServerSettings, protocolOf } from './options.ts';
+import { completeSettings, type HostServerSettings, protocolOf, settingsWarnings } from './options.ts';
 import { reasonOf } from './remedies.ts';
 import { SharedFd } from './shared-fd.ts';
 import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
@@ -143,6 +143,7 @@ class Server implements HostServer {
       memory: memory.description,
       size: memory.size,
     });
+    for (const warning of settingsWarnings(settings)) this.#warn(warning);
     const room = Math.floor(budget.left / (1 + settings.vectors));
     if (room < settings.maxPeers) {
       this.#warn(

@@ -1,7 +1,6 @@
 export { type AccessList, allowedBy } from './access.ts';
 export {
   parseServerArguments,
-  ServerArgumentError,
   type ServerArguments,
   type ServerDialect,
 } from './arguments.ts';
@@ -15,6 +14,7 @@ export {
   type Peer,
   type RefusalCause,
 } from './events.ts';
+export { ServerArgumentError } from './getopt.ts';
 export { createHostServer, type HostServer, type HostServerOptions } from './host-server.ts';
 export { type Link, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
 export { createMetrics, type ServerMetrics } from './metrics.ts';

@@ -19,7 +19,7 @@ export interface ServerLog {
   note(level: LogLevel, text: string, fields?: object): void;
 }
 
-/** The output of the original server: one line of text for each event with `verbose`, else only where it listens. */
+/** Plain text: one line for each event with `verbose`, else only where the server listens. */
 export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
   return {
     event(_link, event) {

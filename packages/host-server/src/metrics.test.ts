@@ -70,6 +70,26 @@ describe('metrics', () => {
     expect(await value('ivshmem_joins_total{link="blue"}')).toBe(4);
   });
 
+  it('keep to the rules of promtool check metrics', async () => {
+    const metrics = createMetrics(DescriptorBudget.ofProcess());
+    metrics.watch('blue', fixture.start());
+    const families = [...(await metrics.text()).matchAll(/^# HELP (\S+) (.*)\n# TYPE \1 (\S+)$/gm)];
+    expect(families.length).toBeGreaterThan(15);
+    for (const [, name, help, type] of families as unknown as [string, string, string, string][]) {
+      expect({ name, help }).toEqual({ name, help: expect.stringMatching(/\S/) });
+      expect({ name, type, total: name.endsWith('_total') }).toEqual({
+        name,
+        type: expect.stringMatching(/^(counter|gauge)$/),
+        total: type === 'counter',
+      });
+      // Lower case, base units, no suffixes of histograms, no name of a type.
+      expect(name).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)+$/);
+      expect(name).not.toMatch(
+        /_(count|sum|bucket|counter|gauge|ms|milliseconds|us|kb|kilobytes|percent)(_|$)/,
+      );
+    }
+  });
+
   it('show what waits for a peer that does not read', async () => {
     const metrics = createMetrics(DescriptorBudget.ofProcess());
     const server = fixture.start({ maxPeers: 3, vectors: 64 });

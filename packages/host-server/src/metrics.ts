@@ -83,9 +83,15 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
   single('process_max_fds', 'RLIMIT_NOFILE.', () => budget.limit);
   single('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length - 1);
   single('process_resident_memory_bytes', 'Resident memory.', residentBytes);
-  single('process_cpu_seconds_total', 'User and system time.', () => {
-    const { user, system } = process.cpuUsage();
-    return (user + system) / 1e6;
+  new Counter({
+    name: 'process_cpu_seconds_total',
+    help: 'User and system time.',
+    registers,
+    collect() {
+      const { user, system } = process.cpuUsage();
+      this.reset();
+      this.inc((user + system) / 1e6);
+    },
   });
   single(
     'process_start_time_seconds',

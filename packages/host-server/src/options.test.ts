@@ -1,6 +1,12 @@
 import { LayoutError } from '@ivshmem/transport';
 import { describe, expect, it } from 'vitest';
-import { completeSettings, HostServerOptionError, type HostServerSettings, protocolOf } from './options.ts';
+import {
+  completeSettings,
+  HostServerOptionError,
+  type HostServerSettings,
+  protocolOf,
+  settingsWarnings,
+} from './options.ts';
 
 describe('settings of the host server', () => {
   it("have the defaults of the specification's server, and a sealed memfd", () => {
@@ -58,6 +64,42 @@ describe('settings of the host server', () => {
   ])('%o cannot be laid out', (given, text) => {
     expect(() => completeSettings(given)).toThrow(LayoutError);
     expect(() => completeSettings(given)).toThrow(text);
+  });
+
+  it.each<[Partial<HostServerSettings>, number, Partial<HostServerSettings>]>([
+    [{}, 4096, { vectors: 2, outputSectionSize: 2 ** 20 }],
+    [{ size: 2 ** 30 }, 4096, { outputSectionSize: 2 ** 20 }],
+    [{ size: 2 ** 21 }, 4096, { outputSectionSize: 2 ** 19 }],
+    [{ maxPeers: 4 }, 4096, { outputSectionSize: 2 ** 19 }],
+    [{ size: 2 ** 14 }, 4096, { outputSectionSize: 4096 }],
+    [{ size: 2 ** 18 }, 65536, { outputSectionSize: 65536 }],
+    [{ vectors: 1, outputSectionSize: 0 }, 4096, { vectors: 1, outputSectionSize: 0 }],
+    [{ vectors: undefined, outputSectionSize: 8192 }, 4096, { vectors: 2, outputSectionSize: 8192 }],
+  ])('of protocol 0x0001 with %o and pages of %i bytes are %o by default', (given, hostPage, expected) => {
+    expect(completeSettings({ protocol: 1, ...given }, hostPage)).toMatchObject(expected);
+  });
+
+  it('of protocol 0x0001 come with a warning if they are of no use', () => {
+    const warnings = (given: Partial<HostServerSettings>) => settingsWarnings(completeSettings(given));
+    expect([warnings({}), warnings({ protocol: 1 })]).toEqual([[], []]);
+    expect(warnings({ protocol: 1, vectors: 1, outputSectionSize: 0 })).toEqual([
+      expect.stringContaining('add -o 1M'),
+      expect.stringContaining('add -V 2'),
+    ]);
+  });
+
+  it.each([
+    [4096, 4096, 1],
+    [16384, 16384, 1],
+    [65536, 65536, 1],
+    [65536, 196608, 1 << 17],
+  ])('fit pages of %i bytes: sections of %i, memory of %i', (hostPage, outputSectionSize, size) => {
+    const settings = { size: Math.max(size, 4 * outputSectionSize), outputSectionSize };
+    expect(completeSettings(settings, hostPage)).toMatchObject({ outputSectionSize });
+    expect(completeSettings({ size }, hostPage).size % hostPage).toBe(0);
+    expect(() => completeSettings({ outputSectionSize: hostPage / 2 }, hostPage)).toThrow(
+      `output sections of ${hostPage / 2} bytes: must be a multiple of ${hostPage}, the page size`,
+    );
   });
 
   it('tell each peer its protocol type', () => {

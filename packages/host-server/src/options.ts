@@ -1,5 +1,5 @@
-import { MAX_SOCKET_PATH, type PeerCredentials } from '@ivshmem/linux';
-import { memoryLayout } from '@ivshmem/transport';
+import { MAX_SOCKET_PATH, PAGE_SIZE, type PeerCredentials } from '@ivshmem/linux';
+import { memoryLayout, STATE_TABLE_SIZE } from '@ivshmem/transport';
 
 /** Where the shared memory comes from. */
 export type SharedMemorySource =
@@ -27,11 +27,14 @@ export interface HostServerSettings {
   readonly sharedMemory: SharedMemorySource;
   /** Size of the shared memory in bytes; rounded up to a power of two. Default 4 MiB. */
   readonly size: number;
-  /** Size of each output section in bytes, a multiple of 4096. Default 0. */
+  /**
+   * Size of each output section in bytes, a multiple of the page size of the host. Default 0; with protocol 0x0001, which
+   * needs output sections, the largest power of two up to 1 MiB for which the memory has room.
+   */
   readonly outputSectionSize: number;
   /** 2 … 1024. Default 2. */
   readonly maxPeers: number;
-  /** Interrupt vectors of each peer, 1 … {@link MAX_SERVER_VECTORS}. Default 1. */
+  /** Interrupt vectors of each peer, 1 … {@link MAX_SERVER_VECTORS}. Default 1; with protocol 0x0001, 2. */
   readonly vectors: number;
   /**
    * Protocol type, 16 bits. 0x8000 and above is virtio: for two peers, of which peer 0 is told the back-end's type
@@ -48,6 +51,11 @@ export interface HostServerSettings {
 export const MAX_SERVER_VECTORS = 64;
 /** The largest shared memory, in bytes: half of the address space of a process on x86-64. */
 export const MAX_SIZE = 2 ** 46;
+const ETHERNET_PROTOCOL = 0x0001;
+/** Vectors that the Ethernet driver of Linux needs, one for states and one for rings. */
+const ETHERNET_VECTORS = 2;
+/** The largest default section for Ethernet, in bytes. */
+const ETHERNET_SECTION = 2 ** 20;
 const FIRST_VIRTIO_PROTOCOL = 0x8000;
 const VIRTIO_BACK_END = 0x4000;
 
@@ -102,11 +110,16 @@ function isSharedMemoryName(name: string): boolean {
 
 /**
  * Completes settings with defaults, rounds the size of the memory, and checks them all without touching the system.
- * Throws {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
+ * `hostPage`: the size of the host's pages, in bytes; clients refuse sections that are no multiples of it. Throws
+ * {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
  */
-export function completeSettings(given: Partial<HostServerSettings>): HostServerSettings {
-  const known = Object.entries(given).filter(([, value]) => value !== undefined);
-  const settings: HostServerSettings = { ...DEFAULT_SETTINGS, ...Object.fromEntries(known) };
+export function completeSettings(
+  given: Partial<HostServerSettings>,
+  hostPage = PAGE_SIZE,
+): HostServerSettings {
+  const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const defaults = { ...DEFAULT_SETTINGS, ...protocolDefaults({ ...DEFAULT_SETTINGS, ...known }, hostPage) };
+  const settings: HostServerSettings = { ...defaults, ...known };
   const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
   const pathLength = Buffer.byteLength(socketPath);
   if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {
@@ -132,7 +145,7 @@ export function completeSettings(given: Partial<HostServerSettings>): HostServer
   checkInteger('size', 'size of shared memory', settings.size, 1, MAX_SIZE);
   checkInteger('evictAfter', 'time to evict', settings.evictAfter, 1, 86400);
   if (settings.group !== undefined) checkInteger('group', 'group', settings.group, 0, 0xfffffffe);
-  const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || 4096;
+  const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || hostPage;
   checkInteger('sharedMemory', 'size of huge pages', pageSize, 4096, MAX_SIZE);
   if (!Number.isInteger(Math.log2(pageSize))) {
     throw new HostServerOptionError(
@@ -141,7 +154,7 @@ export function completeSettings(given: Partial<HostServerSettings>): HostServer
     );
   }
   const size = Math.max(nextPowerOfTwo(settings.size), pageSize);
-  memoryLayout(size, maxPeers, outputSectionSize);
+  memoryLayout(size, maxPeers, outputSectionSize, hostPage);
   if (settings.protocol >= FIRST_VIRTIO_PROTOCOL && maxPeers > 2) {
     throw new HostServerOptionError(
       'maxPeers',
@@ -149,6 +162,30 @@ export function completeSettings(given: Partial<HostServerSettings>): HostServer
     );
   }
   return { ...settings, size };
+}
+
+/** Protocol 0x0001 does not work with the defaults of the original server: its own, as far as the settings allow. */
+function protocolDefaults(
+  { protocol, size, maxPeers }: HostServerSettings,
+  hostPage: number,
+): Partial<HostServerSettings> {
+  if (protocol !== ETHERNET_PROTOCOL) return {};
+  let section = ETHERNET_SECTION;
+  while (section > hostPage && STATE_TABLE_SIZE + maxPeers * section > nextPowerOfTwo(size)) section /= 2;
+  return { vectors: ETHERNET_VECTORS, outputSectionSize: section };
+}
+
+/** What the peers of a server with these settings will refuse, or not be able to use; one line each. */
+export function settingsWarnings({ protocol, vectors, outputSectionSize }: HostServerSettings): string[] {
+  if (protocol !== ETHERNET_PROTOCOL) return [];
+  const warnings: string[] = [];
+  if (outputSectionSize === 0) {
+    warnings.push('protocol 0x0001 needs output sections: add -o 1M (outputSectionSize)');
+  }
+  if (vectors < ETHERNET_VECTORS) {
+    warnings.push('the Ethernet driver of Linux takes no device with one vector: add -V 2 (vectors)');
+  }
+  return warnings;
 }
 
 /** The protocol type that a peer is told: virtio has one for each side. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import type { ServerArguments } from './arguments.ts';
+import type { ServerArguments, ServerDialect } from './arguments.ts';
 import { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
-import { completeSettings } from './options.ts';
+import { completeSettings, DEFAULT_SETTINGS } from './options.ts';
 import type { ServeOptions } from './serve.ts';
 
 /** The largest configuration file, in bytes. */
@@ -11,13 +11,19 @@ const MAX_CONFIGURATION = 2 ** 24;
  * The links that a command line asks for, checked without touching anything but the configuration file. Throws
  * HostServerOptionError, LayoutError and {@link ConfigurationError}.
  */
-export function planLinks(given: ServerArguments): Pick<ServeOptions, 'links' | 'reread'> {
+export function planLinks(
+  given: ServerArguments,
+  dialect: ServerDialect,
+): Pick<ServeOptions, 'links' | 'reread'> {
   const { config } = given;
   if (config !== null) {
     const first = readConfiguration(config);
     return { links: () => first, reread: () => readConfiguration(config) };
   }
-  const settings = completeSettings(given.settings);
+  const { vectors, outputSectionSize } = DEFAULT_SETTINGS;
+  // The original has the same defaults for all protocols.
+  const defaults = dialect === 'original' ? { vectors, outputSectionSize } : {};
+  const settings = completeSettings({ ...defaults, ...given.settings });
   return {
     links(activated) {
       // A service manager says where to listen as well as -S does.

@@ -81,6 +81,25 @@ describe('the host server as a command', () => {
     rmSync(directory, { recursive: true });
   });
 
+  it('warns of settings that are of no use, whether or not there is a log', async () => {
+    const directory = mkdtempSync('/tmp/run-server-');
+    const argv = (...more: string[]) => ['-F', '-S', join(directory, 'socket'), '-P', '1', ...more];
+    const once = async (given: string[], dialect: 'original' | 'extended') => {
+      const abort = new AbortController();
+      const more = { signal: abort.signal, dialect, environment: {} };
+      const { status, stdout, stderr } = await run(given, () => abort.abort(), more);
+      expect(status).toBe(0);
+      return [stdout, stderr].map((text) => text.split('add -V 2').length - 1);
+    };
+    // The original's defaults, with and without log; ours; ours against better knowledge.
+    expect(await once(argv(), 'original')).toEqual([0, 1]);
+    expect(await once(argv('-v'), 'original')).toEqual([1, 0]);
+    expect(await once(argv(), 'extended')).toEqual([0, 0]);
+    // As a field of its own, and in the message.
+    expect(await once(argv('-V', '1'), 'extended')).toEqual([2, 0]);
+    rmSync(directory, { recursive: true });
+  });
+
   it('logs events as JSON, one a line, for programs, and as text for people', async () => {
     const directory = mkdtempSync('/tmp/run-server-');
     const socketPath = join(directory, 'socket');

@@ -1,14 +1,10 @@
 import { printable } from '@ivshmem/linux';
 import { LayoutError } from '@ivshmem/transport';
-import {
-  parseServerArguments,
-  ServerArgumentError,
-  type ServerArguments,
-  type ServerDialect,
-} from './arguments.ts';
+import { parseServerArguments, type ServerArguments, type ServerDialect } from './arguments.ts';
 import { ConfigurationError } from './configuration.ts';
+import { ServerArgumentError } from './getopt.ts';
 import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
-import { HostServerOptionError } from './options.ts';
+import { HostServerOptionError, settingsWarnings } from './options.ts';
 import { planLinks } from './plan.ts';
 import { reasonOf } from './remedies.ts';
 import { serve } from './serve.ts';
@@ -47,8 +43,13 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
       stdout.write(serverUsage(program, dialect));
       return 0;
     }
-    const plan = planLinks(given);
-    if (!staysInForeground(given, environment)) {
+    const plan = planLinks(given, dialect);
+    const foreground = staysInForeground(given, environment);
+    if (!foreground || (dialect === 'original' && !given.verbose)) {
+      // The log will not have them.
+      for (const { settings } of plan.links([])) settingsWarnings(settings).map(complain);
+    }
+    if (!foreground) {
       for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
         if (isGiven) throw new ServerArgumentError(`${option}: a daemon has nowhere to log to: add -F`);
       }
