@@ -1,4 +1,4 @@
-import { serviceNotifier } from '@ivshmem/linux';
+import { openOutput, printable, serviceNotifier } from '@ivshmem/linux';
 
 /**
  * What `systemctl status` shows of a command: the state of each of its parts, in the order in which they started.
@@ -37,6 +37,8 @@ export class ServiceStatus {
   #check(problem: string | null): void {
     if (problem === null || this.#isFaulty) return;
     this.#isFaulty = true;
-    process.stderr.write(`ivshmem: the service manager cannot be notified: ${problem}\n`);
+    const stderr = openOutput(2);
+    stderr.write(`${printable(`ivshmem: the service manager cannot be notified: ${problem}`)}\n`);
+    void stderr.close();
   }
 }
