@@ -1,3 +1,5 @@
+// Symbol.dispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
 export { groupId, userId } from './accounts.ts';
 export { addAddress, addRoute, ensureAddress, type Route, setIpv6 } from './address.ts';
 export { type BlockingThread, runBlockingThread, startBlockingThread } from './blocking-thread.ts';

@@ -21,7 +21,7 @@ export interface PciDevice {
   /** Domain, bus, device and function, for example `0000:00:05.0`. */
   readonly address: string;
   /** Bytes of the configuration space. Throws Error. */
-  readConfig(offset: number, length: number): Buffer;
+  readConfig(offset: number, length: number): Uint8Array;
   /** Writes `bytes` to the configuration space, in one access where they are 1, 2 or 4. Throws Error. */
   writeConfig(offset: number, bytes: Uint8Array): void;
   /**
@@ -49,7 +49,7 @@ export function pciDevicePath(address: string, file: string): string {
 }
 
 /** The configuration space, 64 to 4096 bytes: all of it for a process with CAP_SYS_ADMIN. Throws Error. */
-export function readPciConfig(address: string): Buffer {
+export function readPciConfig(address: string): Uint8Array {
   return readFileSync(pciDevicePath(address, 'config'));
 }
 
@@ -148,7 +148,7 @@ export function openPciResources(address: string): PciDevice {
 }
 
 /** Reads exactly `length` bytes at a position of a file. */
-export function readAt(fd: number, position: number, length: number, subject: string): Buffer {
+export function readAt(fd: number, position: number, length: number, subject: string): Uint8Array {
   const bytes = Buffer.alloc(length);
   const got = readSync(fd, bytes, 0, length, position);
   if (got !== length) throw new Error(`${subject}: ${got} bytes instead of ${length} at offset ${position}`);

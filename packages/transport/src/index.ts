@@ -1,3 +1,5 @@
+// Symbol.dispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
 export * from './capabilities.ts';
 export { type CounterSet, counterSet, countersOf } from './counter-set.ts';
 export * from './frame-header.ts';

@@ -55,18 +55,23 @@ export class PciConfigError extends Error {
 }
 
 /** Whether the configuration space begins as that of an ivshmem v2 device does. */
-export function isIvshmem2(config: Buffer): boolean {
+export function isIvshmem2(config: Uint8Array): boolean {
+  if (config.length < HEADER_SIZE) return false;
+  const registers = viewOf(config);
   return (
-    config.length >= HEADER_SIZE &&
-    config.readUInt16LE(0) === VENDOR_ID &&
-    config.readUInt16LE(2) === DEVICE_ID &&
+    registers.getUint16(0, true) === VENDOR_ID &&
+    registers.getUint16(2, true) === DEVICE_ID &&
     config[0x0b] === BASE_CLASS
   );
 }
 
+function viewOf({ buffer, byteOffset, length }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, length);
+}
+
 /** The protocol type in the class code of a configuration space. Source: specification, "Protocols". */
-export function protocolOf(config: Buffer): number {
-  return config.readUInt16LE(0x09);
+export function protocolOf(config: Uint8Array): number {
+  return viewOf(config).getUint16(0x09, true);
 }
 
 /**
@@ -74,32 +79,34 @@ export function protocolOf(config: Buffer): number {
  * {@link PciConfigError} where it is none, lacks a capability, or has no memory that can be mapped.
  * Source: specification, "Configuration Space Registers".
  */
-export function parsePciConfig(config: Buffer): PciConfig {
+export function parsePciConfig(config: Uint8Array): PciConfig {
   if (!isIvshmem2(config)) throw new PciConfigError('this is no ivshmem v2 device (110a:4106, class ff)');
-  const capabilities = findCapabilities(config);
+  const registers = viewOf(config);
+  const capabilities = findCapabilities(config, registers);
   const vendor = capabilities.get(CAPABILITY_VENDOR);
   if (vendor === undefined) throw new PciConfigError('the device has no vendor-specific capability');
   if (vendor + 0x18 > config.length || config[vendor + 2]! < 0x18) {
     throw new PciConfigError('the vendor-specific capability is too short');
   }
-  if ((config.readUInt32LE(BAR2) & BAR_TYPE_MASK) !== BAR_MEMORY_64) {
+  if ((registers.getUint32(BAR2, true) & BAR_TYPE_MASK) !== BAR_MEMORY_64) {
     throw new PciConfigError('the device has no BAR 2: memory at a fixed address is not supported');
   }
   const msix = capabilities.get(CAPABILITY_MSIX);
   return {
     protocol: protocolOf(config),
     vendorCapability: vendor,
-    stateTableSize: config.readUInt32LE(vendor + 0x04),
-    readWriteSize: size(config, vendor + 0x08),
-    outputSize: size(config, vendor + 0x10),
-    vectors: msix === undefined || msix + 4 > config.length ? 0 : (config.readUInt16LE(msix + 2) & 0x7ff) + 1,
+    stateTableSize: registers.getUint32(vendor + 0x04, true),
+    readWriteSize: size(registers, vendor + 0x08),
+    outputSize: size(registers, vendor + 0x10),
+    vectors:
+      msix === undefined || msix + 4 > config.length ? 0 : (registers.getUint16(msix + 2, true) & 0x7ff) + 1,
   };
 }
 
 /** Where the first capability of each kind begins. */
-function findCapabilities(config: Buffer): Map<number, number> {
+function findCapabilities(config: Uint8Array, registers: DataView): Map<number, number> {
   const found = new Map<number, number>();
-  if ((config.readUInt16LE(STATUS) & STATUS_CAPABILITIES) === 0) return found;
+  if ((registers.getUint16(STATUS, true) & STATUS_CAPABILITIES) === 0) return found;
   let at = config[CAPABILITY_POINTER]! & ~3;
   for (let i = 0; i < MAX_CAPABILITIES && at >= HEADER_SIZE && at + 2 <= config.length; i++) {
     const id = config[at]!;
@@ -109,8 +116,8 @@ function findCapabilities(config: Buffer): Map<number, number> {
   return found;
 }
 
-function size(config: Buffer, offset: number): number {
-  const value = config.readBigUInt64LE(offset);
+function size(registers: DataView, offset: number): number {
+  const value = registers.getBigUint64(offset, true);
   if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
   throw new PciConfigError(`a section of ${value} bytes is larger than any memory`);
 }

@@ -111,9 +111,9 @@ class PciPort implements Port {
     try {
       const { address } = device;
       const config = pci.parsePciConfig(readPciConfig(address));
-      const command = device.readConfig(pci.COMMAND, 2).readUInt16LE();
-      const enabled = command | pci.COMMAND_MEMORY_SPACE | pci.COMMAND_BUS_MASTER;
-      device.writeConfig(pci.COMMAND, Uint8Array.of(enabled & 0xff, enabled >> 8));
+      const [low, high] = device.readConfig(pci.COMMAND, 2);
+      const enabled = low! | pci.COMMAND_MEMORY_SPACE | pci.COMMAND_BUS_MASTER;
+      device.writeConfig(pci.COMMAND, Uint8Array.of(enabled, high!));
       this.#registers = new Uint32Array(
         this.#map(pci.REGISTER_BAR, 0, pci.REGISTER_REGION_SIZE, true).buffer,
       );

@@ -10,7 +10,7 @@ import type { Section } from './port.ts';
 export class SharedMemory {
   readonly layout: MemoryLayout;
   /** One u32 for each peer; a peer writes its own entry only. After {@link close}, a table of zeros. */
-  stateTable: Uint32Array<ArrayBuffer>;
+  stateTable: Uint32Array;
   /** The file; it stays this object's. */
   readonly fd: number;
   /** How many bytes from the beginning of the own output section may have been other than zero at first. */
