@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { UnixSocket } from '@ivshmem/linux';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type ControlSocket, listenControl } from './control-socket.ts';
@@ -13,7 +14,7 @@ describe('control socket', () => {
   });
 
   it('tells who is connected, to the user of the server alone', async () => {
-    const server = fixture.start({ maxPeers: 5, vectors: 3, protocol: 1 });
+    const server = fixture.start({ maxPeers: 5, vectors: 3, protocol: 2 });
     open.push(listenControl(server, 'blue'));
     expect(statSync(`${fixture.socketPath}.ctl`).mode & 0o777).toBe(0o600);
     expect(await queryPeers(fixture.socketPath)).toMatchObject({ link: 'blue', peers: [] });
@@ -27,7 +28,7 @@ describe('control socket', () => {
       outputSectionSize: 0,
       maxPeers: 5,
       vectors: 3,
-      protocol: 1,
+      protocol: 2,
       peers: [0, 1].map((id) => ({
         id,
         pid: process.pid,
@@ -61,5 +62,37 @@ describe('control socket', () => {
     // Without the listener, its reserve, and the server's own; with the client's socket, eventfd and memory.
     expect(openFds()).toBe(during - 2 - 3 + 3);
     await expect(queryPeers(fixture.socketPath)).rejects.toThrow(/\.ctl: ENOENT: no server with a control/);
+  });
+
+  const peer = { id: 0, pid: 1, uid: 0, gid: 0, since: new Date(0).toISOString(), state: 0, waiting: 0 };
+  const list = {
+    link: 'l',
+    socketPath: 's',
+    size: 1,
+    outputSectionSize: 0,
+    maxPeers: 2,
+    vectors: 1,
+    protocol: 1,
+  };
+  /** What another process that listens at the path may answer. */
+  const answers: [string, string][] = [
+    ['no JSON', '\x1b[2J'],
+    ['no object', 'null'],
+    ['no peers', JSON.stringify(list)],
+    ['an object for a number', JSON.stringify({ ...list, maxPeers: {}, peers: [] })],
+    ['text for a number', JSON.stringify({ ...list, peers: [{ ...peer, id: '\x1b[2J' }] })],
+    ['a number for text', JSON.stringify({ ...list, link: 7, peers: [] })],
+    ['a date that is none', JSON.stringify({ ...list, peers: [{ ...peer, since: 'soon' }] })],
+  ];
+  it.each(answers)('is not believed: %s', async (_, answer) => {
+    const listener = createServer((socket) => socket.on('error', () => {}).end(answer));
+    await new Promise<void>((resolve) => listener.listen(`${fixture.socketPath}.ctl`, resolve));
+    try {
+      await expect(queryPeers(fixture.socketPath)).rejects.toThrow(
+        /\.ctl: the answer is no list of peers: [^\n]+$/,
+      );
+    } finally {
+      await new Promise((resolve) => listener.close(resolve));
+    }
   });
 });

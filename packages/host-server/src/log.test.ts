@@ -65,6 +65,37 @@ describe('log', () => {
     }
   });
 
+  it('leaves them out of plain text, too', () => {
+    vi.useFakeTimers({ now: 5_000_000 });
+    try {
+      const output = collect();
+      const log = plainLog(output, true);
+      for (let i = 0; i < 1000; i++) {
+        log.event('blue', {
+          type: 'refused',
+          credentials: null,
+          cause: 'no-free-id',
+          reason: `\x1b[2J\n${i}`,
+        });
+      }
+      expect(output.lines()).toHaveLength(200);
+      expect(output.lines()[7]).toBe('connection refused: \uFFFD[2J\uFFFD7');
+      vi.advanceTimersByTime(1000);
+      expect(output.lines().slice(200)).toEqual(['800 lines were left out']);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('escapes in JSON what could steer a terminal, and keeps it', () => {
+    const output = collect();
+    const log = structuredLog(output, { pretty: false, verbose: false });
+    log.event('b\x9b\u202e', { type: 'warning', text: 'a\x7f\u2028' });
+    const [line] = output.lines();
+    expect(line).not.toMatch(/\p{C}|\p{Zl}/u);
+    expect(JSON.parse(line!)).toMatchObject({ link: 'b\x9b\u202e', text: 'a\x7f\u2028' });
+  });
+
   it('is as plain as that of the original server', () => {
     const output = collect();
     const quiet = plainLog(output, false);

@@ -19,11 +19,37 @@ export interface ServerLog {
   note(level: LogLevel, text: string, fields?: object): void;
 }
 
+/** Lines in each second; what is beyond is counted only, so that clients cannot fill a disk. */
+const LINES_PER_SECOND = 200;
+
+/** Whether an event is one too many, each time it is called; `report` gets the number of those, a second later. */
+function eventLimit(report: (suppressed: number) => void): () => boolean {
+  let second = 0;
+  let lines = 0;
+  let suppressed = 0;
+  const reportSuppressed = () => {
+    report(suppressed);
+    suppressed = 0;
+  };
+  return () => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) {
+      second = now;
+      lines = 0;
+    }
+    if (++lines <= LINES_PER_SECOND) return false;
+    if (suppressed++ === 0) setTimeout(reportSuppressed, 1000).unref();
+    return true;
+  };
+}
+
 /** Plain text: one line for each event with `verbose`, else only where the server listens. */
 export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
+  const isTooMuch = eventLimit((suppressed) => output.write(`${suppressed} lines were left out\n`));
   return {
     event(_link, event) {
-      if (verbose || event.type === 'listening') output.write(`${printable(eventText(event))}\n`);
+      if (!verbose && event.type !== 'listening') return;
+      if (!isTooMuch()) output.write(`${printable(eventText(event))}\n`);
     },
     note(level, text) {
       if (verbose && level !== 'debug') output.write(`${printable(text)}\n`);
@@ -37,9 +63,6 @@ export interface StructuredLogOptions {
   /** Details, too. */
   readonly verbose: boolean;
 }
-
-/** Lines in each second; what is beyond is counted only, so that clients cannot fill a disk. */
-const LINES_PER_SECOND = 200;
 
 /**
  * A log by pino. As JSON, a line has `level` (debug, info, warn, error), `time` in ms since 1970 and `msg`; events have
@@ -59,23 +82,9 @@ export function structuredLog(output: LogOutput, { pretty, verbose }: Structured
     const msg = `${lines} lines were dropped, since nothing read them`;
     return lineOf(JSON.stringify({ level: 'warn', time: Date.now(), type: 'dropped', lines, msg }));
   };
-  let second = 0;
-  let lines = 0;
-  let suppressed = 0;
-  const reportSuppressed = () => {
+  const isTooMuch = eventLimit((suppressed) => {
     logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines were left out`);
-    suppressed = 0;
-  };
-  const isTooMuch = () => {
-    const now = Math.floor(performance.now() / 1000);
-    if (now !== second) {
-      second = now;
-      lines = 0;
-    }
-    if (++lines <= LINES_PER_SECOND) return false;
-    if (suppressed++ === 0) setTimeout(reportSuppressed, 1000).unref();
-    return true;
-  };
+  });
   return {
     event(link, event) {
       if (isTooMuch()) return;
