@@ -37,7 +37,7 @@ export const OURS: RingSubject = { name: 'ivshmem', command: [process.execPath, 
 
 /**
  * The C reference: in bursts as ours, and with a store of the index, a full barrier and an event check for each frame, as
- * the drivers of Linux and Zephyr do. Compiles it; throws Error where that fails.
+ * Linux' driver does for frames that come one by one. Compiles it; throws Error where that fails.
  */
 export function cRings(): readonly [batched: RingSubject, perFrame: RingSubject] {
   const command = [cReference('ring-bench')];

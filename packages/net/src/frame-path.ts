@@ -24,6 +24,8 @@ import { DROPPED, NOTHING, TapCrossing } from './tap-crossing.ts';
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
 const BURST_BYTES = 0x20000;
+/** How long after its last completion a sender that may have missed an interrupt gets a second one, in ms. */
+const SECOND_RING_DELAY = 2;
 
 /** What a data path needs to know of the MTU. */
 export interface PathMtu {
@@ -69,6 +71,7 @@ export class FramePath implements DataPath {
   #tapReady = false;
   /** No room in the ring: the TAP has to wait until the peer has completed some frames. */
   #full = false;
+  #sleepLimit = -1;
 
   /** Both sections must exist. */
   constructor(options: {
@@ -183,8 +186,7 @@ export class FramePath implements DataPath {
     const ringForCompletions = this.#rx.flush();
     const ringForFrames = this.#tx.flush();
     if (ringForCompletions || ringForFrames) {
-      this.#port.ring(this.#peer, this.#vector);
-      this.#counters[Counter.doorbellsSent]!++;
+      this.#ring();
     } else if (received + sent > 0) {
       this.#counters[Counter.doorbellsSuppressed]!++;
     }
@@ -199,6 +201,8 @@ export class FramePath implements DataPath {
   sleep(): boolean {
     if (!this.#running) return true;
     let idle = this.#rx.waitForFrames();
+    if (idle && this.#rx.askedTooLate()) this.#ring();
+    this.#sleepLimit = idle && this.#rx.ringIsOwed() ? SECOND_RING_DELAY : -1;
     if (this.#full) {
       this.#full = this.#tx.waitForRoom(this.#crossing.slotSize);
       if (!this.#full) {
@@ -208,6 +212,27 @@ export class FramePath implements DataPath {
     }
     this.violation = this.#rx.violation || this.#tx.violation;
     return idle && this.violation === Violation.NONE;
+  }
+
+  /**
+   * How long to sleep at most after {@link sleep}, in ms; -1: until something happens. When nothing has happened for so
+   * long, {@link overslept} is due.
+   */
+  get sleepLimit(): number {
+    return this.#running ? this.#sleepLimit : -1;
+  }
+
+  /** Interrupts a sender that may have missed an interrupt, once. */
+  overslept(): void {
+    if (this.sleepLimit === -1) return;
+    this.#sleepLimit = -1;
+    this.#rx.rung();
+    this.#ring();
+  }
+
+  #ring(): void {
+    this.#port.ring(this.#peer, this.#vector);
+    this.#counters[Counter.doorbellsSent]!++;
   }
 
   #receive(): number {

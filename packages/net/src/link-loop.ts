@@ -90,7 +90,8 @@ export class LinkLoop {
         yieldProcessor();
       } else if (this.#session?.path.sleep() ?? true) {
         this.#session?.muteTap();
-        this.#epoll.wait(-1);
+        const events = this.#epoll.wait(this.#session?.path.sleepLimit ?? -1);
+        if (events === 0) this.#session?.path.overslept();
         this.#counters[Counter.wakeups]!++;
       }
     }

@@ -126,6 +126,35 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(socket.receive(2000)).toEqual(frame(5));
   });
 
+  it('interrupts a sender that asks for it too late, and does not look again, as Linux does', async () => {
+    peer.until(running);
+    await state(true);
+    const { avail, length } = ringLayout(OUTPUT_SIZE);
+    const usedEvent = new Uint16Array(peer.port.output!.buffer, avail + 4 + 2 * length, 1);
+    let interrupts = 0;
+    peer.port.onInterrupt((vector) => (vector === 0 ? peer.handshake.evaluate() : interrupts++));
+    const sendAndWait = (expected: number) => {
+      peer.send(frame(1));
+      peer.until(() => peer.tx.reclaim() > 0);
+      peer.until(() => interrupts >= expected);
+    };
+    // The first completion is always rung for. Nothing has been asked for since.
+    sendAndWait(1);
+    usedEvent[0] = 0x8000;
+    peer.send(frame(2));
+    peer.until(() => peer.tx.reclaim() > 0);
+    // Completed by now: only the frame after it can bring the interrupt.
+    usedEvent[0] = 1;
+    sendAndWait(2);
+    // Asked for again, as if the interrupt had been of no use.
+    usedEvent[0] = 1;
+    sendAndWait(3);
+    // That is all: an idle link is quiet.
+    const until = performance.now() + 200;
+    peer.until(() => performance.now() > until);
+    expect(interrupts).toBe(3);
+  });
+
   it('follows the state table although no interrupt ever comes', async () => {
     using table = mapShared(loopback.ends[1].memoryFd, 4096, { write: true });
     const states = new Uint32Array(table.buffer);
