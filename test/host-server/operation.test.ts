@@ -255,7 +255,7 @@ describe('operation of the host server', () => {
     const health = await fetch(url.replace('/metrics', '/healthz'));
     expect([health.status, await health.text()]).toEqual([
       503,
-      'd: bind /nonexistent/d: ENOENT: no such file or directory\n',
+      'd: bind /nonexistent/d: ENOENT: no such file or directory: create the directory first\n',
     ]);
     const metrics = await (await fetch(url)).text();
     expect(metrics).toMatch(/^ivshmem_peers\{link="a"\} 1$/m);

@@ -14,7 +14,7 @@ import {
   setOpenFilesLimit,
 } from '@ivshmem/linux';
 import { ServerConnection } from '@ivshmem/transport';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 
 const command = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
 const PEERS = 1000;
@@ -79,7 +79,11 @@ it.skipIf(hard < needed)(
     try {
       await once(lines, 'line');
       const fds = () => readdirSync(`/proc/${server.pid}/fd`).length;
+      // The control socket is made after the first line of the log.
+      await vi.waitFor(() => queryPeers(socket), { timeout: 30_000 });
       const before = fds();
+      // What a client sees of a connection that ends comes before the server has closed its own end.
+      const settle = (count: number) => vi.waitFor(() => expect(fds()).toBe(count), { timeout: 30_000 });
       for (let n = 0; n < PEERS; n++) {
         const peer = new Peer(socket);
         epoll.add(peer.connection.fd, EPOLLIN, () => peer.read());
@@ -88,7 +92,7 @@ it.skipIf(hard < needed)(
         expect(peer.id).toBe(n);
       }
       readUntil(() => peers.every(({ known }) => known === PEERS));
-      expect(fds()).toBe(before + PEERS * (1 + VECTORS));
+      await settle(before + PEERS * (1 + VECTORS));
       expect((await queryPeers(socket)).peers).toHaveLength(PEERS);
       const full = ServerConnection.connect(socket);
       epoll.add(full.fd, EPOLLIN, () => {
@@ -105,7 +109,7 @@ it.skipIf(hard < needed)(
       }
       readUntil(() => remaining!.known === 1);
       expect((await queryPeers(socket)).peers).toMatchObject([{ id: 0, waiting: 0 }]);
-      expect(fds()).toBe(before + 1 + VECTORS);
+      await settle(before + 1 + VECTORS);
     } finally {
       epoll.close();
       for (const { connection } of peers) connection.close();
