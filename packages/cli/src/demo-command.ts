@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
 import { createScreen, noScreen, type Screen } from './demo/screen.ts';
 import { abortOnEof, abortOnSignals, EXIT_FAILURE, EXIT_OK } from './exit.ts';
+import { standardOutput } from './printer.ts';
 
 const EXAMPLES = `
 Examples:
@@ -43,10 +44,10 @@ async function demo({ json, offload }: Options): Promise<number> {
     if (process.getuid?.() !== 0 && !inside) return await insideUserNamespace(missing, signal);
     throw new Error(`The demo can't run here. ${missing}`);
   }
-  const screen = json ? noScreen : createScreen(process.stdout);
+  const screen = json ? noScreen : createScreen(standardOutput());
   try {
     const result = await runDemo(screen, offload, signal);
-    if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    if (json) standardOutput().write(`${JSON.stringify(result)}\n`);
     else summarise(screen, result);
     return EXIT_OK;
   } catch (error) {

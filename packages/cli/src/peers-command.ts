@@ -4,7 +4,7 @@ import { printable } from '@ivshmem/linux';
 import { stateName } from '@ivshmem/transport';
 import type { Command } from 'commander';
 import { EXIT_OK } from './exit.ts';
-import { jsonLine } from './printer.ts';
+import { jsonLine, standardOutput } from './printer.ts';
 
 const EXAMPLES = `
 Examples:
@@ -31,7 +31,7 @@ export function addPeersCommand(program: Command, finish: (code: number) => void
         stateName: list.protocol === ETHERNET ? stateName(peer.state) : null,
         command: commandOf(peer.pid),
       }));
-      process.stdout.write(json ? jsonLine({ ...list, peers: rows }) : table(list, rows));
+      standardOutput().write(json ? jsonLine({ ...list, peers: rows }) : table(list, rows));
       finish(EXIT_OK);
     });
 }

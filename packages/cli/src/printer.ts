@@ -22,6 +22,15 @@ export function openPrinter<Event extends object>(
   };
 }
 
+/**
+ * Standard output of a command that ends by itself, which waits for its reader. It is an error for no command if that has
+ * gone. The others leave it alone: Node makes a pipe non-blocking for all that write to it as soon as it is looked at.
+ */
+export function standardOutput(): NodeJS.WriteStream {
+  if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {});
+  return process.stdout;
+}
+
 /** A value as a line of JSON, with nothing in it that a terminal would act upon. */
 export function jsonLine(value: object): string {
   return `${escapeJson(JSON.stringify(value))}\n`;

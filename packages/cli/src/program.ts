@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { openOutput, printable } from '@ivshmem/linux';
 import { Command } from 'commander';
 import { EXIT_OK, reportError } from './exit.ts';
+import { standardOutput } from './printer.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
@@ -58,6 +59,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--verbose', 'print stack traces of errors', false)
     .exitOverride()
     .configureOutput({
+      writeOut: (text) => standardOutput().write(text),
       writeErr: (text) => stderr.write(text),
       outputError: (text, write) => write(oneLine(text)),
     })
