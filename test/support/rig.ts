@@ -52,8 +52,9 @@ export class Rig {
     }
   }
 
-  async startServer(): Promise<Program> {
-    const { sectionSize = 0x100000, vectors = 2 } = this.#options;
+  /** `sectionSize` as in the options, unless it is given. */
+  async startServer(sectionSize = this.#options.sectionSize ?? 0x100000): Promise<Program> {
+    const { vectors = 2 } = this.#options;
     const argv = ['server', '-F', '--json', '-S', this.socket, '-P', '1', '-V', String(vectors)];
     argv.push('-o', String(sectionSize), '-l', String(sectionSize * 4));
     this.server = new Program(argv);
