@@ -1,5 +1,20 @@
-import { EPOLLIN, Epoll, Reports, Timer, UnixListener } from '@ivshmem/linux';
-import { countersOf, type HostPort, openServerPort, type PortEvent, PortSeeker } from '@ivshmem/transport';
+import {
+  EPOLLIN,
+  Epoll,
+  hasProcessEnded,
+  Reports,
+  Timer,
+  UnixListener,
+  type UnixSocket,
+} from '@ivshmem/linux';
+import {
+  countersOf,
+  type HostPort,
+  openServerPort,
+  type PortEvent,
+  PortSeeker,
+  ServerTrust,
+} from '@ivshmem/transport';
 import { memoryRegionSize } from './configuration-space.ts';
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
@@ -10,7 +25,13 @@ import { VfioUserSession } from './vfio-user-session.ts';
 const RETRY = 100;
 /** How long to let clients wait while there are no descriptors for them, in ms. */
 const ACCEPT_PAUSE = 1000;
-/** Clients that are let in, or turned away, before other descriptors get their turn. */
+/**
+ * How long a client waits for the device of a process that has ended, or for the host server to come back, in ms; and
+ * how often to look. io_uring closes the socket of a QEMU that was killed up to a second late.
+ */
+const NEWCOMER_PATIENCE = 2000;
+const NEWCOMER_INTERVAL = 50;
+/** Clients that are accepted, or rejected, before other descriptors get their turn. */
 const CLIENTS_AT_ONCE = 16;
 
 /** What a device does, in the thread that does nothing else: one port of the host server, one VMM at a time. */
@@ -23,6 +44,9 @@ export class DeviceLoop {
   readonly #portEpoll = new Epoll();
   readonly #seeker: PortSeeker<HostPort>;
   readonly #acceptTimer: Timer;
+  readonly #newcomerTimer: Timer;
+  /** A client that waits for the device, until a time of performance.now(). */
+  #newcomer: { readonly socket: UnixSocket; readonly until: number } | undefined;
   #listener: UnixListener | undefined;
   #port: HostPort | undefined;
   #session: VfioUserSession | undefined;
@@ -30,6 +54,8 @@ export class DeviceLoop {
   #failure: Error | undefined;
   #up = false;
   #providerGone = false;
+  /** The port may not be used any more. */
+  #lost = false;
   #stopping = false;
 
   constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
@@ -37,9 +63,10 @@ export class DeviceLoop {
     this.#reports = new Reports(this.#epoll, tell);
     this.#counters = countersOf(input.counters);
     const { server, wait = false } = input.options;
+    const trust = new ServerTrust();
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
-      open: (opened) => openServerPort(server, this.#portEpoll, opened),
+      open: (opened) => openServerPort(server, this.#portEpoll, opened, trust),
       use: (port) => this.#begin(port),
       failed: (error) => {
         this.#failure = error;
@@ -48,6 +75,7 @@ export class DeviceLoop {
       wait,
     });
     this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
+    this.#newcomerTimer = new Timer(this.#epoll, () => this.#lookAfterNewcomer());
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
@@ -62,6 +90,7 @@ export class DeviceLoop {
     this.#seeker.seek();
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
+      if (this.#lost) this.#leave();
       this.#epoll.wait(-1);
     }
   }
@@ -102,34 +131,45 @@ export class DeviceLoop {
   #follow(event: PortEvent): void {
     if (event.type !== 'provider-gone') return;
     this.#providerGone = true;
-    if (this.#session === undefined) {
-      this.#reports.log(`${event.reason}; no VMM is let in until it is back`);
+    if (!event.usable) {
+      this.#reports.log(`${event.reason}; the device joins anew`);
+      // Not now: an access of the guest may be under way.
+      this.#lost = true;
+    } else if (this.#session === undefined) {
+      this.#reports.log(`${event.reason}; no VMM is accepted until it is back`);
       this.#seeker.seek(RETRY);
       this.#setState('no-server');
-      return;
+    } else {
+      this.#reports.log(
+        `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is restarted`,
+      );
+      this.#setState('orphaned');
     }
-    this.#reports.log(
-      `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is started anew`,
-    );
-    this.#setState('orphaned');
+  }
+
+  /** Leaves a port that may not be used any more, as a VMM that has mapped its memory must, and looks for another. */
+  #leave(): void {
+    this.#lost = false;
+    if (this.#session !== undefined) {
+      this.#reports.log(`process ${this.#session.pid} was disconnected: restart its VM`);
+      this.#session.close();
+      this.#session = undefined;
+    }
+    this.#port?.close();
+    this.#port = undefined;
+    this.#setState('no-server');
+    this.#seeker.seek();
   }
 
   #accept(): void {
     this.#acceptTimer.cancel();
+    // It came first.
+    this.#lookAfterNewcomer();
     try {
       for (let clients = 0; clients < CLIENTS_AT_ONCE; clients++) {
         const socket = this.#listener!.accept();
         if (socket === null) break;
-        // Its predecessor may have gone without that having been noticed.
-        this.#session?.advance();
-        const obstacle = this.#obstacle();
-        if (obstacle === null) {
-          this.#attach(socket);
-        } else {
-          socket.close();
-          this.#counters[Counter.refused]!++;
-          this.#reports.log(`a VMM was turned away: ${obstacle}`);
-        }
+        this.#admit(socket, performance.now() + NEWCOMER_PATIENCE);
       }
       this.#epoll.modify(this.#listener!.fd, EPOLLIN);
     } catch (error) {
@@ -139,15 +179,46 @@ export class DeviceLoop {
     }
   }
 
-  /** Why a VMM cannot be let in; null where it can. */
-  #obstacle(): string | null {
-    if (this.#session !== undefined) {
-      return `the device belongs to process ${this.#session.pid}; start one device for each VM`;
+  /** Gives a client the device, has it wait for that until a time, or rejects it. */
+  #admit(socket: UnixSocket, until: number): void {
+    // Its predecessor may have gone without that having been noticed.
+    this.#session?.advance();
+    const obstacle = this.#obstacle();
+    if (obstacle === null) {
+      this.#attach(socket);
+    } else if (obstacle.passes && this.#newcomer === undefined && performance.now() < until) {
+      this.#newcomer = { socket, until };
+      this.#newcomerTimer.after(NEWCOMER_INTERVAL);
+    } else {
+      socket.close();
+      this.#counters[Counter.refused]!++;
+      this.#reports.log(`a VMM was rejected: ${obstacle.text}`);
     }
-    return this.#port === undefined || this.#providerGone ? 'the host server is gone' : null;
   }
 
-  #attach(socket: ConstructorParameters<typeof VfioUserSession>[0]): void {
+  #lookAfterNewcomer(): void {
+    const newcomer = this.#newcomer;
+    if (newcomer === undefined) return;
+    this.#newcomer = undefined;
+    try {
+      this.#admit(newcomer.socket, newcomer.until);
+    } catch (error) {
+      this.#reports.log((error as Error).message);
+    }
+  }
+
+  /** Why a VMM cannot attach the device, and whether that is to pass soon; null if it can. */
+  #obstacle(): { readonly text: string; readonly passes: boolean } | null {
+    if (this.#session !== undefined) {
+      const { pid } = this.#session;
+      const text = `the device belongs to process ${pid}; start one device for each VM`;
+      return { text, passes: hasProcessEnded(pid) };
+    }
+    const gone = this.#port === undefined || this.#providerGone;
+    return gone ? { text: 'the host server is gone', passes: true } : null;
+  }
+
+  #attach(socket: UnixSocket): void {
     const device = new VfioUserDevice(this.#port!, {
       isolate: this.#input.options.isolate ?? false,
       counters: this.#counters,
@@ -172,7 +243,7 @@ export class DeviceLoop {
   /** Without a VMM, nothing keeps the port of a server that has gone. */
   #release(): void {
     this.#setState(this.#providerGone ? 'no-server' : 'waiting');
-    if (this.#providerGone) this.#seeker.seek(RETRY);
+    if (this.#providerGone) this.#seeker.seek();
   }
 
   #setState(state: DeviceState): void {
@@ -183,10 +254,12 @@ export class DeviceLoop {
 
   [Symbol.dispose](): void {
     this.#seeker.close();
+    this.#newcomer?.socket.close();
     this.#session?.close();
     this.#port?.close();
     this.#listener?.close();
     this.#acceptTimer.close();
+    this.#newcomerTimer.close();
     this.#reports.close();
     this.#portEpoll.close();
     this.#epoll.close();

@@ -60,7 +60,7 @@ describe('control socket', () => {
     control.close();
     control.close();
     // Without the listener, its reserve, and the server's own; with the client's socket, eventfd and memory.
-    expect(openFds()).toBe(during - 2 - 3 + 3);
+    expect(openFds()).toBe(during - 2 - 4 + 3);
     await expect(queryPeers(fixture.socketPath)).rejects.toThrow(/\.ctl: ENOENT: no server with a control/);
   });
 

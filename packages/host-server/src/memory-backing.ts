@@ -5,6 +5,7 @@ import {
   closeFd,
   createMemfd,
   createSharedMemoryObject,
+  markFileInUse,
   openSharedMemoryObject,
   SystemCallError,
   tryLockFile,
@@ -32,15 +33,53 @@ export interface MemoryBacking {
   readonly anonymous: boolean;
   /** On hugetlbfs, which can map only whole pages and has no write(2); 0 elsewhere. */
   readonly hugePageSize: number;
-  /** Removes the name, if there is one. `fd` stays the caller's. */
+  /** Removes the name, if there is one, and the mark of {@link openMemoryBacking}. `fd` stays the caller's. */
   release(): void;
 }
 
 /**
- * Opens a new file for the shared memory. A memfd has `size` bytes, all others are empty. Throws SystemCallError, or
- * Error of `node:fs`; nothing is left then.
+ * Opens a new file for the shared memory, and marks it as in use. A memfd has `size` bytes, all others are empty. Throws
+ * SystemCallError, or Error of `node:fs`; nothing is left then.
  */
 export function openMemoryBacking(source: SharedMemorySource, size: number): MemoryBacking {
+  const backing = open(source, size);
+  try {
+    const unmark = mark(backing.fd);
+    const release = () => {
+      unmark();
+      backing.release();
+    };
+    return { ...backing, release };
+  } catch (error) {
+    closeFd(backing.fd);
+    backing.release();
+    throw error;
+  }
+}
+
+/**
+ * Lets clients see whether a server still holds the memory. A client that is disconnected while it does was evicted, and
+ * must leave the memory; if not, the server is gone, and those that share the memory may go on. The mark is on an open
+ * file of its own, since the one that clients get lives as long as they do. Returns how to remove it. Without /proc there
+ * is none.
+ */
+function mark(fd: number): () => void {
+  let own: number;
+  try {
+    own = openSync(`/proc/self/fd/${fd}`, 'r+');
+  } catch {
+    return () => {};
+  }
+  try {
+    markFileInUse(own);
+  } catch (error) {
+    closeSync(own);
+    throw error;
+  }
+  return () => closeSync(own);
+}
+
+function open(source: SharedMemorySource, size: number): MemoryBacking {
   switch (source.kind) {
     case 'memfd': {
       const { seal, hugePageSize } = source;

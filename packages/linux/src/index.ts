@@ -10,7 +10,7 @@ export * from './epoll.ts';
 export { check, SystemCallError } from './errors.ts';
 export { clearEventFd, createEventFd, drainEventFd, EventFd, isEventFd } from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
-export { tryLockFile } from './file-lock.ts';
+export { isFileInUse, markFileInUse, tryLockFile } from './file-lock.ts';
 export { dataRanges, punchHole, reserveRange } from './file-range.ts';
 export {
   checkInterfaceName,
@@ -45,6 +45,7 @@ export {
   F_SEAL_SEAL,
   F_SEAL_SHRINK,
   fileLength,
+  isRegularFile,
   reserveHugePages,
   sealsOf,
 } from './memfd.ts';
@@ -69,6 +70,7 @@ export {
   readPciConfig,
 } from './pci.ts';
 export { escapeJson, printable } from './printable.ts';
+export { hasProcessEnded } from './process-state.ts';
 export { type LogReport, Reports } from './reports.ts';
 export { type ServiceNotifier, serviceNotifier } from './service-notification.ts';
 export {

@@ -18,6 +18,9 @@ export const dup3: (from: number, to: number, flags: number) => number =
   process_.func('int dup3(int, int, int)');
 export const fcntl: (fd: number, command: number, type: 'int', argument: number) => number =
   process_.func('int fcntl(int, int, ...)');
+/** fcntl(2) with a struct flock as argument. */
+export const fcntlLock: (fd: number, command: number, type: 'void *', lock: Uint8Array) => number =
+  fcntl as never;
 export const open: (path: string, flags: number, type: 'uint', mode: number) => number = process_.func(
   'int open(const char *, int, ...)',
 );

@@ -102,6 +102,11 @@ export function sealsOf(fd: number): number {
   return seals === -1 ? 0 : seals;
 }
 
+/** Whether a descriptor is of a regular file, as memfds are. */
+export function isRegularFile(fd: number): boolean {
+  return fstatSync(fd).isFile();
+}
+
 /** The length of a file in bytes. */
 export function fileLength(fd: number): number {
   return fstatSync(fd).size;

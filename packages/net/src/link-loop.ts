@@ -6,6 +6,7 @@ import {
   type Port,
   PortSeeker,
   type RingLayout,
+  ServerTrust,
 } from '@ivshmem/transport';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
@@ -15,6 +16,7 @@ import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { LinkMtu, type MtuPlan } from './link-mtu.ts';
 import { DEFAULT_BUSY_POLL } from './link-options.ts';
 import { LinkSession } from './link-session.ts';
+import { isPeerThere, ParkedPort } from './parked-port.ts';
 import { LinkReports } from './reports.ts';
 
 /** How long after the end of a provider its successor is looked for, in ms. */
@@ -38,6 +40,10 @@ export class LinkLoop {
   #mtuLine = '';
   #mtuChanged = false;
   #session: LinkSession | undefined;
+  /** The session's port may not be used any more. */
+  #lost = false;
+  /** On the new server, while the session stays on the memory of the one before. */
+  #parked: ParkedPort | undefined;
   #info: LinkInfo | undefined;
   #failure: Error | undefined;
   #stopping = false;
@@ -54,10 +60,11 @@ export class LinkLoop {
     );
     this.#mtu = new LinkMtu(input.options.mtu);
     const { port, wait = false } = input.options;
+    const trust = new ServerTrust();
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
-      open: (opened) => openPort(port, this.#epoll, opened),
-      use: (opened) => this.#begin(opened),
+      open: (opened) => openPort(port, this.#epoll, opened, trust),
+      use: (opened) => this.#take(opened),
       failed: (error) => this.#fail(error),
       log: (text) => this.#reports.log(text),
       wait,
@@ -75,6 +82,7 @@ export class LinkLoop {
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
       if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
+      if (this.#lost) this.#leave();
       const moved = this.#session?.path.poll() ?? false;
       this.#session?.lookForFaults();
       if (this.#mtuChanged && this.#session !== undefined) {
@@ -101,6 +109,50 @@ export class LinkLoop {
     this.#failure = error;
   }
 
+  /**
+   * Takes over a port. The memory of a server that has gone still links those that share it, such as a VM that cannot
+   * leave it before it is restarted: the link stays there until its peer is seen on the new server.
+   */
+  #take(port: Port): void {
+    const session = this.#session;
+    if (session === undefined || !isPeerThere(session.port) || isPeerThere(port)) {
+      this.#begin(port);
+      return;
+    }
+    try {
+      this.#mtu.plan(checkPort(port), this.#interface.bridge);
+    } catch (error) {
+      port.close();
+      throw error;
+    }
+    this.#parked = new ParkedPort(port, {
+      peerJoined: () => this.#move(),
+      lost: (reason) => this.#forgetParked(reason),
+      failed: (error) => this.#fail(error),
+    });
+    this.#reports.log(
+      'a host server is there, the peer is not: the link stays on the memory of the one before',
+    );
+  }
+
+  /** The peer is on the new server. */
+  #move(): void {
+    const port = this.#parked!.release();
+    this.#parked = undefined;
+    try {
+      this.#begin(port);
+    } catch (error) {
+      this.#seeker.retry(error as Error);
+    }
+  }
+
+  #forgetParked(reason: string): void {
+    this.#parked!.close();
+    this.#parked = undefined;
+    this.#reports.log(`${reason}; the link waits for the next`);
+    this.#seeker.seek(RETRY);
+  }
+
   /** Moves the link to `port`, which it owns from now on. */
   #begin(port: Port): void {
     let session: LinkSession;
@@ -121,7 +173,7 @@ export class LinkLoop {
         counters: this.#counters,
         reports: this.#reports,
         tapFailed: () => this.#interface.look(),
-        providerGone: (reason) => this.#providerGone(reason),
+        providerGone: (reason, usable) => this.#providerGone(reason, usable),
         failed: (error) => this.#fail(error),
       });
       const { id, vectors } = port;
@@ -199,9 +251,22 @@ export class LinkLoop {
     session.renewMtu();
   }
 
-  #providerGone(reason: string): void {
-    this.#reports.log(`${reason}; the link goes on without it, and waits for it to come back`);
-    this.#seeker.seek(RETRY);
+  #providerGone(reason: string, usable: boolean): void {
+    if (usable) {
+      this.#reports.log(`${reason}; the link goes on without it, and waits for it to come back`);
+      this.#seeker.seek(RETRY);
+      return;
+    }
+    this.#reports.log(`${reason}; the link starts anew`);
+    // Not now: the handshake may be in the middle of a step.
+    this.#lost = true;
+  }
+
+  /** Leaves a port that may not be used any more, and looks for another. */
+  #leave(): void {
+    this.#lost = false;
+    this.#end();
+    this.#seeker.seek();
   }
 
   /** Leaves the port in use. */
@@ -213,6 +278,7 @@ export class LinkLoop {
 
   [Symbol.dispose](): void {
     this.#seeker.close();
+    this.#parked?.close();
     try {
       this.#end();
     } finally {

@@ -35,8 +35,8 @@ export interface SessionOptions {
   readonly reports: LinkReports;
   /** The TAP reports an error: its interface may have been deleted. */
   readonly tapFailed: () => void;
-  /** The provider of the port is gone: the session goes on without it. */
-  readonly providerGone: (reason: string) => void;
+  /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */
+  readonly providerGone: (reason: string, usable: boolean) => void;
   /** The session cannot go on. */
   readonly failed: (error: Error) => void;
 }
@@ -54,6 +54,8 @@ export class LinkSession {
   #tapMuted = false;
   #up = true;
   #lastHeaderReset = Number.NEGATIVE_INFINITY;
+  /** The port may not be used any more. */
+  #lost = false;
 
   /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
   constructor(port: Port, options: SessionOptions) {
@@ -116,17 +118,20 @@ export class LinkSession {
         this.#evaluate();
         break;
       case 'provider-gone':
-        this.#options.providerGone(event.reason);
+        this.#lost = !event.usable;
+        this.#options.providerGone(event.reason, event.usable);
         break;
     }
   }
 
   #evaluate(): void {
+    if (this.#lost) return;
     this.#handshake.evaluate();
     this.#followHandshake();
   }
 
   #poll(): void {
+    if (this.#lost) return;
     this.#handshake.poll();
     this.#followHandshake();
   }
@@ -144,6 +149,7 @@ export class LinkSession {
   /** The interface is up or down. Down, the peer's carrier is off, as at the other end of a veth pair. */
   setUp(up: boolean): void {
     this.#up = up;
+    if (this.#lost) return;
     this.#handshake.setEnabled(up);
     this.#followHandshake();
   }

@@ -34,6 +34,9 @@ export class HostPort implements Port {
   #interrupts: readonly number[] = NO_DOORBELLS;
   #handler: (vector: number) => void = () => {};
   #open = true;
+  #member = true;
+  /** The value last written to the state, by this peer. */
+  #state = 0;
 
   /** Takes over the memory. The own interrupts come with {@link listen}, the doorbells with {@link addPeer}. */
   constructor(identity: PortIdentity, memory: SharedMemory, poller: Poller) {
@@ -77,6 +80,8 @@ export class HostPort implements Port {
   }
 
   set state(value: number) {
+    if (!this.#member) return;
+    this.#state = value >>> 0;
     if (Atomics.exchange(this.#memory.stateTable, this.id, value) === value >>> 0) return;
     for (let peer = 0; peer < this.#doorbells.length; peer++) if (peer !== this.id) this.ring(peer, 0);
   }
@@ -127,6 +132,16 @@ export class HostPort implements Port {
   /** Calls the interrupt handler as if the vector had been rung; not once the port is closed. */
   protected interrupt(vector: number): void {
     if (this.#open) this.#handler(vector);
+  }
+
+  /** Whether another has written the entry of the state table that is this peer's own. */
+  protected get isStateOverwritten(): boolean {
+    return this.state !== this.#state;
+  }
+
+  /** The ID is not this peer's any more: from now on its state is another's to write. */
+  protected resign(): void {
+    this.#member = false;
   }
 
   #dropDoorbells(peer: number): boolean {

@@ -26,6 +26,7 @@ export { RxQueue } from './rx-queue.ts';
 export { type ReceivedMessage, ServerConnection } from './server-connection.ts';
 export * from './server-messages.ts';
 export { type HostPortOpened, type OpeningPort, openServerPort, type PortOpened } from './server-port.ts';
+export { ServerTrust } from './server-trust.ts';
 export { SharedMemory } from './shared-memory.ts';
 export { TxQueue } from './tx-queue.ts';
 export { Violation, violationText } from './violation.ts';

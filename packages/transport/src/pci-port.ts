@@ -246,7 +246,7 @@ class PciPort implements Port {
     if (!this.#present || this.#registers[pci.ID_REGISTER] !== NOBODY) return;
     this.#present = false;
     const reason = `PCI device ${this.#device.address}: nobody answers any more: the process behind it on the host is gone`;
-    this.#events.next({ type: 'provider-gone', reason });
+    this.#events.next({ type: 'provider-gone', reason, usable: false });
   }
 
   #checkPeer(peer: number): void {

@@ -86,7 +86,7 @@ export class PortSeeker<P extends Port> {
   #take(result: P | Error): void {
     const { use, failed, wait, log } = this.#options;
     if (result instanceof Error) {
-      if (this.#found || wait) this.#retry(result);
+      if (this.#found || wait) this.retry(result);
       else failed(result);
       return;
     }
@@ -94,7 +94,7 @@ export class PortSeeker<P extends Port> {
     try {
       use(result);
     } catch (error) {
-      if (this.#found) this.#retry(error as Error);
+      if (this.#found) this.retry(error as Error);
       else failed(error as Error);
       return;
     }
@@ -102,7 +102,8 @@ export class PortSeeker<P extends Port> {
     if (interrupted) log('connected');
   }
 
-  #retry({ message }: Error): void {
+  /** Goes on with the search: what was found last is not fit for use after all. */
+  retry({ message }: Error): void {
     this.#report(message);
     this.#pause(this.#delay);
     this.#delay = Math.min(this.#delay * 2, LAST_RETRY);

@@ -18,10 +18,11 @@ export type PortEvent =
   /** Another peer has gone; its entry in the state table is 0. */
   | { readonly type: 'peer-gone'; readonly peer: number }
   /**
-   * The provider is gone. Memory and the doorbells of peers that are still there go on to work, but nobody will
-   * report new ones: open another port when the provider is back, and close this one.
+   * The provider is gone, or has disconnected this peer: open another port, and close this one. If it is `usable`, memory
+   * and the doorbells of peers that are still there go on to work, but nobody will report new peers. If not, the ID may
+   * be another peer's already: stop using the port at once. What is written to its state has no effect any more.
    */
-  | { readonly type: 'provider-gone'; readonly reason: string };
+  | { readonly type: 'provider-gone'; readonly reason: string; readonly usable: boolean };
 
 /**
  * What an ivshmem v2 device gives its user, whoever provides it: a host server, a PCI device, or another object in

@@ -1,4 +1,4 @@
-import { closeFd, SystemCallError, UnixSocket } from '@ivshmem/linux';
+import { closeFd, type PeerCredentials, SystemCallError, UnixSocket } from '@ivshmem/linux';
 import {
   decodeMessageLength,
   decodeServerMessage,
@@ -39,6 +39,11 @@ export class ServerConnection {
   /** Connects to the host server at `path`. Throws {@link SystemCallError}, see {@link UnixSocket.connect}. */
   static connect(path: string): ServerConnection {
     return new ServerConnection(UnixSocket.connect(path));
+  }
+
+  /** Which process listens at the path, as of its listen(2). Throws {@link SystemCallError}. */
+  get credentials(): PeerCredentials {
+    return this.#socket.peerCredentials();
   }
 
   /** Readable when there may be something to {@link read}. */

@@ -1,14 +1,28 @@
-import { closeFd, EPOLLIN, type Poller, prepareSignals, SystemCallError, Timer } from '@ivshmem/linux';
+import {
+  closeFd,
+  EPOLLIN,
+  isEventFd,
+  isFileInUse,
+  type Poller,
+  prepareSignals,
+  SystemCallError,
+  Timer,
+} from '@ivshmem/linux';
 import { HostPort } from './host-port.ts';
 import type { Port, PortEvent } from './port.ts';
 import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
 import { type InitMessage, ServerProtocolError } from './server-messages.ts';
+import { isSealed, ServerTrust } from './server-trust.ts';
 import { SharedMemory } from './shared-memory.ts';
 
 /** How long a server may take to introduce itself, in ms. */
 const PATIENCE = 5000;
 /** Messages that are dealt with before other descriptors get their turn. */
 const MESSAGES_AT_ONCE = 64;
+/** A process that is killed closes its sockets up to so long before it gives up its files, in ms; and how often to look. */
+const DYING = 500;
+const LOOK_INTERVAL = 1;
+const never = new Int32Array(new SharedArrayBuffer(4));
 
 const connectRemedies: Record<string, string> = {
   ENOENT: 'there is no socket: start a host server, or say where its socket is',
@@ -36,6 +50,8 @@ export type HostPortOpened = (opened: HostPort | Error) => void;
 class ServerPort extends HostPort {
   readonly #connection: ServerConnection;
   readonly #poller: Poller;
+  /** The server has marked the memory as in use, see markFileInUse in packages/linux. */
+  readonly #isMarked: boolean;
   /** By peer, the eventfds of one whose vectors have not all come. */
   readonly #incomplete = new Map<number, number[]>();
   #ready: (() => void) | undefined;
@@ -54,6 +70,7 @@ class ServerPort extends HostPort {
     super(init, memory, poller);
     this.#connection = connection;
     this.#poller = poller;
+    this.#isMarked = isFileInUse(memory.fd);
     this.#ready = ready;
     this.#lost = lost;
   }
@@ -65,7 +82,10 @@ class ServerPort extends HostPort {
       try {
         const received = this.#connection.read();
         if (received === 'wait') return;
-        if (received === 'end') throw new Error('the host server is gone');
+        if (received === 'end') {
+          this.#lose(null);
+          return;
+        }
         news = this.#take(received);
       } catch (error) {
         this.#lose(error as Error);
@@ -88,6 +108,11 @@ class ServerPort extends HostPort {
     const fds = this.#incomplete.get(message.id) ?? [];
     fds.push(received.fd as number);
     this.#incomplete.set(message.id, fds);
+    if (!isEventFd(received.fd as number)) {
+      throw new ServerProtocolError(
+        `server sent vector ${message.vector} of peer ${message.id} with a descriptor that is no eventfd`,
+      );
+    }
     if (message.vector !== fds.length - 1 || this.doorbells(message.id).length > 0) {
       throw new ServerProtocolError(
         `server sent vector ${message.vector} of peer ${message.id}: expected ${this.doorbells(message.id).length || fds.length - 1}`,
@@ -116,10 +141,35 @@ class ServerPort extends HostPort {
     if (news.type === 'peer-gone') this.interrupt(0);
   }
 
-  #lose(error: Error): void {
+  /** The connection has ended: by the server, or by this side for what the server did wrong. */
+  #lose(error: Error | null): void {
     this.#disconnect();
-    if (this.#lost !== undefined) this.#lost(error);
-    else this.events.next({ type: 'provider-gone', reason: error.message });
+    const usable = error === null ? !this.#isEvicted() : !this.#isServerAlive();
+    const reason =
+      error?.message ??
+      (usable
+        ? 'the host server is gone'
+        : 'the host server has disconnected this peer, which did not read its messages in time (see its --evict-after)');
+    if (!usable) this.resign();
+    if (this.#lost !== undefined) this.#lost(new Error(reason));
+    else this.events.next({ type: 'provider-gone', reason, usable });
+  }
+
+  /**
+   * Whether the server has ended the connection and goes on: it gives the ID to another peer then. One that marks the
+   * memory has died if the mark goes; another has left the state table alone, unless it took this peer's entry to 0.
+   */
+  #isEvicted(): boolean {
+    if (!this.#isMarked) return this.isStateOverwritten;
+    for (let looks = 0; looks < DYING / LOOK_INTERVAL; looks++) {
+      if (!this.#isServerAlive()) return false;
+      Atomics.wait(never, 0, 0, LOOK_INTERVAL);
+    }
+    return true;
+  }
+
+  #isServerAlive(): boolean {
+    return this.#isMarked && isFileInUse(this.memoryFd);
   }
 
   #dropIncomplete(peer: number): void {
@@ -144,9 +194,19 @@ class ServerPort extends HostPort {
 
 /**
  * Connects to the host server at `path`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
- * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced.
+ * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced, or
+ * `trust` forbids this server to follow the one before.
  */
-export function openServerPort(path: string, poller: Poller, opened: HostPortOpened): OpeningPort {
+export function openServerPort(
+  path: string,
+  poller: Poller,
+  opened: HostPortOpened,
+  trust = new ServerTrust(),
+): OpeningPort {
+  const refuse = (error: Error) => {
+    opened(new Error(`host server at ${path}: ${error.message}`, { cause: error }));
+    return { cancel() {} };
+  };
   let connection: ServerConnection;
   try {
     prepareSignals();
@@ -154,6 +214,14 @@ export function openServerPort(path: string, poller: Poller, opened: HostPortOpe
   } catch (error) {
     opened(withRemedy(error as Error));
     return { cancel() {} };
+  }
+  let uid: number;
+  try {
+    ({ uid } = connection.credentials);
+    trust.checkUser(uid);
+  } catch (error) {
+    connection.close();
+    return refuse(error as Error);
   }
   let port: ServerPort | undefined;
   let timer: Timer | undefined;
@@ -169,11 +237,12 @@ export function openServerPort(path: string, poller: Poller, opened: HostPortOpe
   };
   const fail = (error: Error) => {
     giveUp();
-    opened(new Error(`host server at ${path}: ${error.message}`, { cause: error }));
+    refuse(error);
   };
   const succeed = () => {
     timer?.close();
     timer = undefined;
+    trust.accept({ uid, sealed: isSealed(port!.memoryFd) });
     opened(port!);
   };
   const onReadable = () => {
@@ -186,7 +255,7 @@ export function openServerPort(path: string, poller: Poller, opened: HostPortOpe
           'closed the connection at once: it has no room for another peer, or speaks another protocol',
         );
       }
-      port = introduce(received, poller, connection, succeed, fail);
+      port = introduce(received, poller, connection, trust, succeed, fail);
     } catch (error) {
       return fail(error as Error);
     }
@@ -217,11 +286,18 @@ function introduce(
   received: ReceivedMessage,
   poller: Poller,
   connection: ServerConnection,
+  trust: ServerTrust,
   ready: () => void,
   lost: (error: Error) => void,
 ): ServerPort {
   const { message, fd } = received;
   if (message.type !== 'init') throw new ServerProtocolError(`server sent ${message.type} before INIT`);
+  try {
+    trust.checkMemory(isSealed(fd!));
+  } catch (error) {
+    closeFd(fd!);
+    throw error;
+  }
   const memory = new SharedMemory(fd!, message.id, message.maxPeers, message.outputSectionSize);
   return new ServerPort(message, memory, poller, connection, ready, lost);
 }

@@ -1,4 +1,12 @@
-import { closeFd, dataRanges, fileLength, type Mapping, mapShared, PAGE_SIZE } from '@ivshmem/linux';
+import {
+  closeFd,
+  dataRanges,
+  fileLength,
+  isRegularFile,
+  type Mapping,
+  mapShared,
+  PAGE_SIZE,
+} from '@ivshmem/linux';
 import { LayoutError, type MemoryLayout, memoryLayout, STATE_TABLE_SIZE } from './memory-layout.ts';
 import type { Section } from './port.ts';
 
@@ -23,13 +31,14 @@ export class SharedMemory {
 
   /**
    * Takes over `fd`, a file that holds the region for `maxPeers` peers with output sections of `outputSize` bytes, for
-   * peer `id`. Its length is checked, since a read beyond it would kill the process. Throws {@link LayoutError} where
-   * it is too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
+   * peer `id`. Its length is checked, since a read beyond it would kill the process. Throws {@link LayoutError} if
+   * it is no regular file or too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
    */
   constructor(fd: number, id: number, maxPeers: number, outputSize: number) {
     this.fd = fd;
     this.#id = id;
     try {
+      if (!isRegularFile(fd)) throw new LayoutError('the shared memory is no regular file');
       const length = fileLength(fd);
       this.layout = memoryLayout(length, maxPeers, outputSize, PAGE_SIZE);
       if (!Number.isInteger(id) || id < 0 || id >= maxPeers) {

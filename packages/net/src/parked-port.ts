@@ -1,0 +1,49 @@
+import { type Port, STATE_VECTOR } from '@ivshmem/transport';
+
+/** What becomes of a parked port. */
+export interface ParkedPortObserver {
+  /** The peer has joined the provider of the parked port. */
+  peerJoined(): void;
+  /** The provider is gone. */
+  lost(reason: string): void;
+  /** One of the above has failed. */
+  failed(error: Error): void;
+}
+
+/**
+ * A port of a new host server, for a link that stays with its peer on the memory of the one before: it takes part in
+ * nothing, its state is RESET, but the server reports whether the peer has joined.
+ */
+export class ParkedPort {
+  readonly #port: Port;
+  readonly #subscription: { unsubscribe(): void };
+
+  /** Takes over the port. */
+  constructor(port: Port, observer: ParkedPortObserver) {
+    this.#port = port;
+    this.#subscription = port.events$.subscribe((event) => {
+      // An error thrown by a subscriber would wait for an event loop, and this thread has none.
+      try {
+        if (event.type === 'peer-joined' && event.peer === 1 - port.id) observer.peerJoined();
+        else if (event.type === 'provider-gone') observer.lost(event.reason);
+      } catch (error) {
+        observer.failed(error as Error);
+      }
+    });
+  }
+
+  /** Gives the port to the caller. */
+  release(): Port {
+    this.#subscription.unsubscribe();
+    return this.#port;
+  }
+
+  close(): void {
+    this.release().close();
+  }
+}
+
+/** Whether the other peer of a link is connected to the same provider. */
+export function isPeerThere(port: Port): boolean {
+  return port.ring(1 - port.id, STATE_VECTOR);
+}
