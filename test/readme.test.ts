@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -61,9 +62,8 @@ describe.skipIf(skip)(`README, by hand${skip ? ` (skipped: ${missing})` : ''}`, 
 
   /** Starts a command of the README; resolves with the first line for which `ready` holds. */
   function start(line: string, ready: (line: string) => boolean): Promise<void> {
-    const [, ...words] = adapt(line).trim().split(/\s+/);
-    expect(words.shift()).toBe('ivshmem');
-    const child = spawn(process.execPath, [command, ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [file, ...words] = adapt(line).trim().split(/\s+/);
+    const child = spawn(file!, words, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
     running.push(child);
     return new Promise((resolve, reject) => {
       createInterface(child.stdout!).on('line', (text) => ready(text) && resolve());
@@ -98,7 +98,7 @@ describe.skipIf(skip)(`README, by hand${skip ? ` (skipped: ${missing})` : ''}`, 
 
   it('makes a link that passes pings', async () => {
     const lines = blocks('sh').flatMap((block) =>
-      block.split('\n').filter((line) => line.startsWith('npx ivshmem')),
+      block.split('\n').filter((line) => line.startsWith('node_modules/.bin/ivshmem ')),
     );
     expect(lines.length).toBe(3);
     await start(lines[0]!, (line) => line.includes('listening'));
@@ -106,6 +106,15 @@ describe.skipIf(skip)(`README, by hand${skip ? ` (skipped: ${missing})` : ''}`, 
     using blue = Netns.open(names[0]!);
     const { received } = await ping({ netns: blue.path, to: '10.0.0.2', count: 5 });
     expect(received).toBe(5);
+  });
+
+  it('starts commands that a signal ends, with nothing between them and their processes', async () => {
+    expect(running.length).toBe(3);
+    for (const child of running.splice(0).reverse()) {
+      expect(readFileSync(`/proc/${child.pid}/comm`, 'utf8')).toMatch(/^(node|MainThread)\n$/);
+      child.kill('SIGTERM');
+      expect(await once(child, 'exit')).toEqual([0, null]);
+    }
   });
 
   it('shows a program that runs', () => {
