@@ -44,6 +44,19 @@ describeWhere(missingUserNamespaces(), 'ivshmem demo, as a user without privileg
     expect(stdout).toContain('Stopped. Nothing is left behind.');
   });
 
+  it('names the limit that leaves no user namespace, in one line', async () => {
+    // In a user namespace of its own, a user can lower the limits, and then give up the privileges for that.
+    const script =
+      'echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --ambient-caps=-all --inh-caps=-all "$@"';
+    const inside = ['unshare', '--user', `--map-user=${NOBODY}`, '--keep-caps', 'sh', '-c', script, 'sh'];
+    const demo = new Program(['demo'], {}, [...asNobody(true, ...inside, process.execPath, COMMAND)]);
+    const { code, stdout, stderr } = await demo.exited;
+    expect([stdout, code]).toEqual(['', 1]);
+    expect(stderr).toMatch(
+      /^ivshmem: The demo can't run here\. This process lacks [^\n]* \(user\.max_user_namespaces is 0, [^\n]*sysctl[^\n]*\n$/,
+    );
+  });
+
   it('says in one line what it lacks', async () => {
     const { code, stdout, stderr } = await start(false).exited;
     expect([stdout, code]).toEqual(['', 1]);

@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { missingNetworkPrivilege, namespaceLimits } from '@ivshmem/linux';
 import type { Command } from 'commander';
 import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
 import { createScreen, noScreen, type Screen } from './demo/screen.ts';
@@ -76,15 +76,9 @@ function summarise(screen: Screen, { linkUpMs, ping, tcp, crash }: DemoResult): 
  * unshare(1) belongs to util-linux, which every Debian has; a process with several threads can't do it itself.
  */
 async function insideUserNamespace(missing: string, signal: AbortSignal): Promise<number> {
-  const command = [
-    '--user',
-    '--map-root-user',
-    '--net',
-    '--mount',
-    '--',
-    process.execPath,
-    ...process.argv.slice(1),
-  ];
+  const refused = whyNoNamespaces();
+  if (refused !== null) throw new Error(`The demo can't run here. ${missing} ${refused}`);
+  const command = [...NAMESPACES, process.execPath, ...process.argv.slice(1)];
   // In a process group of its own: signals reach this process alone. The other one ends with its input, which comes to
   // its end whatever happens to this one.
   const child = spawn('unshare', command, {
@@ -96,10 +90,22 @@ async function insideUserNamespace(missing: string, signal: AbortSignal): Promis
   child.stdin.on('error', () => {});
   signal.addEventListener('abort', stop);
   if (signal.aborted) stop();
-  try {
-    const [code] = await once(child, 'exit');
-    return code ?? EXIT_FAILURE;
-  } catch {
-    throw new Error(`The demo can't run here. ${missing}`);
-  }
+  const [code] = await once(child, 'exit');
+  return code ?? EXIT_FAILURE;
+}
+
+/** Arguments of unshare(1). */
+const NAMESPACES = ['--user', '--map-root-user', '--net', '--mount', '--'];
+
+/** Why unshare(1) is refused the namespaces, in a sentence with the remedy; null if it is not. */
+function whyNoNamespaces(): string | null {
+  const env = { ...process.env, LC_ALL: 'C' };
+  const { error, status, stderr } = spawnSync('unshare', [...NAMESPACES, 'true'], { encoding: 'utf8', env });
+  if (status === 0) return null;
+  if (error !== undefined) return `Without privileges it needs unshare(1), of util-linux (${error.message}).`;
+  const [text] = stderr.trim().split('\n');
+  const remedy = text?.includes('No space left on device')
+    ? namespaceLimits('user', 'net', 'mnt')
+    : 'allow them with sysctl kernel.unprivileged_userns_clone=1 (Debian) or kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), in a container with a seccomp profile that does';
+  return `User namespaces can't be made either (${text}): ${remedy}.`;
 }

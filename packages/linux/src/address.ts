@@ -1,5 +1,5 @@
 import { existsSync, writeFileSync } from 'node:fs';
-import { checkInterfaceName, type InterfaceId, linkIndex } from './interface.ts';
+import { checkInterfaceName, type InterfaceId, interfaceSubject, linkIndex } from './interface.ts';
 import {
   AF_INET,
   AF_INET6,
@@ -46,7 +46,7 @@ function putAddress(id: InterfaceId, prefix: string, mode: number): void {
   header.set(u32(linkIndex(id)), 4);
   rtnetlinkRequest(
     'RTM_NEWADDR',
-    `${prefix} on interface ${id}`,
+    `${prefix} on ${interfaceSubject(id)}`,
     NLM_F_CREATE | mode,
     header,
     attribute(IFA_LOCAL, bytes),
@@ -64,19 +64,21 @@ export function ensureAddress(id: InterfaceId, prefix: string): void {
   const index = linkIndex(id);
   const header = new Uint8Array(IFADDRMSG_SIZE);
   header[0] = family;
-  const found = socket.dump('RTM_GETADDR', `addresses of interface ${id}`, header).some(({ payload }) => {
-    const attributes = decodeAttributes(payload.subarray(IFADDRMSG_SIZE));
-    const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
-    return (
-      payload[0] === family &&
-      payload[1] === length &&
-      u32Of(payload.subarray(4)) === index &&
-      local !== undefined &&
-      Buffer.compare(local, bytes) === 0
-    );
-  });
+  const found = socket
+    .dump('RTM_GETADDR', `addresses of ${interfaceSubject(id)}`, header)
+    .some(({ payload }) => {
+      const attributes = decodeAttributes(payload.subarray(IFADDRMSG_SIZE));
+      const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
+      return (
+        payload[0] === family &&
+        payload[1] === length &&
+        u32Of(payload.subarray(4)) === index &&
+        local !== undefined &&
+        Buffer.compare(local, bytes) === 0
+      );
+    });
   // Another program may add it at this moment.
-  if (!found) putAddress(index, prefix, NLM_F_REPLACE);
+  if (!found) putAddress(id, prefix, NLM_F_REPLACE);
 }
 
 export interface Route {

@@ -51,6 +51,7 @@ export {
 } from './memfd.ts';
 export { type Mapping, mapPrivate, mapShared, PAGE_SIZE, setFileLength } from './memory.ts';
 export { createNamedNetns, deleteNamedNetns, listNamedNetns } from './named-netns.ts';
+export { namespaceLimits } from './namespace-limits.ts';
 export { NETNS_DIRECTORY, Netns } from './netns.ts';
 export {
   type OpenFilesLimit,

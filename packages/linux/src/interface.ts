@@ -108,8 +108,16 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
   };
 }
 
-/** Which interface: its name, or its index, which no other has as long as it stays in its network namespace. */
-export type InterfaceId = string | number;
+/**
+ * Which interface: its name, or what was found before, such as a {@link NetworkInterface}. Then the index counts, which no
+ * other interface of the network namespace gets, and the name is for messages.
+ */
+export type InterfaceId = string | { readonly name: string; readonly index: number };
+
+/** The interface in words, for {@link SystemCallError.subject}. */
+export function interfaceSubject(id: InterfaceId): string {
+  return `interface ${typeof id === 'string' ? id : id.name}`;
+}
 
 function find(socket: RtnetlinkSocket, id: InterfaceId): NetworkInterface | null {
   if (typeof id === 'string') checkInterfaceName(id);
@@ -121,9 +129,9 @@ function find(socket: RtnetlinkSocket, id: InterfaceId): NetworkInterface | null
       throw error;
     }
   };
-  const subject = `interface ${id}`;
+  const subject = interfaceSubject(id);
   const message =
-    typeof id === 'number' ? get(subject, ifinfomsg(id)) : get(subject, ifinfomsg(), nameAttribute(id));
+    typeof id === 'string' ? get(subject, ifinfomsg(), nameAttribute(id)) : get(subject, ifinfomsg(id.index));
   if (message === undefined) return null;
   return describe(message, (index) => {
     const master = get(`interface ${index}`, ifinfomsg(index));
@@ -132,11 +140,11 @@ function find(socket: RtnetlinkSocket, id: InterfaceId): NetworkInterface | null
 }
 
 function indexOf(socket: RtnetlinkSocket, id: InterfaceId): number {
-  if (typeof id === 'number') return id;
+  if (typeof id !== 'string') return id.index;
   const found = find(socket, id);
   if (found === null) {
     const remedy = 'no interface of this name in this network namespace';
-    throw new SystemCallError('RTM_GETLINK', `interface ${id}`, ENODEV, remedy);
+    throw new SystemCallError('RTM_GETLINK', interfaceSubject(id), ENODEV, remedy);
   }
   return found.index;
 }
@@ -207,7 +215,7 @@ export interface InterfaceChange {
  * no interface can have, before anything is changed, and {@link SystemCallError} where the kernel refuses.
  */
 export function setInterface(id: InterfaceId, change: InterfaceChange): void {
-  const subject = `interface ${id}`;
+  const subject = interfaceSubject(id);
   using socket = new RtnetlinkSocket();
   const attributes: Uint8Array[] = [];
   if (change.netns !== undefined) {

@@ -21,7 +21,10 @@ const NETLINK_EXT_ACK = 11;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const EPERM = 1;
+const EAFNOSUPPORT = 97;
 const ENOBUFS = 105;
+const NO_NETLINK =
+  'a sandbox forbids netlink: allow it, in a systemd unit with RestrictAddressFamilies=AF_NETLINK';
 const ETIMEDOUT = 110;
 
 const NLMSG_ERROR = 2;
@@ -86,7 +89,16 @@ export class RtnetlinkSocket {
 
   /** `groups`: multicast groups to receive from, see {@link receiveEvents}. Throws {@link SystemCallError}. */
   constructor(groups = 0) {
-    this.fd = check(libc.socket(AF_NETLINK, SOCK_RAW | O_CLOEXEC, NETLINK_ROUTE), 'socket', 'rtnetlink');
+    this.fd = libc.socket(AF_NETLINK, SOCK_RAW | O_CLOEXEC, NETLINK_ROUTE);
+    if (this.fd === -1) {
+      const errno = libc.errno();
+      throw new SystemCallError(
+        'socket',
+        'rtnetlink',
+        errno,
+        errno === EAFNOSUPPORT ? NO_NETLINK : undefined,
+      );
+    }
     try {
       const on = Uint8Array.of(1, 0, 0, 0);
       // Errors with the kernel's own explanation, and without a copy of the request.

@@ -166,6 +166,19 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(() => deleteNamedNetns(name)).toThrow(RangeError);
   });
 
+  it('say which limit is reached', () => {
+    const module = JSON.stringify(new URL('../dist/index.js', import.meta.url).href);
+    const program = `
+      const { Netns } = await import(${module});
+      try { Netns.create(); } catch (error) { console.log(error.message); }`;
+    // A limit of a user namespace of its own: nothing changes for others.
+    const script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$0" --input-type=module -e "$1"';
+    const command = ['--user', '--map-root-user', 'sh', '-c', script, process.execPath, program];
+    expect(execFileSync('unshare', command, { encoding: 'utf8' })).toMatch(
+      /^unshare network namespace: ENOSPC: no more namespaces are allowed \(user\.max_net_namespaces is 0\): raise/,
+    );
+  });
+
   it('say which privilege is missing', () => {
     // nobody, in a process of its own: a capability that is dropped cannot be had back.
     const script = `

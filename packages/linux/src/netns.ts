@@ -5,23 +5,28 @@ import { check, SystemCallError } from './errors.ts';
 import { closeFd, duplicateFd } from './fd.ts';
 import { setInterface } from './interface.ts';
 import * as libc from './libc.ts';
+import { namespaceLimits } from './namespace-limits.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
 const ENOENT = 2;
 const EPERM = 1;
+const EACCES = 13;
 const ENOTTY = 25;
+const ENOSPC = 28;
 
 /** Where iproute2 and this project keep network namespaces that have a name. */
 export const NETNS_DIRECTORY = '/run/netns';
 
 const PRIVILEGE =
-  'needs CAP_SYS_ADMIN: run as root; in a container, start it with --cap-add SYS_ADMIN and without a seccomp profile that forbids it';
+  'needs CAP_SYS_ADMIN: run as root; in a container, start it with --cap-add SYS_ADMIN and without a seccomp profile that forbids it; for a namespace of a rootless container, enter its user namespace first (nsenter -t PID -U --preserve-credentials)';
+const FOREIGN = "is another user's: run as that user, or as root";
 
 function privileged(result: number, call: string, subject: string): void {
   if (result !== -1) return;
   const errno = libc.errno();
-  throw new SystemCallError(call, subject, errno, errno === EPERM ? PRIVILEGE : undefined);
+  const limit = errno === ENOSPC ? namespaceLimits('net') : undefined;
+  throw new SystemCallError(call, subject, errno, errno === EPERM ? PRIVILEGE : limit);
 }
 
 let poolStarted = false;
@@ -41,6 +46,7 @@ function openNamespace(path: string): number {
   const fd = libc.open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 'uint', 0);
   if (fd === -1) {
     const errno = libc.errno();
+    if (errno === EACCES || errno === EPERM) throw new SystemCallError('open', path, errno, FOREIGN);
     const remedy = path.startsWith(NETNS_DIRECTORY)
       ? `no network namespace of this name; make it with "ip netns add ${path.slice(NETNS_DIRECTORY.length + 1)}"`
       : 'no such process or descriptor';

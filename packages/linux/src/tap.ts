@@ -69,7 +69,8 @@ const openRemedies: Record<string, string> = {
 const attachRemedies: Record<string, string> = {
   EBUSY: 'a TAP of this name is in use: stop its user, or choose another name',
   EINVAL: 'an interface of this name exists and is no TAP: choose another name',
-  EPERM: 'needs CAP_NET_ADMIN in this network namespace',
+  EPERM:
+    'needs CAP_NET_ADMIN in this network namespace, or a TAP that root has made for this user: ip tuntap add NAME mode tap user USER',
 };
 
 const NO_TAP =

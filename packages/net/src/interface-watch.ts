@@ -93,14 +93,14 @@ export class InterfaceWatch {
   apply(wanted: { mtu?: number; bridge?: string; up?: boolean }): void {
     this.look();
     if (this.#lost) return;
-    const { mtu, up, master, index } = this.#current;
+    const { mtu, up, master } = this.#current;
     const change: InterfaceChange = {
       ...(wanted.mtu !== undefined && wanted.mtu !== mtu && { mtu: wanted.mtu }),
       ...(wanted.bridge !== undefined && wanted.bridge !== master && { bridge: wanted.bridge }),
       ...(wanted.up !== undefined && wanted.up !== up && { up: wanted.up }),
     };
     if (Object.keys(change).length === 0) return;
-    setInterface(index, change);
+    setInterface(this.#current, change);
     this.#refresh();
   }
 
@@ -115,7 +115,7 @@ export class InterfaceWatch {
 
   /** Null if the interface is in a namespace that this process may not enter. Throws Error if it was deleted. */
   #find(): NetworkInterface | null {
-    let index: number | undefined = this.#current?.index;
+    let known: NetworkInterface | undefined = this.#current;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const name = this.#tap.identify();
       if (name === null) {
@@ -125,13 +125,13 @@ export class InterfaceWatch {
       using netns = this.#tap.netns();
       if (netns !== null && netns.id !== this.#netns) {
         if (!this.#enter(netns)) return null;
-        index = undefined;
+        known = undefined;
       }
-      const found = getInterface(index ?? name);
+      const found = getInterface(known ?? name);
       if (found === null) {
         // Without the privilege to ask for the namespace, an interface that is not here must be elsewhere.
         if (netns === null) return null;
-        index = undefined;
+        known = undefined;
       } else if (found.name === this.#tap.identify() && this.#isHere()) {
         return found;
       }

@@ -106,7 +106,7 @@ export class LinkInterface {
       setMtu();
       if (bridge !== undefined) watch.apply({ bridge });
       watch.apply({ up: true });
-      for (const address of addresses) ensureAddress(watch.current.index, address);
+      for (const address of addresses) ensureAddress(watch.current, address);
       if (netns !== undefined) this.#watchName(netns, watch);
     } catch (error) {
       this.close();
