@@ -22,10 +22,7 @@ export function openPrinter<Event extends object>(
   };
 }
 
-/**
- * Standard output of a command that ends by itself, which waits for its reader. It is an error for no command if that has
- * gone. The others leave it alone: Node makes a pipe non-blocking for all that write to it as soon as it is looked at.
- */
+/** Standard output of a command that ends by itself: it waits for its reader, and a reader that has gone is no error. */
 export function standardOutput(): NodeJS.WriteStream {
   if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {});
   return process.stdout;
