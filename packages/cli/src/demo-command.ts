@@ -1,11 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { missingNetworkPrivilege, namespaceLimits } from '@ivshmem/linux';
+import { missingNetworkPrivilege, namespaceLimits, openOutput } from '@ivshmem/linux';
 import type { Command } from 'commander';
 import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
 import { createScreen, noScreen, type Screen } from './demo/screen.ts';
 import { abortOnEof, abortOnSignals, EXIT_FAILURE, EXIT_OK } from './exit.ts';
-import { standardOutput } from './printer.ts';
+import { jsonLine } from './printer.ts';
 
 const EXAMPLES = `
 Examples:
@@ -44,10 +44,20 @@ async function demo({ json, offload }: Options): Promise<number> {
     if (process.getuid?.() !== 0 && !inside) return await insideUserNamespace(missing, signal);
     throw new Error(`The demo can't run here. ${missing}`);
   }
-  const screen = json ? noScreen : createScreen(standardOutput());
+  // A terminal that was stopped, or a pipe that nothing reads, does not keep it from ending.
+  await using output = openOutput(1);
+  const { isTTY } = process.stdout;
+  const terminal = {
+    isTTY,
+    get columns() {
+      return process.stdout.columns;
+    },
+    write: output.write,
+  };
+  const screen = json ? noScreen : createScreen(terminal);
   try {
     const result = await runDemo(screen, offload, signal);
-    if (json) standardOutput().write(`${JSON.stringify(result)}\n`);
+    if (json) output.write(jsonLine(result));
     else summarise(screen, result);
     return EXIT_OK;
   } catch (error) {
