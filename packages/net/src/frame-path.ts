@@ -24,8 +24,14 @@ import { DROPPED, NOTHING, TapCrossing } from './tap-crossing.ts';
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
 const BURST_BYTES = 0x20000;
-/** How long after its last completion a sender that may have missed an interrupt gets a second one, in ms. */
-const SECOND_RING_DELAY = 2;
+/**
+ * When a sender that may have missed the interrupt for its last completions gets another one, in ms after them or after
+ * the interrupt before: at first, at last, and how many times as late each one is. One is enough, unless the sender's
+ * CPU stands still with a lock held.
+ */
+const FIRST_REMINDER = 2;
+const LAST_REMINDER = 200;
+const REMINDER_GROWTH = 10;
 
 /** What a data path needs to know of the MTU. */
 export interface PathMtu {
@@ -71,6 +77,8 @@ export class FramePath implements DataPath {
   #tapReady = false;
   /** No room in the ring: the TAP has to wait until the peer has completed some frames. */
   #full = false;
+  /** Time to the next interrupt for a sender that may have missed one, in ms; -1: none is due. */
+  #reminder = -1;
   #sleepLimit = -1;
 
   /** Both sections must exist. */
@@ -181,7 +189,10 @@ export class FramePath implements DataPath {
     }
     const received = this.#receive();
     // What the TAP was given may have made it answer.
-    if (received > 0) this.#tapReady = true;
+    if (received > 0) {
+      this.#tapReady = true;
+      this.#reminder = FIRST_REMINDER;
+    }
     const sent = this.#tapReady ? this.#transmit() : 0;
     const ringForCompletions = this.#rx.flush();
     const ringForFrames = this.#tx.flush();
@@ -201,8 +212,7 @@ export class FramePath implements DataPath {
   sleep(): boolean {
     if (!this.#running) return true;
     let idle = this.#rx.waitForFrames();
-    if (idle && this.#rx.askedTooLate()) this.#ring();
-    this.#sleepLimit = idle && this.#rx.ringIsOwed() ? SECOND_RING_DELAY : -1;
+    this.#sleepLimit = this.#reminder !== -1 && this.#rx.mayBeAwaited() ? this.#reminder : -1;
     if (this.#full) {
       this.#full = this.#tx.waitForRoom(this.#crossing.slotSize);
       if (!this.#full) {
@@ -222,11 +232,11 @@ export class FramePath implements DataPath {
     return this.#running ? this.#sleepLimit : -1;
   }
 
-  /** Interrupts a sender that may have missed an interrupt, once. */
+  /** Interrupts a sender that may have missed an interrupt. */
   overslept(): void {
     if (this.sleepLimit === -1) return;
-    this.#sleepLimit = -1;
-    this.#rx.rung();
+    const next = this.#reminder * REMINDER_GROWTH;
+    this.#reminder = next > LAST_REMINDER ? -1 : next;
     this.#ring();
   }
 

@@ -14,10 +14,7 @@ const RENUMBER = 0x2000_0000;
  *       …use the frame of rx.length bytes at rx.offset of the peer's section…
  *     }
  *     if (rx.flush()) port.ring(peer, vector) // gives the frames back; ring where the peer asked for it
- *     if (rx.waitForFrames()) {
- *       if (rx.askedTooLate()) port.ring(peer, vector)
- *       …sleep; after some ms without anything, once: if (rx.ringIsOwed()) port.ring(peer, vector)…
- *     }
+ *     if (rx.waitForFrames()) …sleep; after some ms: if (rx.mayBeAwaited()) port.ring(peer, vector)…
  *
  * Every value of the peer is read once and checked before it is used. The peer can still change a frame's bytes at
  * any time. Source: protocol page, section 3.
@@ -35,10 +32,6 @@ export class RxQueue extends Queue {
   /** Frames taken since the last {@link flush}, and the number of the first of them (from 1). */
   #held = 0;
   #firstHeld = 1;
-  /** used_event when the sender was interrupted last; -1: it was not yet. */
-  #answered = -1;
-  /** Whether frames were completed since then. */
-  #silent = false;
 
   /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
@@ -54,8 +47,6 @@ export class RxQueue extends Queue {
     this.#published = 0;
     this.#held = 0;
     this.#firstHeld = 1;
-    this.#answered = -1;
-    this.#silent = false;
   }
 
   /** How many frames wait (load-acquire of avail.idx), 0 … n; 0 also after a {@link violation}. */
@@ -123,10 +114,7 @@ export class RxQueue extends Queue {
     // Sequentially consistent: the load of used_event cannot pass the store of used.idx.
     Atomics.store(this.own16, this.usedIdx, used);
     const event = Atomics.load(this.peer16, this.usedEvent);
-    const ring = ((used - event - 1) & U16) < held;
-    this.#silent = !ring;
-    if (ring) this.#answered = event;
-    return ring;
+    return ((used - event - 1) & U16) < held;
   }
 
   /**
@@ -139,34 +127,12 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * To be asked before the caller sleeps: whether the sender has asked for an interrupt that it did not get, since the
-   * frame was completed already; the caller interrupts it. A sender should look at used.idx after it has asked, but
-   * Linux does not; the frame that it sends after that wakes the caller.
+   * Whether the sender may be waiting for an interrupt although there is nothing left to do: the completion that it asked
+   * for last is one of the last n. It may have asked after that was made, and not have looked again, or the interrupt may
+   * have come when it could not act on it. Linux' sender does both; two of ours wait for one another in neither way.
    */
-  askedTooLate(): boolean {
+  mayBeAwaited(): boolean {
     const event = Atomics.load(this.peer16, this.usedEvent);
-    if (event === this.#answered || !this.#isCompleted(event)) return false;
-    this.#answered = event;
-    this.#silent = false;
-    return true;
-  }
-
-  /**
-   * Whether the sender may still be waiting: frames were completed since it was interrupted last, and it has asked for
-   * an interrupt at the latest for one of them. It may have asked twice for the same completion, with an interrupt in
-   * between that it could not act on. The caller interrupts it once when it has slept for some ms.
-   */
-  ringIsOwed(): boolean {
-    return this.#silent && this.#isCompleted(Atomics.load(this.peer16, this.usedEvent));
-  }
-
-  /** The sender was interrupted. */
-  rung(): void {
-    this.#silent = false;
-  }
-
-  /** Whether `event` names one of the last n completed frames: a sender asks for none before those. */
-  #isCompleted(event: number): boolean {
     return ((this.#published - event - 1) & U16) < this.layout.length;
   }
 
