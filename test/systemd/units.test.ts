@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { describeWhere } from '../support/requirements.ts';
 import { Machine } from './machine.ts';
@@ -18,6 +18,18 @@ function dropIn(unit: string): string {
     printf '${content.replaceAll('\n', '\\n')}' > /etc/systemd/system/${unit}.d/override.conf
     systemctl daemon-reload\n`;
 }
+
+it('units have the same sandbox', () => {
+  const folder = new URL('../../packaging/systemd/', import.meta.url);
+  const services = readdirSync(folder).filter((name) => name.endsWith('.service'));
+  const blocks = services.map((name) =>
+    /^# The same in all ivshmem units\..*?(?=^$|$(?![\s\S]))/ms
+      .exec(readFileSync(new URL(name, folder), 'utf8'))?.[0]
+      .trim(),
+  );
+  expect(blocks[0]).toContain('SystemCallFilter=');
+  expect(new Set(blocks).size).toBe(1);
+});
 
 describeWhere('obstacle' in systemd ? systemd.obstacle : null, 'units, under a real systemd', () => {
   let machine: Machine;
@@ -151,7 +163,10 @@ END
   });
 
   it('are started again after a crash, and the link comes back', async () => {
-    for (const unit of ['ivshmem-net@red', 'ivshmem-server', 'ivshmem-device@blue', 'ivshmem-vm@vm3']) {
+    const units = ['net@red', 'server', 'server@blue', 'device@blue', 'vm@vm3'].map(
+      (name) => `ivshmem-${name}`,
+    );
+    for (const unit of units) {
       const pid = await show(`${unit}.service`, 'MainPID');
       await machine.sh(`kill -KILL ${pid}`);
       await machine.until(
@@ -162,6 +177,10 @@ END
     await linkUp('ivshmem-net@red.service');
     await linkUp('ivshmem-net@far.service');
     await machine.until('ip netns exec blue ping -q -c 1 -W 5 10.1.0.1 > /dev/null');
+    // Those of the server that systemd listens for, too.
+    await machine.until(
+      'ivshmem peers -S /run/ivshmem/blue.sock | { read -r line; case "$line" in *"2 of 2 peers"*) ;; *) false; esac; }',
+    );
   });
 
   it('add a link when they are reloaded, and the others go on', async () => {
