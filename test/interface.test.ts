@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, readFileSync } from 'node:fs';
 import {
@@ -88,6 +88,74 @@ describeNetwork('the interface of `ivshmem net`', () => {
     await rig.startServer();
     const net = new Program(['net', '--socket', rig.socket, '--tap-fd', fd]);
     expect(await net.exited).toMatchObject({ code: 1, stderr: expect.stringMatching(message) });
+  });
+});
+
+describeNetwork('docs/interface.md', () => {
+  const page = readFileSync(new URL('../docs/interface.md', import.meta.url), 'utf8');
+  const blocks = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, code]) => code!);
+  const run = (netns: Netns, script: string) =>
+    spawnSync('nsenter', [`--net=${netns.path}`, 'sh', '-ec', script], { encoding: 'utf8' });
+
+  it('has examples that work', async () => {
+    expect(blocks).toHaveLength(2);
+    await using rig = new Rig();
+    await rig.startServer();
+    for (const end of [0, 1] as const) rig.startPeer(end, ['-a', `10.0.0.${end + 1}/24`]);
+    await rig.bothUp();
+    const exchanged = { '1': '2', '2': '1' } as Record<string, string>;
+    for (const block of blocks) {
+      const other = block.replace(/(10\.\d\.0\.)([12])/g, (_, net, host) => net + exchanged[host]);
+      const { stderr } = run(rig.namespaces[0], block);
+      // A kernel may lack a kind of interface.
+      if (stderr.includes('Unknown device type')) continue;
+      expect([stderr, run(rig.namespaces[1], other).stderr]).toEqual(['', '']);
+      await expectPing(rig.namespaces[0], /addr add (\S+)\//.exec(other)![1]);
+    }
+  });
+});
+
+describeNetwork('`ivshmem net` with CAP_NET_ADMIN alone', () => {
+  it('makes an interface, and goes on with it in a namespace that it may not enter', async () => {
+    await using rig = new Rig({ mtu: 1400 });
+    await rig.startServer();
+    rig.startPeer(1);
+    using other = Netns.create();
+    // Root's own files are readable without CAP_DAC_OVERRIDE.
+    const drop = ['setpriv', '--bounding-set=-all,+net_admin', '--inh-caps=-all', '--no-new-privs', '--'];
+    const argv = [
+      'net',
+      '--json',
+      '--until-eof',
+      '--socket',
+      rig.socket,
+      '--mtu',
+      '1400',
+      '-a',
+      '10.64.0.1/24',
+    ];
+    const net = new Program(argv, {}, [
+      'nsenter',
+      `--net=${rig.namespaces[0].path}`,
+      ...drop,
+      process.execPath,
+      COMMAND,
+    ]);
+    await net.line(isCarrierOn);
+    await expectPing(rig.namespaces[0]);
+    rig.inside(0, () => setInterface(TAP, { netns: other.fd }));
+    await net.line(({ event, text }) => event === 'log' && /may not enter/.test(text));
+    other.run(() => {
+      setInterface(TAP, { up: true });
+      addAddress(TAP, '10.64.0.1/24');
+      waitForInterface(TAP, (found) => found?.operState === 'up', 20_000);
+    });
+    await expectPing(other);
+    other.run(() => deleteInterface(TAP));
+    expect(await net.exited).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('it has been deleted'),
+    });
   });
 });
 
