@@ -17,10 +17,19 @@ describe('checkLinkOptions', () => {
     });
   });
 
+  it('takes a descriptor instead of a name', () => {
+    const { port } = good;
+    checkLinkOptions({ port, tapFd: 3 });
+    expect(() => checkLinkOptions({ port })).toThrow(RangeError);
+    expect(() => checkLinkOptions({ port, tapFd: -1 })).toThrow('TAP descriptor -1: must be');
+    expect(() => checkLinkOptions({ port, tapFd: 3, netns: 'blue' })).toThrow('leave out blue');
+  });
+
   it.each<[string, Partial<LinkOptions>]>([
     ['tap', { tap: 'sixteen-bytes-xx' }],
     ['tap', { tap: '' }],
     ['tap', { tap: 'a/b' }],
+    ['tapFd', { tapFd: 3 }],
     ['bridge', { bridge: 'not a name' }],
     ['MTU 67', { mtu: 67 }],
     ['MTU 65522', { mtu: 65522 }],
