@@ -1,15 +1,18 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseSize } from '@ivshmem/host-server';
 import { Netns } from '@ivshmem/linux';
 import { ping } from '@ivshmem/traffic';
-import { State } from '@ivshmem/transport';
+import { handshakeStep, INITIAL_HANDSHAKE, State } from '@ivshmem/transport';
 import { describe, expect, it } from 'vitest';
+import { Region } from '../packages/device/src/vfio-user-messages.ts';
 import { VmmClient } from '../packages/device/src/vmm-client.test-support.ts';
 import { type Line, Program, run } from './support/program.ts';
 import { describeNetwork } from './support/requirements.ts';
 import { isCarrierOn, Rig } from './support/rig.ts';
 
+const ID = 0x00;
 const STATE = 0x10;
 const NOBODY = 65534;
 
@@ -28,11 +31,24 @@ async function restart(rig: Rig, argv: readonly string[] = [], uid = 0): Promise
   await rig.server.line(({ type }) => type === 'listening');
 }
 
-/** A guest's driver that runs through the handshake, and would then move frames. */
-function attach(path: string): VmmClient & Disposable {
+/** Goes through the handshake as a guest's driver does, until both sides run. */
+async function drive(vmm: VmmClient): Promise<void> {
+  const peer = 1 - vmm.readRegister(ID);
+  let state = INITIAL_HANDSHAKE;
+  vmm.writeRegister(STATE, State.RESET);
+  while (!state.carrier) {
+    const step = handshakeStep(state, vmm.read(Region.BAR2, peer * 4, 4).readUInt32LE(), false);
+    for (const action of step.actions) if (action.type === 'publish') vmm.writeRegister(STATE, action.state);
+    if (step.next === state) await delay(5);
+    state = step.next;
+  }
+}
+
+/** A VM whose guest has gone through the handshake, and would then move frames. */
+async function attach(path: string): Promise<VmmClient & Disposable> {
   const vmm = new VmmClient(path);
   vmm.start();
-  for (const state of [State.INIT, State.READY, State.RUN]) vmm.writeRegister(STATE, state);
+  await drive(vmm);
   return Object.assign(vmm, { [Symbol.dispose]: () => vmm.close() });
 }
 
@@ -73,7 +89,7 @@ describeNetwork('after a restart of the server', () => {
     await using rig = new Rig({ net: ['--mtu', '1500'] });
     await restart(rig);
     const { link, device, path } = await linkAndDevice(rig);
-    using vmm = attach(path);
+    using vmm = await attach(path);
     await link.line(isCarrierOn);
     const mark = link.lines.length;
     for (let restarts = 0; restarts < 2; restarts++) {
@@ -88,12 +104,12 @@ describeNetwork('after a restart of the server', () => {
     // A driver that starts anew on the same memory is still met there.
     vmm.writeRegister(STATE, State.RESET);
     await link.line((line) => isState(line) && !line.carrier, mark);
-    for (const state of [State.INIT, State.READY, State.RUN]) vmm.writeRegister(STATE, state);
+    await drive(vmm);
     const before = link.lines.length;
     await link.line(isCarrierOn, mark + 1);
     vmm.close();
     await link.line(isUp, before);
-    using _vmm1 = attach(path);
+    using _vmm1 = await attach(path);
     await link.line(isCarrierOn, link.lines.findLastIndex(isUp));
     expect(link.lines.findLast(isUp)).toMatchObject({ sectionSize: 0x40000 });
   });
@@ -102,7 +118,7 @@ describeNetwork('after a restart of the server', () => {
     await using rig = new Rig();
     await restart(rig);
     const { link, device, path } = await linkAndDevice(rig);
-    using _vmm2 = attach(path);
+    using _vmm2 = await attach(path);
     await link.line(isCarrierOn);
     const mark = link.lines.length;
     await restart(rig);
@@ -111,7 +127,7 @@ describeNetwork('after a restart of the server', () => {
     const next = new Program(['device', '--json', '-S', rig.socket, '--vfio-user', path]);
     rig.peers[1] = next;
     await next.line(({ state }) => state === 'waiting');
-    using _vmm3 = attach(path);
+    using _vmm3 = await attach(path);
     await link.line(isUp, mark);
     await link.line(isCarrierOn, mark);
   });
@@ -210,7 +226,7 @@ describe('an evicted', () => {
     await using rig = new Rig();
     await restart(rig, EVICT);
     const { link, device, path } = await linkAndDevice(rig);
-    using vmm = attach(path);
+    using vmm = await attach(path);
     await link.line(isCarrierOn);
     const { id } = await device.line(isUp);
     device.child.kill('SIGSTOP');
@@ -223,7 +239,7 @@ describe('an evicted', () => {
     await device.line(logs(/was disconnected: restart its VM/), mark);
     expect(vmm.receive(1, [])).toBeNull();
     await device.line(({ state }) => state === 'waiting', mark);
-    using _vmm4 = attach(path);
+    using _vmm4 = await attach(path);
     await next.line(isCarrierOn);
   });
 });
