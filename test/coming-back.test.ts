@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseSize } from '@ivshmem/host-server';
 import { Netns } from '@ivshmem/linux';
 import { ping } from '@ivshmem/traffic';
-import { handshakeStep, INITIAL_HANDSHAKE, State } from '@ivshmem/transport';
+import { handshakeStep, INITIAL_HANDSHAKE, NO_EVENTS, State } from '@ivshmem/transport';
 import { describe, expect, it } from 'vitest';
 import { Region } from '../packages/device/src/vfio-user-messages.ts';
 import { VmmClient } from '../packages/device/src/vmm-client.test-support.ts';
@@ -37,7 +37,7 @@ async function drive(vmm: VmmClient): Promise<void> {
   let state = INITIAL_HANDSHAKE;
   vmm.writeRegister(STATE, State.RESET);
   while (!state.carrier) {
-    const step = handshakeStep(state, vmm.read(Region.BAR2, peer * 4, 4).readUInt32LE(), false);
+    const step = handshakeStep(state, vmm.read(Region.BAR2, peer * 4, 4).readUInt32LE(), NO_EVENTS);
     for (const action of step.actions) if (action.type === 'publish') vmm.writeRegister(STATE, action.state);
     if (step.next === state) await delay(5);
     state = step.next;
