@@ -268,3 +268,59 @@ describe('TxQueue with a receiver of other habits', () => {
     }
   });
 });
+
+describe('queues of a survivor whose peer clears its section', () => {
+  // Zephyr clears its rings when it starts, cRTOS its whole section, and the host server that of a peer that has died:
+  // the survivor's data path may still run.
+  it.each(sizes)(
+    'find a violation or nothing, and no frame that was not sent: sections of %i bytes',
+    (size) => {
+      const layout = ringLayout(size);
+      fc.assert(
+        fc.property(fc.nat(3 * layout.length), fc.nat(layout.length), fc.boolean(), (before, left, all) => {
+          const [ours, theirs] = [section(size), section(size)];
+          const [tx, rx] = [new TxQueue(ours, theirs, layout), new RxQueue(ours, theirs, layout)];
+          const [peerTx, peerRx] = [new TxQueue(theirs, ours, layout), new RxQueue(theirs, ours, layout)];
+          for (const queue of [tx, rx, peerTx, peerRx]) queue.initialise();
+          const pass = (from: TxQueue, to: RxQueue, completes: boolean) => {
+            if (from.reserve(14) === -1) return;
+            from.commit(14);
+            from.flush();
+            if (!completes) return;
+            for (let waiting = to.available(); waiting > 0; waiting--) to.next();
+            to.flush();
+            from.reclaim();
+          };
+          for (let frames = 0; frames < before; frames++) {
+            pass(tx, peerRx, true);
+            pass(peerTx, rx, true);
+          }
+          // Some frames of either side are still on their way.
+          for (let frames = 0; frames < left; frames++) {
+            pass(tx, peerRx, false);
+            pass(peerTx, rx, false);
+          }
+          new Uint8Array(theirs.buffer, 0, all ? size : layout.data).fill(0);
+          // An index that has gone back may look like frames on offer, but their descriptors are zeros.
+          while (rx.available() > 0 && rx.next())
+            expect.fail(`a frame of ${rx.length} bytes at ${rx.offset}`);
+          const inFlight = tx.inFlight;
+          if (tx.reclaim() === 0) expect(tx.inFlight).toBe(inFlight);
+          tx.waitForRoom(14);
+          rx.waitForFrames();
+          for (const { violation } of [tx, rx]) {
+            expect([
+              Violation.NONE,
+              Violation.AVAIL_INDEX,
+              Violation.USED_INDEX,
+              Violation.USED_ID,
+              Violation.USED_LENGTH,
+              Violation.DESCRIPTOR_RANGE,
+            ]).toContain(violation);
+          }
+        }),
+        { numRuns: 60 },
+      );
+    },
+  );
+});
