@@ -1,4 +1,4 @@
-import { mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -8,6 +8,8 @@ import {
   drainEventFd,
   Epoll,
   type EventHandler,
+  mapShared,
+  markFileInUse,
   type Poller,
   signalEventFd,
   UnixListener,
@@ -484,5 +486,62 @@ describe('a port on a host server', () => {
     sendPeer(0);
     settle();
     expect(poller.size).toBe(0);
+  });
+});
+
+describe('the end of the connection', () => {
+  /** The port at RUN, the state table as the server has it, and what follows the end. */
+  function running() {
+    const port = openPort(0);
+    port.state = 3;
+    const mapping = mapShared(memory, 4096, { write: true });
+    const table = new Uint32Array(mapping.buffer);
+    const end = () => {
+      const events = eventsOf(port);
+      server!.close();
+      settle();
+      return events.at(-1);
+    };
+    return { port, table, end, [Symbol.dispose]: () => mapping.close() };
+  }
+
+  it('is that of a server which has left the state table alone: the port stays usable', () => {
+    using test = running();
+    expect(test.end()).toMatchObject({ type: 'provider-gone', usable: true });
+    test.port.state = 1;
+    expect(test.table[1]).toBe(1);
+    test.port.close();
+    expect(test.table[1]).toBe(0);
+  });
+
+  it("is an eviction if the entry has changed: it is the next owner's, and not written any more", () => {
+    using test = running();
+    test.table[1] = 2;
+    expect(test.end()).toMatchObject({ type: 'provider-gone', usable: false });
+    test.port.state = 1;
+    test.port.close();
+    expect(test.table[1]).toBe(2);
+  });
+
+  it('is an eviction if a server that marks its memory still does so, whatever the entry is', () => {
+    const mark = openSync(`/proc/self/fd/${memory}`, 'r+');
+    try {
+      markFileInUse(mark);
+      using test = running();
+      expect(test.end()).toMatchObject({ usable: false, reason: expect.stringMatching(/--evict-after/) });
+      test.port.close();
+      expect(test.table[1]).toBe(3);
+    } finally {
+      closeSync(mark);
+    }
+  });
+
+  it('is that of a server if its mark goes with it', () => {
+    const mark = openSync(`/proc/self/fd/${memory}`, 'r+');
+    markFileInUse(mark);
+    using test = running();
+    closeSync(mark);
+    test.table[1] = 0;
+    expect(test.end()).toMatchObject({ usable: true });
   });
 });
