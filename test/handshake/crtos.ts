@@ -11,7 +11,7 @@ function go(state: number, { memory }: View): number[] {
 
 /**
  * cRTOS' driver for NuttX (2020): no timer. It clears its whole section when it starts; the interrupt handler queues no
- * work item where the data path runs and the peer's state is the one of last time. The work item does not ask whether the
+ * work item if the data path runs and the peer's state is the one of last time. The work item does not ask whether the
  * interface is up, and ifup and ifdown write RESET to the state register without telling the state machine.
  */
 export function crtos(): Rules {

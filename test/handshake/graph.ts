@@ -73,7 +73,7 @@ export class Nodes {
   }
 }
 
-/** The first node from which no step leads to one of `goals`; -1 where there is none. `goals` is overwritten. */
+/** The first node from which no step leads to one of `goals`; -1 if there is none. `goals` is overwritten. */
 export function cutOff(goals: Uint8Array, first: Numbers, targets: Numbers): number {
   const count = goals.length;
   // The steps backwards: those to a node are `sources` from `begin` of that node on.

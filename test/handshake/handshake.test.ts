@@ -10,7 +10,7 @@ import { zephyr } from './zephyr.ts';
 
 /**
  * How many messages a client may be behind. 5 is enough for every history with two crashes: a client that reads nothing
- * meanwhile is told once of both deaths and of three arrivals. BACKLOG in the environment searches deeper.
+ * meanwhile learns once of both deaths and of three arrivals. BACKLOG in the environment searches deeper.
  */
 const BACKLOG = Number(process.env.BACKLOG ?? 5);
 /** Drivers that remember more have more states: enough for one crash. */

@@ -52,7 +52,7 @@ export function linux({ opensEarly = false } = {}): Rules {
 }
 
 /**
- * Its first version (Jailhouse kernels 5.4): the interrupt handler queues no work item where the data path runs and
+ * Its first version (Jailhouse kernels 5.4): the interrupt handler queues no work item if the data path runs and
  * the peer's state is the one of last time; the work item always acts, and remembers at its end what it read at its
  * beginning.
  */

@@ -40,7 +40,7 @@ function ops(action: HandshakeAction): number[] {
 
 /** What the caller of handshakeStep does besides, as far as it differs from what `Handshake` does. */
 export interface Caller {
-  /** Inside a guest, on a PCI device: nobody tells when the peer has connected. */
+  /** Inside a guest, on a PCI device: it does not learn when the peer has connected. */
   readonly guest?: boolean;
   /** Rings the peer when it has connected, and when this side begins. */
   readonly announces?: boolean;

@@ -16,7 +16,7 @@ export const Phase = {
  */
 export const Field = {
   PHASE: [0, 2],
-  /** The own entry of the state table. */
+  /** Its own entry of the state table. */
   STATE: [2, 2],
   RUNNING: [4, 1],
   CARRIER: [5, 1],

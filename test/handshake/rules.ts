@@ -66,19 +66,19 @@ export interface Rules {
   readonly ringsOnStart?: boolean;
   /** Rings the peer whenever its timer makes it evaluate. */
   readonly ringsOnPoll?: (view: View) => boolean;
-  /** Whether a timer makes it evaluate, depending on its memory; absent where there is no timer. */
+  /** Whether a timer makes it evaluate, depending on its memory; absent if there is no timer. */
   readonly polls?: (memory: number) => boolean;
-  /** Whether an interrupt leads to an evaluation at all; absent where every one does. */
+  /** Whether an interrupt leads to an evaluation at all; absent if every one does. */
   readonly heeds?: (view: View) => boolean;
   evaluate(view: View): Decision;
-  /** It has polled for some time without an answer; absent where it makes no difference. */
+  /** It has polled for some time without an answer; absent if it makes no difference. */
   readonly insist?: (view: View) => Decision;
-  /** The data path has found a violation; absent where the driver only logs them. */
+  /** The data path has found a violation; absent if the driver only logs them. */
   readonly fault?: (view: View) => Decision;
-  /** Whether nobody brings the interface up at this moment; absent where it may be brought up at any. */
+  /** Whether the interface is not brought up at this moment; absent if it may be brought up at any. */
   readonly staysDown?: (view: View) => boolean;
-  /** The interface is brought up; absent where that just leads to an evaluation. */
+  /** The interface is brought up; absent if that just leads to an evaluation. */
   readonly open?: (view: View) => Decision;
-  /** The interface is taken down; absent where that just leads to an evaluation. */
+  /** The interface is taken down; absent if that just leads to an evaluation. */
   readonly close?: (view: View) => Decision;
 }

@@ -89,7 +89,7 @@ export class System {
     return program[get(peer, Field.POSITION)] ?? -1;
   }
 
-  /** What is wrong with a state, which must never be; null where nothing is. */
+  /** What is wrong with a state, which must never be; null if nothing is. */
   violation(peer0: number, peer1: number): string | null {
     return this.#violationOf(0, peer0, peer1) ?? this.#violationOf(1, peer1, peer0);
   }
@@ -167,7 +167,7 @@ export class System {
     emit(REBOOT, rebooted, get(me, Field.STATE) === State.RESET ? other : this.#ring(who, me, other));
   }
 
-  /** The server notices that a peer is gone, or the peer connects again: the other one is told. */
+  /** The server notices that a peer is gone, or the peer connects again: the other one learns of it. */
   #stepAbsent(driver: Driver, phase: number, other: number, emit: EmitOne): void {
     const otherPhase = get(other, Field.PHASE);
     const listens = otherPhase >= Phase.CONNECTED;
@@ -225,7 +225,7 @@ export class System {
     emit(GO_ON, after, op === Op.RING ? this.#ring(who, me, other) : other);
   }
 
-  /** Interrupts the other peer; in vain where its eventfds have not arrived, or nobody is there to hear it. */
+  /** Interrupts the other peer; in vain if its eventfds have not arrived, or no driver runs. */
   #ring(who: 0 | 1, me: number, other: number): number {
     const hasEventFds = get(me, Field.QUEUE) === 0 && get(other, Field.PHASE) !== Phase.GONE;
     return hasEventFds ? this.#interrupt(who === 0 ? 1 : 0, other) : other;

@@ -45,7 +45,7 @@ export interface PathMtu {
 }
 
 /**
- * The data path of a link: frames from the TAP into the own output section, and from the peer's output section to
+ * The data path of a link: frames from the TAP into its own output section, and from the peer's output section to
  * the TAP, by one system call each, with no copy and no allocation in between.
  *
  * It is driven by {@link poll}, and rests whenever that is not being called.
@@ -206,7 +206,7 @@ export class FramePath implements DataPath {
   }
 
   /**
-   * Asks the peer for interrupts. Returns false where something has come in the meantime: {@link poll} again. Sets
+   * Asks the peer for interrupts. Returns false if something has come in the meantime: {@link poll} again. Sets
    * {@link violation} like that.
    */
   sleep(): boolean {

@@ -15,16 +15,16 @@ import type { Port } from './port.ts';
 export const STATE_VECTOR = 0;
 
 /**
- * What the handshake governs. Where one of these functions throws, the handshake shuts down for good, and the error
+ * What the handshake governs. If one of these functions throws, the handshake shuts down for good, and the error
  * comes out of the call that led to it.
  */
 export interface DataPath {
-  /** Clears the own output section and sets up both queues from index 0. */
+  /** Clears its own output section and sets up both queues from index 0. */
   initialise(): void;
   /** From now on the data path may run. */
   start(): void;
   /**
-   * Returns when the data path rests: the peer's section is not read any more, nor the own one written. Also called
+   * Returns when the data path rests: the peer's section is not read any more, nor its own one written. Also called
    * after another of these functions has thrown, when it may be at rest already.
    */
   stop(): void;
@@ -43,7 +43,7 @@ export interface HandshakeStatus {
 
 /** Counted since the handshake was made. */
 export interface HandshakeCounters {
-  /** How often the own side went down to RESET from READY or RUN, whatever the reason. */
+  /** How often this side went down to RESET from READY or RUN, whatever the reason. */
   readonly resets: number;
   /** Protocol violations that the data path reported while it ran. */
   readonly faults: number;
@@ -94,12 +94,12 @@ export class Handshake {
 
   /**
    * Publishes RESET, since what an earlier user of the port has left in the register says nothing about this side,
-   * and rings the peer, which may have missed that. Throws RangeError where `peer` is no other peer of the port.
+   * and rings the peer, which may have missed that. Throws RangeError if `peer` is no other peer of the port.
    */
   constructor(port: Port, peer: number, dataPath: DataPath) {
     if (!Number.isInteger(peer) || peer < 0 || peer >= port.maxPeers || peer === port.id) {
       throw new RangeError(
-        `peer ${peer}: must be one of 0 to ${port.maxPeers - 1} other than ${port.id}, the own ID`,
+        `peer ${peer}: must be one of 0 to ${port.maxPeers - 1} other than ${port.id}, the ID of this side`,
       );
     }
     this.#port = port;
@@ -136,7 +136,7 @@ export class Handshake {
 
   /**
    * Acts on the states as they are now, until nothing changes any more, or 16 transitions have been made. Allocates
-   * nothing where nothing has changed.
+   * nothing if nothing has changed.
    */
   evaluate(): void {
     // There is a peer: one that has missed a change is not to wait for long.
@@ -201,7 +201,7 @@ export class Handshake {
     else this.evaluate();
   }
 
-  /** The data path has found a protocol violation: takes the link to RESET. No effect where it does not run. */
+  /** The data path has found a protocol violation: takes the link to RESET. No effect unless it runs. */
   fault(): void {
     // While it is being started, RUN is not published yet.
     if (this.#down || (this.#self.published !== State.RUN && !this.#busy)) return;

@@ -16,7 +16,7 @@ export function isInvalidState(value: number): boolean {
 
 /** What one side has published, and what it remembers of the other. */
 export interface HandshakeState {
-  /** The own state register. */
+  /** Its own state register. */
   readonly published: State;
   /**
    * Whether both sides are at RUN as far as this one has seen; only then may the network stack send, since a peer at
@@ -44,7 +44,7 @@ export const NO_EVENTS: HandshakeEvents = { fault: false, disabled: false, stall
 
 /** What a step asks of the caller; to be done in the order given. */
 export type HandshakeAction =
-  /** Clear the own output section and set up both queues from index 0. */
+  /** Clear its own output section and set up both queues from index 0. */
   | { readonly type: 'initialise' }
   /** Let the data path run: from now on it reads the peer's section. */
   | { readonly type: 'start' }
@@ -56,7 +56,7 @@ export type HandshakeAction =
   | { readonly type: 'publish'; readonly state: State };
 
 export interface HandshakeStep {
-  /** The state once all actions are done; the very object that was passed in where there is nothing to do. */
+  /** The state once all actions are done; the very object that was passed in if there is nothing to do. */
   readonly next: HandshakeState;
   readonly actions: readonly HandshakeAction[];
 }
@@ -96,7 +96,7 @@ const resetBeforeRun: HandshakeStep = { next: RESET, actions: [publish(State.RES
 const resetFromRun: HandshakeStep = { next: RESET, actions: [stop, publish(State.RESET)] };
 const resetFromRunBoth: HandshakeStep = { next: RESET, actions: [carrierOff, stop, publish(State.RESET)] };
 
-/** Where a side starts that has published RESET and knows nothing of the other. */
+/** The state in which a side starts: it has published RESET and knows nothing of the other. */
 export const INITIAL_HANDSHAKE: HandshakeState = RESET;
 
 /**
@@ -147,7 +147,7 @@ export function handshakeStep(
 /**
  * How often to ring the peer's vector 0 and look at the state table, in ms, besides waiting for interrupts: every 100
  * until both sides run, every 1000 from then on. Either side's interrupts go nowhere while it lacks the other's
- * eventfds, and nobody is told; so one must look, and make the other look.
+ * eventfds, and neither side learns of it; so one must look, and make the other look.
  */
 export function pollInterval(self: HandshakeState): number {
   return self === RUN_BOTH ? 1000 : 100;

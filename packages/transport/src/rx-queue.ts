@@ -8,12 +8,12 @@ const RENUMBER = 0x2000_0000;
 
 /**
  * The receiving side of protocol 0x0001: descriptors, avail ring and frames in the peer's output section, used ring
- * in the own one. Nothing here allocates, copies frames or calls the system.
+ * in its own one. Nothing here allocates, copies frames or calls the system.
  *
  *     for (let n = rx.available(); n > 0 && rx.next(); n--) {
  *       …use the frame of rx.length bytes at rx.offset of the peer's section…
  *     }
- *     if (rx.flush()) port.ring(peer, vector) // gives the frames back; ring where the peer asked for it
+ *     if (rx.flush()) port.ring(peer, vector) // completes the frames; ring if the peer asked for it
  *     if (rx.waitForFrames()) …sleep; after some ms: if (rx.mayBeAwaited()) port.ring(peer, vector)…
  *
  * Every value of the peer is read once and checked before it is used. The peer can still change a frame's bytes at
@@ -23,7 +23,7 @@ export class RxQueue extends Queue {
   /** The frame that {@link next} took: its offset in the peer's section, and its length in bytes. */
   offset = 0;
   length = 0;
-  /** By descriptor: the number of the frame that it carried last, 0 where it has carried none. */
+  /** By descriptor: the number of the frame that it carried last, 0 if it has carried none. */
   readonly #carried: Uint32Array;
 
   /** avail.idx up to which frames were taken, and used.idx as published. Both u16. */
@@ -33,13 +33,13 @@ export class RxQueue extends Queue {
   #held = 0;
   #firstHeld = 1;
 
-  /** Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
+  /** Over its own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
     super(own, peer, layout);
     this.#carried = new Uint32Array(layout.length);
   }
 
-  /** Starts from index 0. The own section was cleared just before, by TxQueue.initialise. */
+  /** Starts from index 0. Its own section was cleared just before, by TxQueue.initialise. */
   initialise(): void {
     this.violation = Violation.NONE;
     this.#carried.fill(0);
@@ -61,7 +61,7 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Takes the next of the {@link available} frames: {@link offset} and {@link length} tell where it is. It stays
+   * Takes the next of the {@link available} frames: {@link offset} and {@link length} say where it is. It stays
    * valid until {@link flush}. Returns false after a {@link violation}.
    */
   next(): boolean {
@@ -97,7 +97,7 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Gives all taken frames back (store-release of used.idx). Returns true where the peer asked to be interrupted for
+   * Completes all taken frames (store-release of used.idx). Returns true if the peer asked to be interrupted for
    * one of them.
    */
   flush(): boolean {
@@ -118,7 +118,7 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Asks the peer for an interrupt at the next frame, then looks once more. Returns true where none has come, and the
+   * Asks the peer for an interrupt at the next frame, then looks once more. Returns true if none has come, and the
    * caller may sleep.
    */
   waitForFrames(): boolean {

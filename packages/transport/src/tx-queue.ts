@@ -5,15 +5,15 @@ import { Violation } from './violation.ts';
 
 /**
  * Once this many bytes at the front of the data area are free again, the next frame goes there instead of further
- * back: cycling through megabytes would put every frame where no cache has it.
+ * back: cycling through megabytes would put every frame into memory that no cache has.
  */
 const WARM_BYTES = 0x40000;
 
 /**
- * The sending side of protocol 0x0001: descriptors, avail ring and frames in the own output section, used ring in the
+ * The sending side of protocol 0x0001: descriptors, avail ring and frames in its own output section, used ring in the
  * peer's. Nothing here allocates, copies frames or calls the system.
  *
- *     const offset = tx.reserve(maxFrame);    // a slot in the own section, or -1
+ *     const offset = tx.reserve(maxFrame);    // a slot in its own section, or -1
  *     …write a frame of `length` bytes there…
  *     tx.commit(length);                      // descriptor; more frames may follow
  *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring where it asked for it
@@ -40,8 +40,8 @@ export class TxQueue extends Queue {
   #dirty: number;
 
   /**
-   * Over the own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. `dirty`: how many
-   * bytes of the own section, from its beginning, may not be zero.
+   * Over its own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. `dirty`: how many
+   * bytes of its own section, from its beginning, may not be zero.
    */
   constructor(own: Section, peer: Section, layout: RingLayout, dirty = layout.sectionSize) {
     super(own, peer, layout);
@@ -52,8 +52,8 @@ export class TxQueue extends Queue {
   }
 
   /**
-   * Clears the own section, which holds the used ring of the receiving side, too, and starts from index 0. Only in state
-   * INIT: nobody may be using the section. Behind the rings only what frames have been written to is cleared: touching
+   * Clears its own section, which holds the used ring of the receiving side, too, and starts from index 0. Only in state
+   * INIT: no data path may be using the section. Behind the rings only what frames have been written to is cleared: touching
    * the rest would take memory for all of it, and a peer that causes resets would have all of it written each time.
    */
   initialise(): void {
@@ -78,8 +78,8 @@ export class TxQueue extends Queue {
   }
 
   /**
-   * The offset in the own section where a frame of up to `length` bytes (≤ a quarter of the data area + 36) may be
-   * written, -1 where there is no room: see {@link waitForRoom}. Until {@link commit} nothing is taken: a
+   * The offset in its own section where a frame of up to `length` bytes (≤ a quarter of the data area + 36) may be
+   * written, -1 if there is no room: see {@link waitForRoom}. Until {@link commit} nothing is taken: a
    * further call gives the same slot.
    */
   reserve(length: number): number {
@@ -121,7 +121,7 @@ export class TxQueue extends Queue {
   }
 
   /**
-   * Makes all committed frames visible (store-release of avail.idx). Returns true where the peer asked to be
+   * Makes all committed frames visible (store-release of avail.idx). Returns true if the peer asked to be
    * interrupted for one of them.
    */
   flush(): boolean {
@@ -160,7 +160,7 @@ export class TxQueue extends Queue {
 
   /**
    * Asks the peer for an interrupt when it has completed half of what it was shown, then looks once more. Returns
-   * true where there is still no room for a frame of `length` bytes, and the caller may sleep; {@link flush} before.
+   * true if there is still no room for a frame of `length` bytes, and the caller may sleep; {@link flush} before.
    */
   waitForRoom(length: number): boolean {
     let reclaimed: number;
