@@ -197,7 +197,12 @@ describeNetwork('a host server that a link can not use: one line, exit code 1', 
   /** `argv` of the server; `others` clients are there before. */
   const cases: [string, string[], number, RegExp][] = [
     ['speaks another protocol', ['-P2', '-o64K'], 0, /offers protocol 0x0002, not 0x0001 .*-P 1/],
-    ['has no output sections', ['-P1', '-o0'], 0, /offers no output sections: start it with, for example, -o 1M/],
+    [
+      'has no output sections',
+      ['-P1', '-o0'],
+      0,
+      /offers no output sections: start it with, for example, -o 1M/,
+    ],
     ['is full', ['-P1', '-o64K'], 2, /closed the connection at once: it has no room for another peer/],
     [
       'gives an ID above 1',
