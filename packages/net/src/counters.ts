@@ -9,7 +9,10 @@ const counters = counterSet([
   'rxBytes',
   /** Frames that the TAP still held while the link was down, or held for a peer that could receive more offloads. */
   'dropsLinkDown',
-  /** Frames longer than MTU + 18 bytes from the TAP (segments to be cut aside), or than 65553 bytes from the peer. */
+  /**
+   * Frames from the TAP of more than MTU + 22 bytes (+ 18 for a peer that announces no MTU; segments to be cut aside), and
+   * frames of the peer of more than 65553 bytes.
+   */
   'dropsOversize',
   /** Frames of the peer shorter than 14 bytes. */
   'dropsRunt',
