@@ -1,4 +1,4 @@
-import { type Output, printable } from '@ivshmem/linux';
+import { limitRemedy, type Output, printable, SystemCallError } from '@ivshmem/linux';
 import { CommanderError, InvalidArgumentError } from 'commander';
 
 /** Exit codes of all commands. */
@@ -13,10 +13,19 @@ export class UsageError extends Error {}
 export function reportError(error: unknown, verbose: boolean, stderr: Output): number {
   // commander has printed its own line already; --help and --version come here, too.
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const stack = verbose && error instanceof Error ? (error.stack ?? '').split('\n') : [];
   for (const line of [`ivshmem: ${message}`, ...stack]) stderr.write(`${printable(line)}\n`);
   return error instanceof UsageError || error instanceof RangeError ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+/** In one line, with the remedy if a limit of the machine is behind it. */
+function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const remedy = limitRemedy((error as NodeJS.ErrnoException).code);
+  return remedy === undefined || error instanceof SystemCallError
+    ? error.message
+    : `${error.message}: ${remedy}`;
 }
 
 /** An option's value as a whole number. */

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { releaseSignals } from './doorbell.ts';
+import { threadError } from './errors.ts';
 import { EventFd } from './eventfd.ts';
 
 /** How long the exit of the process waits for a thread to end, in ms. */
@@ -55,7 +56,13 @@ export async function startBlockingThread<Message extends { readonly type: strin
   const stop = new EventFd();
   const phase = new Int32Array(new SharedArrayBuffer(4));
   const data: ThreadData<unknown> = { input, stopFd: stop.fd, phase };
-  const worker = new Worker(file, { workerData: data, execArgv: [] });
+  let worker: Worker;
+  try {
+    worker = new Worker(file, { workerData: data, execArgv: [] });
+  } catch (error) {
+    stop.close();
+    throw threadError(error as Error);
+  }
   const onExit = () => {
     stop.signal();
     // Until it has told its peers.
@@ -83,7 +90,7 @@ export async function startBlockingThread<Message extends { readonly type: strin
     onUp();
   });
   worker.on('error', (error) => {
-    failure = error as Error;
+    failure = threadError(error as Error);
   });
   const ended = once(worker, 'exit').then(() => {
     process.off('exit', onExit);

@@ -16,7 +16,13 @@ export function missingCapabilities(status: string): string[] {
  * where they can.
  */
 export function missingNetworkPrivilege(): string | null {
-  const missing = missingCapabilities(readFileSync('/proc/thread-self/status', 'latin1'));
+  let status: string;
+  try {
+    status = readFileSync('/proc/thread-self/status', 'latin1');
+  } catch (error) {
+    return `${(error as Error).message}: mount it with "mount -t proc proc /proc".`;
+  }
+  const missing = missingCapabilities(status);
   if (missing.length > 0) {
     const options = missing.map((name) => `--cap-add ${name.slice('CAP_'.length)}`).join(' ');
     return `This process lacks ${missing.join(', ')}: run it as root, or start the container with ${options}.`;

@@ -2,6 +2,36 @@ import { getSystemErrorMap } from 'node:util';
 import * as libc from './libc.ts';
 
 const byNumber = getSystemErrorMap();
+
+/** What to do about an errno that comes from a limit, whichever call has failed. */
+const remedies: Record<string, string> = {
+  EMFILE: 'raise the limit of this process ("ulimit -n", or LimitNOFILE= of its systemd unit)',
+  ENFILE: 'raise fs.file-max: the whole machine has too many',
+  ENOMEM: 'raise the limit of this process ("ulimit -v") or of its control group, or share less memory',
+  ENOSYS: 'use a newer kernel, or a container without a seccomp profile that hides the call',
+};
+const THREADS =
+  'raise the limit of threads ("ulimit -u", TasksMax= of its systemd unit, or pids.max of its control group)';
+
+const INCOMPLETE =
+  'install the packages again; if they are complete, raise the limit of open files ("ulimit -n")';
+
+/** The remedy for an errno's name, such as `EMFILE`, that comes from a limit; undefined for others. */
+export function limitRemedy(code: string | undefined): string | undefined {
+  return code === undefined ? undefined : remedies[code];
+}
+
+/** What the `error` event of a worker has, with the remedy if a limit is behind it. */
+export function threadError(error: Error & { readonly code?: string }): Error {
+  if (error.code !== 'ERR_WORKER_INIT_FAILED') {
+    // Node takes a package.json that it can't open for one that is not there.
+    const remedy = error.code === 'ERR_MODULE_NOT_FOUND' ? INCOMPLETE : limitRemedy(error.code);
+    return remedy === undefined ? error : new Error(`${error.message}: ${remedy}`, { cause: error });
+  }
+  // The message is the name of an errno alone.
+  const remedy = error.message === 'EAGAIN' ? THREADS : (limitRemedy(error.message) ?? THREADS);
+  return new Error(`a thread can't be started: ${error.message}: ${remedy}`, { cause: error });
+}
 // Node has names for what libuv knows.
 byNumber.set(-77, ['EBADFD', 'file descriptor in bad state']);
 
@@ -21,7 +51,9 @@ export class SystemCallError extends Error {
   /** `explanation` says more than the errno's own text where the caller knows more, or knows a remedy. */
   constructor(syscall: string, subject: string, errno: number, explanation?: string) {
     const [code, text] = byNumber.get(-errno) ?? [`errno ${errno}`, 'unknown error'];
-    super(`${syscall} ${subject}: ${code}: ${explanation ?? text}`);
+    super(
+      `${syscall} ${subject}: ${code}: ${explanation ?? [text, limitRemedy(code)].filter(Boolean).join(': ')}`,
+    );
     this.name = 'SystemCallError';
     this.code = code;
     this.errno = errno;

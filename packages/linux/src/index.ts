@@ -7,7 +7,7 @@ export { missingNetworkPrivilege } from './capabilities.ts';
 export * from './constants.ts';
 export { prepareSignals, releaseSignals, signalEventFd } from './doorbell.ts';
 export * from './epoll.ts';
-export { check, SystemCallError } from './errors.ts';
+export { check, limitRemedy, SystemCallError, threadError } from './errors.ts';
 export { clearEventFd, createEventFd, drainEventFd, EventFd, isEventFd } from './eventfd.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 export { isFileInUse, markFileInUse, tryLockFile } from './file-lock.ts';

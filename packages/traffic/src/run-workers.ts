@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { threadError } from '@ivshmem/linux';
 import { type Control, createControl, requestStop } from './control.ts';
 import type { Outcome, Task } from './worker/tasks.ts';
 
@@ -20,14 +21,21 @@ function runWorker(task: Task, control: Control): Promise<Outcome> {
     let outcome: Outcome = {
       error: { message: `${task.kind}: the worker ended without a result`, code: undefined },
     };
-    // From dist, also where this module itself runs from src, under vitest.
-    const worker = new Worker(new URL('../dist/worker/main.js', import.meta.url), {
-      workerData: { task, memory: control.memory },
-      execArgv: [],
-    });
     const fail = (error: NodeJS.ErrnoException) => {
-      outcome = { error: { message: error.message, code: error.code } };
+      outcome = { error: { message: threadError(error).message, code: error.code } };
     };
+    let worker: Worker;
+    try {
+      // From dist, also if this module itself runs from src, under vitest.
+      worker = new Worker(new URL('../dist/worker/main.js', import.meta.url), {
+        workerData: { task, memory: control.memory },
+        execArgv: [],
+      });
+    } catch (error) {
+      fail(error as NodeJS.ErrnoException);
+      resolve(outcome);
+      return;
+    }
     worker.once('message', (message: Outcome) => {
       outcome = message;
     });

@@ -1,3 +1,6 @@
-import { main } from '../program.ts';
+import { start } from '../start.ts';
 
-process.exitCode = await main(process.argv.slice(2));
+await start('ivshmem', async () => {
+  const { main } = await import('../program.ts');
+  process.exitCode = await main(process.argv.slice(2));
+});

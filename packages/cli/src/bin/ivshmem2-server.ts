@@ -1,6 +1,11 @@
-import { runServer } from '@ivshmem/host-server';
-import { openOutput } from '@ivshmem/linux';
+import { start } from '../start.ts';
 
-await using stdout = openOutput(1);
-await using stderr = openOutput(2);
-process.exitCode = await runServer(process.argv.slice(2), { stdout, stderr });
+await start('ivshmem2-server', async () => {
+  const [{ runServer }, { openOutput }] = await Promise.all([
+    import('@ivshmem/host-server'),
+    import('@ivshmem/linux'),
+  ]);
+  await using stdout = openOutput(1);
+  await using stderr = openOutput(2);
+  process.exitCode = await runServer(process.argv.slice(2), { stdout, stderr });
+});

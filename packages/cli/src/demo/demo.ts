@@ -49,7 +49,9 @@ async function measure(
   signal: AbortSignal,
   finallyDo: (cleanup: () => unknown) => void,
 ): Promise<DemoResult> {
-  const directory = await mkdtemp(join(tmpdir(), 'ivshmem-demo-'));
+  const directory = await mkdtemp(join(tmpdir(), 'ivshmem-demo-')).catch((error: Error) => {
+    throw new Error(`${error.message}: set TMPDIR to a directory that can be written to`);
+  });
   finallyDo(() => rm(directory, { recursive: true, force: true }));
   const socketPath = join(directory, 'server.sock');
   const server = createHostServer({
