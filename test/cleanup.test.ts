@@ -177,7 +177,7 @@ describeNetwork('a program that makes links', () => {
       });
       await attempt({ mtu: 60_000 });
       await attempt({ bridge: 'nobridge' });
-      await attempt({ addresses: ['10.0.0.1/24', '10.0.0.1/24'] });
+      await attempt({ addresses: ['10.0.0.1/24', '::1/128'] });
       server.close();
     };
     await all();
