@@ -18,7 +18,7 @@ export interface Output {
   write(line: string): void;
   /** The line, with its end, that stands for a number of lines that were dropped. By default it is text. */
   dropped: (lines: number) => string;
-  /** Resolves when all is written, or the reader has not read for a second. Nothing is written after that. */
+  /** Resolves when all is written, at the latest after a second. Nothing is written after that. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
