@@ -124,7 +124,7 @@ describe.skipIf(skip)(`README, by hand${skip ? ` (skipped: ${missing})` : ''}`, 
     const program = blocks('ts')[0]!.replaceAll('/tmp/link.sock', join(directory, 'library.sock'));
     writeFileSync(file, program.replaceAll(/'ivn([01])'/g, `'ivr$1${suffix}'`));
     try {
-      const run = spawnSync(process.execPath, [file], { encoding: 'utf8', timeout: 20_000 });
+      const run = spawnSync(process.execPath, [file], { encoding: 'utf8', timeout: 60_000 });
       expect(run.stderr).toBe('');
       expect(run.stdout).toMatch(/^ivr0\d+ is up, MTU 16384: \{/);
       expect(run.status).toBe(0);

@@ -54,10 +54,10 @@ export class HandPeer {
 
   /** Takes part until `done`. The link runs in a worker, and so moves on while this blocks. */
   until(done: () => boolean): void {
-    const deadline = performance.now() + 10_000;
+    const deadline = performance.now() + 30_000;
     this.handshake.poll();
     while (!done()) {
-      if (performance.now() > deadline) throw new Error('nothing more has happened for ten seconds');
+      if (performance.now() > deadline) throw new Error('nothing more has happened for 30 seconds');
       this.epoll.wait(100);
       this.handshake.poll();
     }
