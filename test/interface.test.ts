@@ -161,7 +161,7 @@ describeNetwork('`ivshmem net` with CAP_NET_ADMIN alone', () => {
 
 describeWhere(missingUserNamespaces(), '`ivshmem net` without privileges', () => {
   it('uses a TAP that root has made for the user', async () => {
-    await using rig = new Rig({ mtu: 1400 });
+    await using rig = new Rig();
     await rig.startServer();
     chmodSync(rig.directory, 0o755);
     chmodSync(rig.socket, 0o666);
@@ -171,7 +171,7 @@ describeWhere(missingUserNamespaces(), '`ivshmem net` without privileges', () =>
       addAddress(TAP, '10.64.0.1/24');
       addAddress(TAP, 'fd64::1/64');
     });
-    const argv = ['net', '--json', '--until-eof', '--socket', rig.socket, '--mtu', '1400'];
+    const argv = ['net', '--json', '--until-eof', '--socket', rig.socket];
     const inside = ['nsenter', `--net=${rig.namespaces[0].path}`];
     const user = new Program(
       [...argv, '-a', '10.64.0.1/24', '-a', 'fd64::1/64', '--mac', '02:00:00:00:00:aa'],
@@ -180,6 +180,10 @@ describeWhere(missingUserNamespaces(), '`ivshmem net` without privileges', () =>
     );
     rig.startPeer(1);
     await user.line(isCarrierOn);
+    // Which it may not change, and so keeps; the other end follows.
+    await user.line(({ text }) => text === 'MTU 1400: set on the interface');
+    await rig.peers[1]!.line(({ text }) => text === 'MTU 1400: set at the peer');
+    expect(rig.inside(1, () => getInterface(TAP)!.mtu)).toBe(1400);
     await expectPing(rig.namespaces[0]);
     // It hears of what root does, too.
     const seen = rig.peers[1]!.lines.length;
