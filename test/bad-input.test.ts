@@ -2,18 +2,13 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  closeFd,
-  createBridge,
-  createMemfd,
-  EPOLLIN,
-  listInterfaces,
-  mainPoller,
-  Netns,
-  openTap,
-  UnixListener,
-} from '@ivshmem/linux';
-import { encodeInit, ServerConnection } from '@ivshmem/transport';
+import { closeFd } from '@ivshmem/linux';
+import { createMemfd } from '@ivshmem/linux/memory';
+import { createBridge, listInterfaces, Netns, openTap } from '@ivshmem/linux/network';
+import { UnixListener } from '@ivshmem/linux/socket';
+import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
+import { ServerConnection } from '@ivshmem/transport';
+import { encodeInit } from '@ivshmem/transport/protocol';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Program, run } from './support/program.ts';
 import { describeNetwork, describeWhere } from './support/requirements.ts';

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux';
+import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { ping, tcpTransfer } from '@ivshmem/traffic';
 import { expect, it } from 'vitest';
 import { missingCompiler } from '../bench/src/c-reference.ts';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createHostServer } from '@ivshmem/host-server';
-import { getInterface, Netns } from '@ivshmem/linux';
+import { getInterface, Netns } from '@ivshmem/linux/network';
 import { createLink } from '@ivshmem/net';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';

@@ -1,13 +1,13 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { parseSize } from '@ivshmem/host-server';
-import { Netns } from '@ivshmem/linux';
+import { parseSize } from '@ivshmem/host-server/service';
+import { Netns } from '@ivshmem/linux/network';
 import { ping } from '@ivshmem/traffic';
-import { handshakeStep, INITIAL_HANDSHAKE, NO_EVENTS, State } from '@ivshmem/transport';
+import { handshakeStep, INITIAL_HANDSHAKE, NO_EVENTS, State } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
-import { Region } from '../packages/device/src/vfio-user-messages.ts';
-import { VmmClient } from '../packages/device/src/vmm-client.test-support.ts';
+import { Region } from '../packages/device/src/vfio-user/messages.ts';
+import { VmmClient } from '../packages/device/src/vfio-user/vmm-client.test-support.ts';
 import { type Line, Program, run } from './support/program.ts';
 import { describeNetwork } from './support/requirements.ts';
 import { isCarrierOn, Rig } from './support/rig.ts';

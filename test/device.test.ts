@@ -1,10 +1,11 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { clearEventFd, Netns } from '@ivshmem/linux';
-import { State } from '@ivshmem/transport';
+import { Netns } from '@ivshmem/linux/network';
+import { clearEventFd } from '@ivshmem/linux/wait';
+import { State } from '@ivshmem/transport/protocol';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { VmmClient } from '../packages/device/src/vmm-client.test-support.ts';
+import { VmmClient } from '../packages/device/src/vfio-user/vmm-client.test-support.ts';
 import { Program, run } from './support/program.ts';
 import { describeNetwork } from './support/requirements.ts';
 

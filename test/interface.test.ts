@@ -9,7 +9,7 @@ import {
   openTap,
   setInterface,
   waitForInterface,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
 import { ping } from '@ivshmem/traffic';
 import { expect, it } from 'vitest';
 import { COMMAND, type Line, Program } from './support/program.ts';

@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
+import { SystemCallError } from '@ivshmem/linux';
 import {
   addAddress,
   createBridge,
   createNamedNetns,
   deleteNamedNetns,
   getInterface,
-  SystemCallError,
   setInterface,
   waitForInterface,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
 import { ping, tcpTransfer, udpTransfer } from '@ivshmem/traffic';
 import { expect, it } from 'vitest';
 import { expectDelivery, interfaceDrops, numberedFrame } from './support/frames.ts';

@@ -1,4 +1,4 @@
-import { createBridge, getInterface, setInterface } from '@ivshmem/linux';
+import { createBridge, getInterface, setInterface } from '@ivshmem/linux/network';
 import { ping } from '@ivshmem/traffic';
 import { expect, it } from 'vitest';
 import { expectDelivery, numberedFrame } from './support/frames.ts';

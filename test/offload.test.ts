@@ -1,16 +1,15 @@
 import { writeFileSync } from 'node:fs';
+import { recv, send } from '@ivshmem/linux';
+import { mapPrivate } from '@ivshmem/linux/memory';
 import {
   addAddress,
   addRoute,
   createBridge,
-  mapPrivate,
   type Netns,
   openIpSocket,
-  recv,
-  send,
   setInterface,
   waitForInterface,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
 import { ping, tcpTransfer } from '@ivshmem/traffic';
 import { expect, it } from 'vitest';
 import type { Line } from './support/program.ts';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { createNamedNetns, deleteNamedNetns, missingNetworkPrivilege, Netns } from '@ivshmem/linux';
+import { createNamedNetns, deleteNamedNetns, missingNetworkPrivilege, Netns } from '@ivshmem/linux/network';
 import { ping } from '@ivshmem/traffic';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 

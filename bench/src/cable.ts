@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Netns } from '@ivshmem/linux';
+import type { Netns } from '@ivshmem/linux/network';
 import { ping } from '@ivshmem/traffic';
 import type { PartOptions } from './part.ts';
 

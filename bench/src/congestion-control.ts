@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { AF_INET, type Netns, openIpSocket } from '@ivshmem/linux';
+import { AF_INET, type Netns, openIpSocket } from '@ivshmem/linux/network';
 import { CONGESTION_CONTROL } from '@ivshmem/traffic';
 
 const SETTING = '/proc/sys/net/ipv4/tcp_congestion_control';

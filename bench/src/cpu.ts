@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { udpTransfer } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
 import { type Cable, withCables } from './cable.ts';

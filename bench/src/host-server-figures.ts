@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { serverUsage } from '@ivshmem/host-server';
+import { serverUsage } from '@ivshmem/host-server/service';
 import { benchHostServer } from './host-server.ts';
 import { describeMachine, machineText } from './machine.ts';
 
@@ -11,7 +11,7 @@ import { describeMachine, machineText } from './machine.ts';
 
 const ROUNDS = 3;
 const DOCUMENT = new URL('../../docs/host-server.md', import.meta.url);
-const HOSTILE = fileURLToPath(new URL('./hostile-mix.js', import.meta.url));
+const HOSTILE = fileURLToPath(new URL('../dist/hostile-mix.js', import.meta.url));
 
 const { values } = parseArgs({
   options: { hostile: { type: 'string' }, seconds: { type: 'string', default: '600' } },

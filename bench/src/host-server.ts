@@ -1,7 +1,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { closeFd, EPOLLIN, Epoll, raiseOpenFilesLimit, UnixSocket } from '@ivshmem/linux';
+import { closeFd } from '@ivshmem/linux';
+import { raiseOpenFilesLimit } from '@ivshmem/linux/process';
+import { UnixSocket } from '@ivshmem/linux/socket';
+import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import { ServerProcess } from './server-process.ts';
 import { type Figure, show, summarise } from './statistics.ts';
 

@@ -1,6 +1,8 @@
 import { ftruncateSync } from 'node:fs';
 import { connect } from 'node:net';
-import { closeFd, fileLength, mapShared, UnixSocket, write } from '@ivshmem/linux';
+import { closeFd, write } from '@ivshmem/linux';
+import { fileLength, mapShared } from '@ivshmem/linux/memory';
+import { UnixSocket } from '@ivshmem/linux/socket';
 import { ServerConnection } from '@ivshmem/transport';
 
 /**

@@ -62,7 +62,7 @@ async function main(seconds: number, deaths: number, json: boolean): Promise<num
     const before = { fds: server.openFds, memory: server.residentMemory };
 
     const lifetimes = evictionTimes(server);
-    const script = fileURLToPath(new URL('./hostile-client.js', import.meta.url));
+    const script = fileURLToPath(new URL('../dist/hostile-client.js', import.meta.url));
     const target = [attacked, attacked, attacked, extra].join(',');
     const start = () =>
       spawn(process.execPath, [script, target, new URL(url).port, String(deaths)], {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { percentile, tcpTransfer, udpEcho } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
 import { type Cable, withCables } from './cable.ts';

@@ -1,16 +1,15 @@
-import { mainPoller } from '@ivshmem/linux';
+import { mainPoller } from '@ivshmem/linux/wait';
+import { Loopback, LoopbackPort } from '@ivshmem/transport';
 import {
   decodeServerMessage,
   encodeEventFd,
   encodeInit,
   handshakeStep,
   INITIAL_HANDSHAKE,
-  Loopback,
-  LoopbackPort,
   RxQueue,
   ringLayout,
   TxQueue,
-} from '@ivshmem/transport';
+} from '@ivshmem/transport/protocol';
 import Benchmark from 'benchmark';
 import type { Part, PartOptions } from './part.ts';
 

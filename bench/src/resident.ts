@@ -1,4 +1,5 @@
-import { closeFd, drainEventFd, EPOLLIN, mainPoller, signalEventFd } from '@ivshmem/linux';
+import { closeFd } from '@ivshmem/linux';
+import { drainEventFd, EPOLLIN, mainPoller, signalEventFd } from '@ivshmem/linux/wait';
 import { ServerConnection } from '@ivshmem/transport';
 
 /** A peer that behaves, strict about what it is told, among those that do not. */

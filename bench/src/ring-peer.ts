@@ -1,5 +1,5 @@
-import { mapShared } from '@ivshmem/linux';
-import { RxQueue, ringLayout, TxQueue, Violation } from '@ivshmem/transport';
+import { mapShared } from '@ivshmem/linux/memory';
+import { RxQueue, ringLayout, TxQueue, Violation } from '@ivshmem/transport/protocol';
 
 // The ring benchmark's processes, the same work as bench/reference/ring-bench.c, with the same arguments and the same
 // descriptor: see there. The producer copies a frame into each slot, the consumer checks each descriptor and reads the

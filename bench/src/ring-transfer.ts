@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { closeFd, createMemfd } from '@ivshmem/linux';
+import { closeFd } from '@ivshmem/linux';
+import { createMemfd } from '@ivshmem/linux/memory';
 import { cReference } from './c-reference.ts';
 import { missingPrograms } from './programs.ts';
 

@@ -1,4 +1,4 @@
-import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux';
+import { missingNetworkPrivilege, TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { tcpTransfer, udpTransfer } from '@ivshmem/traffic';
 import { alternate, type Reading } from './alternate.ts';
 import { type Cable, withCables, withMtu } from './cable.ts';

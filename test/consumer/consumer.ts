@@ -1,9 +1,13 @@
 import { type Device, DeviceModel, type DeviceOptions } from '@ivshmem/device';
-import { createHostServer, type HostServerEvent, parseConfiguration } from '@ivshmem/host-server';
-import { closeFd, createMemfd, mapShared, PAGE_SIZE, readPciConfig, SystemCallError } from '@ivshmem/linux';
+import { createHostServer, type HostServerEvent } from '@ivshmem/host-server';
+import { parseConfiguration } from '@ivshmem/host-server/service';
+import { closeFd, SystemCallError } from '@ivshmem/linux';
+import { createMemfd, mapShared, PAGE_SIZE } from '@ivshmem/linux/memory';
+import { readPciConfig } from '@ivshmem/linux/pci';
 import { type Link, type LinkOptions, MAX_BUSY_POLL } from '@ivshmem/net';
 import { percentile, type TcpTransferOptions } from '@ivshmem/traffic';
-import { type MemoryLayout, memoryLayout, parsePciConfig, type SharedMemory } from '@ivshmem/transport';
+import type { SharedMemory } from '@ivshmem/transport';
+import { type MemoryLayout, memoryLayout, parsePciConfig } from '@ivshmem/transport/protocol';
 
 // Uses each package as a strict program would. Compiled with the oldest TypeScript, for which nothing else is installed.
 

@@ -1,4 +1,4 @@
-import { State } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport/protocol';
 import { type Decision, Op, publish, type Rules, type View } from './rules.ts';
 
 /** Memory: its own idea of its state, and whether the peer was at RUN when it evaluated last. */

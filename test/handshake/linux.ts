@@ -1,4 +1,4 @@
-import { State } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport/protocol';
 import { type Decision, NOTHING, Op, publish, type Rules, type View } from './rules.ts';
 
 /** Memory: the peer's state at the last evaluation. */

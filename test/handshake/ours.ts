@@ -6,7 +6,7 @@ import {
   INITIAL_HANDSHAKE,
   NO_EVENTS,
   State,
-} from '@ivshmem/transport';
+} from '@ivshmem/transport/protocol';
 import { type Decision, NOTHING, Op, publish, type Rules, type View } from './rules.ts';
 
 /** Every state that steps lead to from the first one, whatever the peer does. */

@@ -1,4 +1,4 @@
-import { State } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport/protocol';
 import { type Driver, driver, viewIndex } from './driver.ts';
 import { Field, get, Phase, set } from './peer-state.ts';
 import { Op, type Rules } from './rules.ts';

@@ -1,4 +1,4 @@
-import { State } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport/protocol';
 import { type Decision, NOTHING, Op, publish, type Rules } from './rules.ts';
 
 /**

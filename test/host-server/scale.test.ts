@@ -4,15 +4,10 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { queryPeers } from '@ivshmem/host-server';
-import {
-  closeFd,
-  EPOLLIN,
-  Epoll,
-  openFilesLimit,
-  raiseOpenFilesLimit,
-  setOpenFilesLimit,
-} from '@ivshmem/linux';
+import { queryPeers } from '@ivshmem/host-server/service';
+import { closeFd } from '@ivshmem/linux';
+import { openFilesLimit, raiseOpenFilesLimit, setOpenFilesLimit } from '@ivshmem/linux/process';
+import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import { ServerConnection } from '@ivshmem/transport';
 import { expect, it, vi } from 'vitest';
 

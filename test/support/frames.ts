@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { PacketSocket } from '@ivshmem/linux';
+import type { PacketSocket } from '@ivshmem/linux/network';
 
 /** For local experiments, IEEE 802. */
 export const ETHERTYPE = 0x88b5;

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import { type PacketSocket, SystemCallError } from '@ivshmem/linux';
+import { SystemCallError } from '@ivshmem/linux';
+import type { PacketSocket } from '@ivshmem/linux/network';
 import { ETHERTYPE } from './frames.ts';
 import type { End, Rig } from './rig.ts';
 

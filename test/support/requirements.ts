@@ -1,4 +1,4 @@
-import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { describe } from 'vitest';
 
 /**

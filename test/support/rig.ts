@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Netns, openPacketSocket, type PacketSocket, setIpv6 } from '@ivshmem/linux';
+import { Netns, openPacketSocket, type PacketSocket, setIpv6 } from '@ivshmem/linux/network';
 import { type Exit, type Line, Program } from './program.ts';
 
 export const TAP = 'ivn0';

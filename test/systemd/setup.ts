@@ -1,4 +1,4 @@
-import { missingNetworkPrivilege } from '@ivshmem/linux';
+import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { unpackedPackages } from '@ivshmem/vm/debian-packages';
 import type { TestProject } from 'vitest/node';
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { Netns } from '@ivshmem/linux';
+import { Netns } from '@ivshmem/linux/network';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { describeVm } from './requirements.ts';
 import { Guest, type Job } from './src/guest.ts';

@@ -1,15 +1,15 @@
+import { closeFd } from '@ivshmem/linux';
+import { createMemfd } from '@ivshmem/linux/memory';
 import {
   addAddress,
-  closeFd,
-  createEventFd,
-  createMemfd,
   Netns,
   openTap,
   setInterface,
   type Tap,
   TunOffload,
   VNET_HEADER_SIZE,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
+import { createEventFd } from '@ivshmem/linux/wait';
 import { DEFAULT_BUSY_POLL } from '@ivshmem/net';
 import { cReference } from '../c-reference.ts';
 import { assembleCable, type Cable } from '../cable.ts';

@@ -1,7 +1,7 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import type { Netns } from '@ivshmem/linux';
+import type { Netns } from '@ivshmem/linux/network';
 
 /** A process that carries frames. */
 export interface Carrier {

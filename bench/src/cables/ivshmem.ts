@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { createHostServer } from '@ivshmem/host-server';
-import { Netns } from '@ivshmem/linux';
+import { Netns } from '@ivshmem/linux/network';
 import { assembleCable, type Cable } from '../cable.ts';
 import { startCarrier } from './carrier.ts';
 import { twoEndCable } from './two-ends.ts';

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { TAP_MAX_MTU } from '@ivshmem/linux';
+import { TAP_MAX_MTU } from '@ivshmem/linux/network';
 import type { Cable } from '../cable.ts';
 import { missingPrograms } from '../programs.ts';
 import { startCarrier } from './carrier.ts';

@@ -1,4 +1,4 @@
-import { addAddress, Netns, setInterface, waitForInterface } from '@ivshmem/linux';
+import { addAddress, Netns, setInterface, waitForInterface } from '@ivshmem/linux/network';
 import { assembleCable, type Cable, checkMtu, FIRST_MTU, untilPassing } from '../cable.ts';
 import type { Carrier } from './carrier.ts';
 

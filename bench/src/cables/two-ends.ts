@@ -1,4 +1,4 @@
-import { type Netns, TAP_MAX_MTU } from '@ivshmem/linux';
+import { type Netns, TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { type Cable, checkMtu, FIRST_MTU } from '../cable.ts';
 import type { Carrier } from './carrier.ts';
 

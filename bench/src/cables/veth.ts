@@ -1,4 +1,4 @@
-import { Netns, setInterface } from '@ivshmem/linux';
+import { Netns, setInterface } from '@ivshmem/linux/network';
 import { connectByVeth } from '@ivshmem/traffic';
 import { assembleCable, type Cable, checkMtu, FIRST_MTU } from '../cable.ts';
 

@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { missingNetworkPrivilege, namespaceLimits, openOutput } from '@ivshmem/linux';
+import { missingNetworkPrivilege, namespaceLimits } from '@ivshmem/linux/network';
+import { openOutput } from '@ivshmem/linux/process';
 import type { Command } from 'commander';
 import { type DemoResult, gbits, runDemo } from './demo/demo.ts';
 import { createScreen, noScreen, type Screen } from './demo/screen.ts';

@@ -1,6 +1,6 @@
 import type { DeviceOptions } from '@ivshmem/device';
-import { parseMode } from '@ivshmem/host-server';
-import { groupId } from '@ivshmem/linux';
+import { parseMode } from '@ivshmem/host-server/service';
+import { groupId } from '@ivshmem/linux/process';
 import { type Command, InvalidArgumentError } from 'commander';
 
 /** The options of a device besides its sockets, as commander gives them. */

@@ -1,4 +1,5 @@
-import { limitRemedy, type Output, printable, SystemCallError } from '@ivshmem/linux';
+import { limitRemedy, SystemCallError } from '@ivshmem/linux';
+import { type Output, printable } from '@ivshmem/linux/process';
 import { CommanderError, InvalidArgumentError } from 'commander';
 
 /** Exit codes of all commands. */

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createLink, type Link, type LinkStatus, type Offload } from '@ivshmem/net';
-import { type PciInterrupts, type PortSource, stateName } from '@ivshmem/transport';
+import type { PciInterrupts, PortSource } from '@ivshmem/transport';
+import { stateName } from '@ivshmem/transport/protocol';
 import { type Command, Option } from 'commander';
 import { abortOnEof, abortOnSignals, EXIT_OK, seconds, UsageError } from './exit.ts';
 import { openPrinter } from './printer.ts';

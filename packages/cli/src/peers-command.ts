@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { type PeerList, queryPeers } from '@ivshmem/host-server';
-import { printable } from '@ivshmem/linux';
-import { stateName } from '@ivshmem/transport';
+import { type PeerList, queryPeers } from '@ivshmem/host-server/service';
+import { printable } from '@ivshmem/linux/process';
+import { stateName } from '@ivshmem/transport/protocol';
 import type { Command } from 'commander';
 import { EXIT_OK } from './exit.ts';
 import { jsonLine, standardOutput } from './printer.ts';

@@ -1,4 +1,4 @@
-import { escapeJson, openOutput, printable } from '@ivshmem/linux';
+import { escapeJson, openOutput, printable } from '@ivshmem/linux/process';
 
 /** Prints the events of a command that keeps running, without ever waiting for whatever reads its standard output. */
 export interface Printer<Event> {

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { openOutput, printable } from '@ivshmem/linux';
+import { openOutput, printable } from '@ivshmem/linux/process';
 import { Command } from 'commander';
 import { EXIT_OK, reportError } from './exit.ts';
 import { standardOutput } from './printer.ts';

@@ -1,6 +1,6 @@
 import { isatty } from 'node:tty';
-import { runServer, serverUsage } from '@ivshmem/host-server';
-import { openOutput } from '@ivshmem/linux';
+import { runServer, serverUsage } from '@ivshmem/host-server/service';
+import { openOutput } from '@ivshmem/linux/process';
 import type { Command } from 'commander';
 
 /** `ivshmem server`: the options of the original host server and more, which belong to packages/host-server. */

@@ -1,4 +1,4 @@
-import { openOutput, printable, serviceNotifier } from '@ivshmem/linux';
+import { openOutput, printable, serviceNotifier } from '@ivshmem/linux/process';
 
 /**
  * What `systemctl status` shows of a command: the state of each of its parts, in the order in which they started.

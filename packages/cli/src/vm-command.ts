@@ -1,9 +1,10 @@
 import { rmSync } from 'node:fs';
 import { checkDeviceOptions, createDevice } from '@ivshmem/device';
-import { createHostServer, parseSize } from '@ivshmem/host-server';
-import { PAGE_SIZE } from '@ivshmem/linux';
+import { createHostServer } from '@ivshmem/host-server';
+import { parseSize } from '@ivshmem/host-server/service';
+import { PAGE_SIZE } from '@ivshmem/linux/memory';
 import { checkLinkOptions, createLink } from '@ivshmem/net';
-import { LayoutError, ringLayout } from '@ivshmem/transport';
+import { LayoutError, ringLayout } from '@ivshmem/transport/protocol';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type DeviceEvent, deviceEventLines, followDevice } from './device-events.ts';
 import { addDeviceOptions, type DeviceCommandOptions, deviceOptions } from './device-options.ts';

@@ -1,12 +1,7 @@
-import {
-  EPOLLIN,
-  Epoll,
-  hasProcessEnded,
-  Reports,
-  Timer,
-  UnixListener,
-  type UnixSocket,
-} from '@ivshmem/linux';
+import { hasProcessEnded } from '@ivshmem/linux/process';
+import { UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { Reports } from '@ivshmem/linux/thread';
+import { EPOLLIN, Epoll, Timer } from '@ivshmem/linux/wait';
 import {
   countersOf,
   type HostPort,
@@ -15,11 +10,11 @@ import {
   PortSeeker,
   ServerTrust,
 } from '@ivshmem/transport';
-import { memoryRegionSize } from './configuration-space.ts';
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
+import { memoryRegionSize } from './ivshmem/configuration-space.ts';
+import { VfioUserSession } from './vfio-user/session.ts';
 import { VfioUserDevice } from './vfio-user-device.ts';
-import { VfioUserSession } from './vfio-user-session.ts';
 
 /** How long after the end of a host server its successor is looked for, in ms. */
 const RETRY = 100;

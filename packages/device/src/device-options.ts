@@ -1,4 +1,4 @@
-import { MAX_SOCKET_PATH } from '@ivshmem/linux';
+import { MAX_SOCKET_PATH } from '@ivshmem/linux/socket';
 
 /** What a device is made of. */
 export interface DeviceOptions {

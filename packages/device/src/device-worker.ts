@@ -1,4 +1,4 @@
-import { runBlockingThread } from '@ivshmem/linux';
+import { runBlockingThread } from '@ivshmem/linux/thread';
 import { DeviceLoop } from './device-loop.ts';
 import type { WorkerInput, WorkerMessage } from './device-messages.ts';
 

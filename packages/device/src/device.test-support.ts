@@ -2,15 +2,16 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHostServer, type HostServer, type HostServerOptions } from '@ivshmem/host-server';
-import { EPOLLIN, mainPoller, UnixSocket } from '@ivshmem/linux';
+import { UnixSocket } from '@ivshmem/linux/socket';
+import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { createDevice, type Device } from './device.ts';
 import type { DeviceState } from './device-messages.ts';
-import { Register } from './device-model.ts';
 import type { DeviceOptions } from './device-options.ts';
-import { Region } from './vfio-user-messages.ts';
-import { VmmClient } from './vmm-client.test-support.ts';
+import { Register } from './ivshmem/device-model.ts';
+import { Region } from './vfio-user/messages.ts';
+import { VmmClient } from './vfio-user/vmm-client.test-support.ts';
 
 export const openFds = () => readdirSync('/proc/self/fd').length;
 

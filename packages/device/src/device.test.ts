@@ -1,10 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { clearEventFd, closeFd, createMemfd, drainEventFd } from '@ivshmem/linux';
+import { closeFd } from '@ivshmem/linux';
+import { createMemfd } from '@ivshmem/linux/memory';
+import { clearEventFd, drainEventFd } from '@ivshmem/linux/wait';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
-import { Register } from './device-model.ts';
-import { Command, Region } from './vfio-user-messages.ts';
+import { Register } from './ivshmem/device-model.ts';
+import { Command, Region } from './vfio-user/messages.ts';
 
 const fixture = useDevices();
 const SECTION = 0x10000;

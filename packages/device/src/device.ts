@@ -1,4 +1,4 @@
-import { startBlockingThread } from '@ivshmem/linux';
+import { startBlockingThread } from '@ivshmem/linux/thread';
 import { BehaviorSubject, type Observable, Subject } from 'rxjs';
 import { allocateCounters, type DeviceStats, readCounters, watchCounters } from './counters.ts';
 import type { DeviceInfo, DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';

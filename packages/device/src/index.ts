@@ -1,3 +1,7 @@
+export type { DeviceStats } from './counters.ts';
+export { createDevice, type Device } from './device.ts';
+export type { DeviceInfo, DeviceState } from './device-messages.ts';
+export { checkDeviceOptions, type DeviceOptions, qemuOption } from './device-options.ts';
 export {
   ConfigurationSpace,
   DEVICE_ID,
@@ -6,9 +10,5 @@ export {
   msixRegionSize,
   REGISTER_REGION_SIZE,
   VENDOR_ID,
-} from './configuration-space.ts';
-export type { DeviceStats } from './counters.ts';
-export { createDevice, type Device } from './device.ts';
-export type { DeviceInfo, DeviceState } from './device-messages.ts';
-export { type DeviceAction, DeviceModel, INTERRUPT_ENABLE, Register } from './device-model.ts';
-export { checkDeviceOptions, type DeviceOptions, qemuOption } from './device-options.ts';
+} from './ivshmem/configuration-space.ts';
+export { type DeviceAction, DeviceModel, INTERRUPT_ENABLE, Register } from './ivshmem/device-model.ts';

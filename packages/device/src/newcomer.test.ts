@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, useDevices } from './device.test-support.ts';
-import { Command } from './vfio-user-messages.ts';
-import { QEMU_CAPABILITIES } from './vmm-client.test-support.ts';
+import { Command } from './vfio-user/messages.ts';
+import { QEMU_CAPABILITIES } from './vfio-user/vmm-client.test-support.ts';
 
 const fixture = useDevices();
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
 import { createDevice } from './device.ts';
-import { Register } from './device-model.ts';
+import { Register } from './ivshmem/device-model.ts';
 
 const fixture = useDevices();
 

@@ -1,16 +1,17 @@
-import { closeFd, isEventFd, SystemCallError } from '@ivshmem/linux';
+import { closeFd, SystemCallError } from '@ivshmem/linux';
+import { isEventFd } from '@ivshmem/linux/wait';
 import type { HostPort } from '@ivshmem/transport';
+import { Counter } from './counters.ts';
 import {
   CONFIGURATION_SIZE,
   memoryRegionSize,
   msixRegionSize,
   REGISTER_REGION_SIZE,
-} from './configuration-space.ts';
-import { Counter } from './counters.ts';
-import { type DeviceAction, DeviceModel, Register } from './device-model.ts';
-import { InterruptVectors } from './interrupt-vectors.ts';
-import { type MappedArea, MemoryBar, mappedAreas } from './memory-bar.ts';
-import type { Request } from './vfio-user-connection.ts';
+} from './ivshmem/configuration-space.ts';
+import { type DeviceAction, DeviceModel, Register } from './ivshmem/device-model.ts';
+import { type MappedArea, MemoryBar, mappedAreas } from './ivshmem/memory-bar.ts';
+import type { Request } from './vfio-user/connection.ts';
+import { InterruptVectors } from './vfio-user/interrupt-vectors.ts';
 import {
   Command,
   checkDma,
@@ -38,7 +39,7 @@ import {
   Region,
   type RegionAccess,
   VfioUserError,
-} from './vfio-user-messages.ts';
+} from './vfio-user/messages.ts';
 
 const EIO = 5;
 const EINVAL = 22;

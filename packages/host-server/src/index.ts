@@ -1,30 +1,16 @@
-export { type AccessList, allowedBy } from './access.ts';
-export {
-  parseServerArguments,
-  type ServerArguments,
-  type ServerDialect,
-} from './arguments.ts';
-export { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
-export { CONTROL_SUFFIX, type ControlSocket, listenControl } from './control-socket.ts';
-export { DescriptorBudget } from './descriptor-budget.ts';
+export { type AccessList, allowedBy } from './server/access.ts';
+export { DescriptorBudget } from './server/descriptor-budget.ts';
 export {
   type DepartureCause,
   eventText,
   type HostServerEvent,
   type Peer,
   type RefusalCause,
-} from './events.ts';
-export { ServerArgumentError } from './getopt.ts';
-export { createHostServer, type HostServer, type HostServerOptions } from './host-server.ts';
-export { type Link, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
-export { createMetrics, type ServerMetrics } from './metrics.ts';
+} from './server/events.ts';
+export { createHostServer, type HostServer, type HostServerOptions } from './server/host-server.ts';
 export {
   HostServerOptionError,
   type HostServerSettings,
   MAX_SERVER_VECTORS,
   type SharedMemorySource,
-} from './options.ts';
-export { type PeerList, queryPeers } from './peer-list.ts';
-export { type RunServerOptions, runServer } from './run-server.ts';
-export { parseMode, parseSize } from './sizes.ts';
-export { serverUsage } from './usage.ts';
+} from './server/options.ts';

@@ -1,4 +1,5 @@
-import { type Port, type RingLayout, ringLayout } from '@ivshmem/transport';
+import type { Port } from '@ivshmem/transport';
+import { type RingLayout, ringLayout } from '@ivshmem/transport/protocol';
 
 /** The protocol type of virtual peer-to-peer Ethernet. Source: specification, "Protocols". */
 const ETHERNET = 0x0001;

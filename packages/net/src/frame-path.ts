@@ -1,4 +1,5 @@
-import type { Tap } from '@ivshmem/linux';
+import type { Tap } from '@ivshmem/linux/network';
+import type { Port, Section } from '@ivshmem/transport';
 import {
   type AnnouncedMtu,
   announceCapabilities,
@@ -9,16 +10,14 @@ import {
   type DataPath,
   HeaderFault,
   longestFrame,
-  type Port,
   type RingLayout,
   RxQueue,
-  type Section,
   TxQueue,
   Violation,
-} from '@ivshmem/transport';
+} from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
+import { DROPPED, NOTHING, TapCrossing } from './ends/tap.ts';
 import { ownCapabilities } from './offload.ts';
-import { DROPPED, NOTHING, TapCrossing } from './tap-crossing.ts';
 
 /** Frames in a burst: one store of the index and one decision about the doorbell for all of them. */
 const BURST_FRAMES = 64;

@@ -1,15 +1,14 @@
-import { Epoll } from '@ivshmem/linux';
+import { Epoll } from '@ivshmem/linux/wait';
+import { type Loopback, LoopbackPort } from '@ivshmem/transport';
 import {
   type AnnouncedMtu,
   announceCapabilities,
   announceMtu,
   Handshake,
-  type Loopback,
-  LoopbackPort,
   RxQueue,
   ringLayout,
   TxQueue,
-} from '@ivshmem/transport';
+} from '@ivshmem/transport/protocol';
 
 /** A frame of local experimental ethertype 0x88b5 that carries a number. */
 export function frame(number: number, length = 60): Uint8Array {

@@ -1,15 +1,14 @@
+import { SystemCallError } from '@ivshmem/linux';
 import {
-  EPOLLIN,
-  type Epoll,
   getInterface,
   type InterfaceChange,
   InterfaceMonitor,
   Netns,
   type NetworkInterface,
-  SystemCallError,
   setInterface,
   type Tap,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
+import { EPOLLIN, type Epoll } from '@ivshmem/linux/wait';
 
 /** How often a look is repeated because the interface was renamed or moved during it. */
 const ATTEMPTS = 8;

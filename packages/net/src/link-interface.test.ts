@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import type { SystemCallError } from '@ivshmem/linux';
 import {
   createNamedNetns,
   deleteInterface,
@@ -8,12 +9,12 @@ import {
   Netns,
   openPacketSocket,
   openTap,
-  type SystemCallError,
   setInterface,
   setIpv6,
   waitForInterface,
-} from '@ivshmem/linux';
-import { Loopback, State } from '@ivshmem/transport';
+} from '@ivshmem/linux/network';
+import { Loopback } from '@ivshmem/transport';
+import { State } from '@ivshmem/transport/protocol';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { frame, HandPeer } from './hand-peer.test-support.ts';

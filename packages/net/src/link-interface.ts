@@ -1,16 +1,15 @@
 import { randomBytes } from 'node:crypto';
+import { SystemCallError } from '@ivshmem/linux';
 import {
-  type Epoll,
   ensureAddress,
   getInterface,
   Netns,
   type NetworkInterface,
   openTap,
-  SystemCallError,
   type Tap,
-  Timer,
   tapOf,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
+import { type Epoll, Timer } from '@ivshmem/linux/wait';
 import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
 import type { BridgeMtu } from './link-mtu.ts';
 import type { LinkOptions } from './link-options.ts';

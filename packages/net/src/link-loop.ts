@@ -1,13 +1,8 @@
-import { EPOLLIN, Epoll, type NetworkInterface, yieldProcessor } from '@ivshmem/linux';
-import {
-  type AnnouncedMtu,
-  countersOf,
-  openPort,
-  type Port,
-  PortSeeker,
-  type RingLayout,
-  ServerTrust,
-} from '@ivshmem/transport';
+import { yieldProcessor } from '@ivshmem/linux';
+import type { NetworkInterface } from '@ivshmem/linux/network';
+import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
+import { countersOf, openPort, type Port, PortSeeker, ServerTrust } from '@ivshmem/transport';
+import type { AnnouncedMtu, RingLayout } from '@ivshmem/transport/protocol';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
 import { checkPort } from './ethernet-port.ts';

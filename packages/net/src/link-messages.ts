@@ -1,4 +1,4 @@
-import type { HandshakeStatus } from '@ivshmem/transport';
+import type { HandshakeStatus } from '@ivshmem/transport/protocol';
 import type { LinkOptions } from './link-options.ts';
 import type { Offload } from './offload.ts';
 

@@ -1,4 +1,4 @@
-import { type AnnouncedMtu, ringLayout } from '@ivshmem/transport';
+import { type AnnouncedMtu, ringLayout } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { LinkMtu } from './link-mtu.ts';
 

@@ -1,5 +1,5 @@
-import { TAP_MAX_MTU } from '@ivshmem/linux';
-import { type AnnouncedMtu, agreedMtu, MIN_MTU, type RingLayout } from '@ivshmem/transport';
+import { TAP_MAX_MTU } from '@ivshmem/linux/network';
+import { type AnnouncedMtu, agreedMtu, MIN_MTU, type RingLayout } from '@ivshmem/transport/protocol';
 
 /** An MTU that is not left to the peers, in bytes, and what has set it, in the words of a log line. */
 interface Setting {

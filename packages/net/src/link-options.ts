@@ -1,5 +1,7 @@
-import { checkInterfaceName, MAX_SOCKET_PATH, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux';
-import { checkPciDevice, MIN_MTU, type PortSource } from '@ivshmem/transport';
+import { checkInterfaceName, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux/network';
+import { MAX_SOCKET_PATH } from '@ivshmem/linux/socket';
+import { checkPciDevice, type PortSource } from '@ivshmem/transport';
+import { MIN_MTU } from '@ivshmem/transport/protocol';
 
 /** What a link is made of. */
 export interface LinkOptions {

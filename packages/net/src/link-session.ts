@@ -1,16 +1,16 @@
-import { EPOLLERR, EPOLLIN, type Poller, type Tap, Timer } from '@ivshmem/linux';
+import type { Tap } from '@ivshmem/linux/network';
+import { EPOLLERR, EPOLLIN, type Poller, Timer } from '@ivshmem/linux/wait';
+import type { Port, PortEvent } from '@ivshmem/transport';
 import {
   Handshake,
   HeaderFault,
   headerFaultText,
-  type Port,
-  type PortEvent,
   type RingLayout,
   STATE_VECTOR,
   State,
   Violation,
   violationText,
-} from '@ivshmem/transport';
+} from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
 import { FramePath, type PathMtu } from './frame-path.ts';
 import { offloadNames } from './offload.ts';

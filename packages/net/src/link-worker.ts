@@ -1,4 +1,4 @@
-import { runBlockingThread } from '@ivshmem/linux';
+import { runBlockingThread } from '@ivshmem/linux/thread';
 import { LinkLoop } from './link-loop.ts';
 import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 

@@ -1,16 +1,17 @@
 import { readdirSync, readFileSync, writeSync } from 'node:fs';
+import { setNonBlocking } from '@ivshmem/linux';
+import { mapShared } from '@ivshmem/linux/memory';
 import {
   deleteInterface,
-  drainEventFd,
   getInterface,
-  mapShared,
   missingNetworkPrivilege,
   Netns,
   openPacketSocket,
   setIpv6,
-  setNonBlocking,
-} from '@ivshmem/linux';
-import { Loopback, ringLayout, State } from '@ivshmem/transport';
+} from '@ivshmem/linux/network';
+import { drainEventFd } from '@ivshmem/linux/wait';
+import { Loopback } from '@ivshmem/transport';
+import { ringLayout, State } from '@ivshmem/transport/protocol';
 import { filter, firstValueFrom, takeWhile, toArray } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { frame, HandPeer } from './hand-peer.test-support.ts';

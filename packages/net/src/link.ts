@@ -1,5 +1,5 @@
-import { startBlockingThread } from '@ivshmem/linux';
-import { State } from '@ivshmem/transport';
+import { startBlockingThread } from '@ivshmem/linux/thread';
+import { State } from '@ivshmem/transport/protocol';
 import { BehaviorSubject, type Observable, Subject } from 'rxjs';
 import { allocateCounters, type LinkStats, readCounters, watchCounters } from './counters.ts';
 import type { LinkInfo, LinkStatus, WorkerInput, WorkerMessage } from './link-messages.ts';

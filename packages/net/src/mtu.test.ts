@@ -8,8 +8,9 @@ import {
   setInterface,
   setIpv6,
   waitForInterface,
-} from '@ivshmem/linux';
-import { type AnnouncedMtu, announcedMtu, Loopback, ringLayout, State } from '@ivshmem/transport';
+} from '@ivshmem/linux/network';
+import { Loopback } from '@ivshmem/transport';
+import { type AnnouncedMtu, announcedMtu, ringLayout, State } from '@ivshmem/transport/protocol';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { frame, HandPeer } from './hand-peer.test-support.ts';

@@ -1,15 +1,16 @@
+import { send } from '@ivshmem/linux';
+import { mapPrivate } from '@ivshmem/linux/memory';
 import {
   addAddress,
-  mapPrivate,
   missingNetworkPrivilege,
   Netns,
   openIpSocket,
   openPacketSocket,
-  send,
   setIpv6,
   waitForInterface,
-} from '@ivshmem/linux';
-import { announcedCapabilities, Capability, Loopback, ringLayout } from '@ivshmem/transport';
+} from '@ivshmem/linux/network';
+import { Loopback } from '@ivshmem/transport';
+import { announcedCapabilities, Capability, ringLayout } from '@ivshmem/transport/protocol';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { frame, HandPeer } from './hand-peer.test-support.ts';

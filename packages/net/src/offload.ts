@@ -1,5 +1,5 @@
-import { type Tap, TunOffload } from '@ivshmem/linux';
-import { Capability, fitsLargeFrames, type RingLayout } from '@ivshmem/transport';
+import { type Tap, TunOffload } from '@ivshmem/linux/network';
+import { Capability, fitsLargeFrames, type RingLayout } from '@ivshmem/transport/protocol';
 
 /** What a link can leave to its peer: to compute checksums, to cut TCP segments, to cut UDP payloads. */
 export type Offload = 'checksum' | 'tso' | 'uso';

@@ -1,4 +1,5 @@
-import { type Port, STATE_VECTOR } from '@ivshmem/transport';
+import type { Port } from '@ivshmem/transport';
+import { STATE_VECTOR } from '@ivshmem/transport/protocol';
 
 /** What becomes of a parked port. */
 export interface ParkedPortObserver {

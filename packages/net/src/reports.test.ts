@@ -1,4 +1,4 @@
-import { Epoll } from '@ivshmem/linux';
+import { Epoll } from '@ivshmem/linux/wait';
 import { expect, it } from 'vitest';
 import type { WorkerMessage } from './link-messages.ts';
 import { LinkReports } from './reports.ts';

@@ -1,4 +1,4 @@
-import { Reports } from '@ivshmem/linux';
+import { Reports } from '@ivshmem/linux/thread';
 import type { WorkerMessage } from './link-messages.ts';
 
 /** Least time between two log lines about violations of the protocol, in ms. */

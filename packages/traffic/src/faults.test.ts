@@ -1,19 +1,16 @@
+import { read, write } from '@ivshmem/linux';
+import { type Mapping, mapPrivate } from '@ivshmem/linux/memory';
 import {
   addAddress,
-  EPOLLIN,
-  type Mapping,
-  mainPoller,
-  mapPrivate,
   missingNetworkPrivilege,
   Netns,
   openTap,
-  read,
   setInterface,
   setIpv6,
   type Tap,
   waitForInterface,
-  write,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
+import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ping } from './ping.ts';
 import { tcpTransfer } from './tcp.ts';

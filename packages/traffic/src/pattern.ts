@@ -1,4 +1,4 @@
-import { type Mapping, mapPrivate } from '@ivshmem/linux';
+import { type Mapping, mapPrivate } from '@ivshmem/linux/memory';
 
 /**
  * Length of the pseudo-random pattern in bytes: a prime, so that no buffer, segment or page size divides it and bytes

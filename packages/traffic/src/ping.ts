@@ -1,4 +1,4 @@
-import { parseIpAddress } from '@ivshmem/linux';
+import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED, SENT } from './control.ts';
 import { checkPayloadSize } from './numbered-payload.ts';
 import { type RunOptions, runWorkers } from './run-workers.ts';

@@ -1,4 +1,4 @@
-import { parseIpAddress } from '@ivshmem/linux';
+import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED } from './control.ts';
 import { type RunOptions, runWorkers } from './run-workers.ts';
 import type { TcpServerResult } from './worker/tasks.ts';

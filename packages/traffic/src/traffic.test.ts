@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { createBridge, getInterface, missingNetworkPrivilege, Netns } from '@ivshmem/linux';
+import { createBridge, getInterface, missingNetworkPrivilege, Netns } from '@ivshmem/linux/network';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ping } from './ping.ts';
 import { tcpTransfer } from './tcp.ts';

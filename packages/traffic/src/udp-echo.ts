@@ -1,4 +1,4 @@
-import { parseIpAddress } from '@ivshmem/linux';
+import { parseIpAddress } from '@ivshmem/linux/network';
 import { type EchoOptions, echoParameters, echoProgress } from './ping.ts';
 import { runWorkers } from './run-workers.ts';
 import type { EchoResult } from './worker/tasks.ts';

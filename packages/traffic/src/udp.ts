@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { parseIpAddress } from '@ivshmem/linux';
+import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED, SENT } from './control.ts';
 import { checkPayloadSize } from './numbered-payload.ts';
 import { type RunOptions, runWorkers } from './run-workers.ts';

@@ -5,7 +5,7 @@ import {
   type Netns,
   setInterface,
   waitForInterface,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
 
 export interface VethOptions {
   /** Names of the two ends; `veth0` in either namespace unless told. */

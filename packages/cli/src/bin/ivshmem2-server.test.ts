@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { EPOLLIN, mainPoller } from '@ivshmem/linux';
+import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
 import { ServerConnection } from '@ivshmem/transport';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 

@@ -2,8 +2,8 @@ import { start } from '../start.ts';
 
 await start('ivshmem2-server', async () => {
   const [{ runServer }, { openOutput }] = await Promise.all([
-    import('@ivshmem/host-server'),
-    import('@ivshmem/linux'),
+    import('@ivshmem/host-server/service'),
+    import('@ivshmem/linux/process'),
   ]);
   await using stdout = openOutput(1);
   await using stderr = openOutput(2);

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHostServer } from '@ivshmem/host-server';
-import { Netns, TAP_MAX_MTU } from '@ivshmem/linux';
+import { Netns, TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { percentile, ping, tcpTransfer } from '@ivshmem/traffic';
 import { type NetEvent, offloadText } from '../net-command.ts';
 import { PeerProcess } from './peer-process.ts';

@@ -1,17 +1,15 @@
 import { randomInt } from 'node:crypto';
+import { recv, send } from '@ivshmem/linux';
+import { type Mapping, mapPrivate } from '@ivshmem/linux/memory';
 import {
   AF_INET,
   AF_INET6,
   type IpSocket,
-  type Mapping,
   MSG_NOSIGNAL,
-  mapPrivate,
   openIpSocket,
   parseIpAddress,
-  recv,
-  send,
-  setReceiveTimeout,
-} from '@ivshmem/linux';
+} from '@ivshmem/linux/network';
+import { setReceiveTimeout } from '@ivshmem/linux/socket';
 import { type Control, SLICE_MS } from '../control.ts';
 import { NumberedPayload } from '../numbered-payload.ts';
 import { internetChecksum } from './checksum.ts';

@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { Netns } from '@ivshmem/linux';
+import { Netns } from '@ivshmem/linux/network';
 import { attachControl, type Control } from '../control.ts';
 import { ping } from './icmp.ts';
 import type { Outcome, Task } from './tasks.ts';

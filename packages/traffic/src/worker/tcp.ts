@@ -1,14 +1,6 @@
-import {
-  errno,
-  type IpSocket,
-  MSG_NOSIGNAL,
-  mapPrivate,
-  openIpSocket,
-  parseIpAddress,
-  recv,
-  SystemCallError,
-  send,
-} from '@ivshmem/linux';
+import { errno, recv, SystemCallError, send } from '@ivshmem/linux';
+import { mapPrivate } from '@ivshmem/linux/memory';
+import { type IpSocket, MSG_NOSIGNAL, openIpSocket, parseIpAddress } from '@ivshmem/linux/network';
 import {
   type Control,
   publishPort,

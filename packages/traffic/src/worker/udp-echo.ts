@@ -1,13 +1,8 @@
 import { randomInt } from 'node:crypto';
-import {
-  type IpSocket,
-  type Mapping,
-  MSG_NOSIGNAL,
-  mapPrivate,
-  recv,
-  send,
-  setReceiveTimeout,
-} from '@ivshmem/linux';
+import { recv, send } from '@ivshmem/linux';
+import { type Mapping, mapPrivate } from '@ivshmem/linux/memory';
+import { type IpSocket, MSG_NOSIGNAL } from '@ivshmem/linux/network';
+import { setReceiveTimeout } from '@ivshmem/linux/socket';
 import { type Control, publishSenderDone, senderIsDone, stopRequested, waitForPort } from '../control.ts';
 import { NumberedPayload } from '../numbered-payload.ts';
 import { CORRUPTED, type EchoSocket, exchangeEchoes, NOTHING } from './echo.ts';

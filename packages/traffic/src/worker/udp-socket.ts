@@ -1,4 +1,4 @@
-import { type IpSocket, openIpSocket, parseIpAddress } from '@ivshmem/linux';
+import { type IpSocket, openIpSocket, parseIpAddress } from '@ivshmem/linux/network';
 import { type Control, publishPort, SLICE_MS } from '../control.ts';
 
 const SOL_SOCKET = 1;

@@ -1,4 +1,6 @@
-import { MSG_NOSIGNAL, mapPrivate, recv, send } from '@ivshmem/linux';
+import { recv, send } from '@ivshmem/linux';
+import { mapPrivate } from '@ivshmem/linux/memory';
+import { MSG_NOSIGNAL } from '@ivshmem/linux/network';
 import {
   type Control,
   publishSenderDone,

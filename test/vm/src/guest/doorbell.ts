@@ -1,5 +1,6 @@
-import { listPciDevices, openPciResources, PAGE_SIZE, readPciConfig } from '@ivshmem/linux';
-import { isIvshmem2 } from '@ivshmem/transport';
+import { PAGE_SIZE } from '@ivshmem/linux/memory';
+import { listPciDevices, openPciResources, readPciConfig } from '@ivshmem/linux/pci';
+import { isIvshmem2 } from '@ivshmem/transport/protocol';
 
 // Runs inside a guest: prints how long a write to the Doorbell register takes, in µs, the median of many. It rings peer
 // 65535, which does not exist: what is measured is the way from the guest to the device and back.

@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline';
-import { mainPoller } from '@ivshmem/linux';
+import { mainPoller } from '@ivshmem/linux/wait';
 import { openPciPort, type PciInterrupts } from '@ivshmem/transport';
 
 // Runs inside a guest: opens the port of its ivshmem v2 device, prints a JSON object for each interrupt, and does what

@@ -1,5 +1,6 @@
-import { listPciDevices, openPciResources, PAGE_SIZE, readPciConfig } from '@ivshmem/linux';
-import { isIvshmem2 } from '@ivshmem/transport';
+import { PAGE_SIZE } from '@ivshmem/linux/memory';
+import { listPciDevices, openPciResources, readPciConfig } from '@ivshmem/linux/pci';
+import { isIvshmem2 } from '@ivshmem/transport/protocol';
 
 // Runs inside a guest that has one ivshmem v2 device, without a driver: accesses its registers and its state table as
 // any driver could, and prints one JSON object with what it read.

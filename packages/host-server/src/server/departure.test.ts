@@ -1,0 +1,221 @@
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { closeFd } from '@ivshmem/linux';
+import { UnixSocket } from '@ivshmem/linux/socket';
+import { signalEventFd } from '@ivshmem/linux/wait';
+import { describe, expect, it } from 'vitest';
+import type { HostServerEvent } from './events.ts';
+import {
+  next,
+  occurrence,
+  openFds,
+  type StrictClient,
+  useHostServers,
+} from './strict-client.test-support.ts';
+
+describe('a peer that goes', () => {
+  const fixture = useHostServers();
+
+  it('takes the state of a departed peer to 0 before the others are told, and clears its section before its ID is given again', async () => {
+    const server = fixture.start({ size: 1 << 16, outputSectionSize: 0x4000 });
+    const a = await fixture.join(1, []);
+    const b = await fixture.join(1, [0]);
+    await a.expectPeer(1, 1);
+    const { outputOffset, readWriteOffset } = server.layout;
+    const sectionB = outputOffset + 0x4000;
+    writeSync(b.memory, new Uint8Array(0x10000 - 4096).fill(0x55), 0, 0x10000 - 4096, readWriteOffset);
+    writeSync(b.memory, Uint8Array.of(3, 0, 0, 0, 7, 0, 0, 0), 0, 8, 0);
+    expect(server.peers.map(({ state }) => state)).toEqual([3, 7]);
+    b.disconnect();
+    await a.expectGone(1);
+    const seen = new Uint8Array(0x10000);
+    readSync(a.memory, seen, 0, seen.length, 0);
+    expect([...seen.subarray(0, 8)]).toEqual([3, 0, 0, 0, 0, 0, 0, 0]);
+    // The others may still be delivering frames from there.
+    expect(seen.subarray(4096).every((byte) => byte === 0x55)).toBe(true);
+    // The departed still has the memory. Its successor is not to find what it writes there.
+    writeSync(b.memory, new Uint8Array(0x4000).fill(0x66), 0, 0x4000, sectionB);
+    writeSync(b.memory, Uint8Array.of(9), 0, 1, 4);
+    await fixture.join(1, [0]);
+    readSync(a.memory, seen, 0, seen.length, 0);
+    expect(seen[4]).toBe(0);
+    expect(seen.subarray(4096, sectionB).every((byte) => byte === 0x55)).toBe(true);
+    expect(seen.subarray(sectionB).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('clears everything for the next peer once all have left, whatever those write later', async () => {
+    const server = fixture.start({ size: 1 << 16, outputSectionSize: 0x4000 });
+    const everything = new Uint8Array(1 << 16);
+    const found = (memory: number) => {
+      readSync(memory, everything, 0, everything.length, 0);
+      return everything.some((byte) => byte !== 0);
+    };
+    const leave = async (client: StrictClient) => {
+      const gone = occurrence(server, 'peer-gone');
+      client.disconnect();
+      await gone;
+    };
+    const [a, b] = [await fixture.join(1, []), await fixture.join(1, [0])];
+    await leave(a);
+    await leave(b);
+    // They have it still, and can write where they like.
+    writeSync(b.memory, everything.fill(0x55), 0, everything.length, 0);
+    const c = await fixture.join(1, []);
+    expect(found(c.memory)).toBe(false);
+    writeSync(b.memory, new Uint8Array(0x4000).fill(0x55), 0, 0x4000, server.layout.outputOffset + 0x4000);
+    const d = await fixture.join(1, [0]);
+    expect(found(d.memory)).toBe(false);
+  });
+
+  it('clears a section of gigabytes without touching its pages', async () => {
+    const server = fixture.start({ size: 2 ** 36, outputSectionSize: 2 ** 34 });
+    const a = await fixture.join(1, []);
+    const offset = server.layout.outputOffset;
+    writeSync(a.memory, Uint8Array.of(1), 0, 1, offset + 2 ** 33);
+    const gone = occurrence(server, 'peer-gone');
+    a.disconnect();
+    await gone;
+    await fixture.join(1, []);
+    const byte = new Uint8Array(1);
+    readSync(a.memory, byte, 0, 1, offset + 2 ** 33);
+    expect(byte[0]).toBe(0);
+    expect(fstatSync(a.memory).size).toBe(2 ** 36);
+    expect(fstatSync(a.memory).blocks * 512).toBeLessThan(1 << 20);
+  });
+
+  it('takes whatever a client sends for its departure', async () => {
+    const server = fixture.start();
+    const socket = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    const gone = occurrence(server, 'peer-gone');
+    socket.send(Uint8Array.of(0));
+    expect(await gone).toMatchObject({ id: 0, reason: 'it sent something, which no client does' });
+    expect(server.peers).toEqual([]);
+    socket.close();
+  });
+
+  it('delivers what waits about a peer that is gone already, eventfds included, before PEER_GONE', async () => {
+    const server = fixture.start({ maxPeers: 3, vectors: 64 });
+    const slow = await fixture.join(64, []);
+    const rounds = 10;
+    for (let i = 0; i < rounds; i++) {
+      const joined = occurrence(server, 'peer-joined');
+      const passing = UnixSocket.connect(fixture.socketPath);
+      await joined;
+      const gone = occurrence(server, 'peer-gone');
+      passing.close();
+      await gone;
+    }
+    for (let i = 0; i < rounds; i++) {
+      await slow.expectPeer(1, 64);
+      expect(signalEventFd(slow.fds.get('1.63')!)).toBe(true);
+      await slow.expectGone(1);
+    }
+    expect(slow.connection.read()).toBe('wait');
+  });
+
+  it('disconnects a client that does not read, and keeps no descriptor for it', async () => {
+    const server = fixture.start({ maxPeers: 3, vectors: 64 });
+    const stalled = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    const good = await fixture.join(64, [0]);
+    const during = openFds();
+    let evicted: HostServerEvent | undefined;
+    server.events$.subscribe((event) => {
+      if (event.type === 'peer-gone' && event.id === 0) evicted = event;
+    });
+    for (let i = 0; evicted === undefined && i < 100; i++) {
+      const passing = UnixSocket.connect(fixture.socketPath);
+      await good.expectPeer(2, 64);
+      passing.close();
+      // The eviction may come before or after the departure that it shows at.
+      const gone = await next(good.connection);
+      if (evicted === undefined) expect(gone).toMatchObject({ message: { type: 'peer-gone', id: 2 } });
+      else expect(await next(good.connection)).toMatchObject({ message: { type: 'peer-gone' } });
+    }
+    expect(evicted).toMatchObject({
+      id: 0,
+      reason: expect.stringMatching(/^does not read: \d+ messages wait/),
+    });
+    stalled.close();
+    expect(server.peers.map(({ id }) => id)).toEqual([good.id]);
+    // Without the stalled client's two sockets and 64 eventfds; good now has those of the last passer-by.
+    expect(openFds()).toBe(during - 2);
+  });
+
+  it('survives hundreds of connections that come and go, and ends where it began', async () => {
+    const server = fixture.start({ maxPeers: 4, vectors: 2 });
+    const resident = await fixture.join(2, []);
+    const during = openFds();
+    for (let i = 0; i < 300; i++) {
+      const guest = await fixture.join(2, [0]);
+      expect(guest.id).toBe(1);
+      guest.close();
+      await resident.expectPeer(1, 2);
+      await resident.expectGone(1);
+    }
+    for (const key of ['1.0', '1.1']) {
+      closeFd(resident.fds.get(key)!);
+      resident.fds.delete(key);
+    }
+    expect(openFds()).toBe(during);
+    // Clients that are gone before they are let in.
+    for (let i = 0; i < 50; i++) UnixSocket.connect(fixture.socketPath).close();
+    const last = occurrence(server, 'peer-joined');
+    const witness = fixture.connect();
+    await last;
+    await witness.expectInit({});
+  });
+
+  it('disconnects a client that leaves its messages unread for too long, whoever else is there', async () => {
+    const server = fixture.start({ maxPeers: 3, evictAfter: 1 });
+    const stalled = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    const reader = await fixture.join(1, [0]);
+    const idle = await fixture.join(1, [0, 1]);
+    await reader.expectPeer(2, 1);
+    // An arrival waits behind a departure that is unread.
+    const gone = occurrence(server, 'peer-gone');
+    idle.disconnect();
+    await gone;
+    const start = performance.now();
+    await fixture.join(1, [0, 1]);
+    await reader.expectGone(2);
+    await reader.expectPeer(2, 1);
+    expect(await occurrence(server, 'peer-gone')).toMatchObject({
+      id: 0,
+      cause: 'not-reading',
+      reason: 'does not read: 1 messages have waited for it for 1 s',
+    });
+    expect(performance.now() - start).toBeGreaterThan(900);
+    await reader.expectGone(0);
+    expect(server.peers.map(({ id }) => id)).toEqual([1, 2]);
+    stalled.close();
+  });
+
+  it('keeps a client that has nothing to read, however long', async () => {
+    const server = fixture.start({ evictAfter: 1 });
+    const idle = UnixSocket.connect(fixture.socketPath);
+    await occurrence(server, 'peer-joined');
+    await delay(1500);
+    expect(server.peers).toHaveLength(1);
+    idle.close();
+  });
+
+  it('does not announce a client that has gone, or sent something, before its turn', async () => {
+    const server = fixture.start({ maxPeers: 3 });
+    const resident = await fixture.join(1, []);
+    // Both wait in the backlog until this turn of the event loop ends.
+    const dead = UnixSocket.connect(fixture.socketPath);
+    dead.close();
+    const chatty = UnixSocket.connect(fixture.socketPath);
+    chatty.send(Uint8Array.of(0));
+    const reasons: string[] = [];
+    server.events$.subscribe((event) => event.type === 'refused' && reasons.push(event.reason));
+    await fixture.join(1, [0]);
+    await resident.expectPeer(1, 1);
+    expect(resident.connection.read()).toBe('wait');
+    expect(reasons).toEqual(['it has disconnected already', 'it sent something, which no client does']);
+    chatty.close();
+  });
+});

@@ -1,0 +1,294 @@
+import { openFilesLimit } from '@ivshmem/linux/process';
+import { type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { mainPoller, type Poller } from '@ivshmem/linux/wait';
+import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
+import { defer, map, type Observable, Subject, startWith } from 'rxjs';
+import { reasonOf } from '../service/remedies.ts';
+import { Acceptor } from './acceptor.ts';
+import { Client } from './client.ts';
+import { ClientTable } from './client-table.ts';
+import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
+import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
+import { completeSettings, type HostServerSettings, protocolOf, settingsWarnings } from './options.ts';
+import { SharedFd } from './shared-fd.ts';
+import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
+
+/** Messages that may wait for a client besides those that introduce all peers to it. */
+const SLACK = 1024;
+/** Descriptors of a server without peers: listener, its reserve, the memory, and what locks a POSIX object. */
+const OWN_DESCRIPTORS = 4;
+
+export interface HostServerOptions extends Partial<HostServerSettings> {
+  /** Where sockets are watched. Default: {@link mainPoller}. */
+  readonly poller?: Poller;
+  /** Called with each event from the first one on. */
+  readonly log?: ((event: HostServerEvent) => void) | undefined;
+  /** What it may take descriptors from, with other servers. Default: what this process has left now. */
+  readonly budget?: DescriptorBudget;
+  /** Taken over: where to listen instead of at `socketPath`, which then only names the place. */
+  readonly listener?: UnixListener | undefined;
+}
+
+/** A running host server. */
+export interface HostServer {
+  readonly layout: MemoryLayout;
+  /** What it was started with, complete. */
+  readonly options: HostServerSettings;
+  /** Who is connected now, by ID. */
+  readonly peers: readonly Peer[];
+  /** The same, at once and after each change; their states as of then. Completes when the server is closed. */
+  readonly peers$: Observable<readonly Peer[]>;
+  readonly events$: Observable<HostServerEvent>;
+  /** What waits for all clients together. */
+  readonly waiting: { readonly messages: number; readonly bytes: number };
+  /**
+   * Disconnects all clients and removes the socket file and the shared memory's name. Clients keep their memory and
+   * their eventfds, so their links go on. Doing it again changes nothing.
+   */
+  close(): void;
+  /** Fulfilled when it is closed. */
+  readonly closed: Promise<void>;
+}
+
+/**
+ * Starts a host server. Throws {@link HostServerOptionError} or LayoutError before it has touched the system;
+ * SystemCallError, or Error of `node:fs`, where a socket or the memory can't be had. It leaves nothing behind then.
+ */
+export function createHostServer(options: HostServerOptions = {}): HostServer {
+  const { poller = mainPoller, log, budget, listener, ...given } = options;
+  try {
+    const settings = completeSettings(given);
+    return new Server(settings, poller, log, budget ?? DescriptorBudget.ofProcess(), listener);
+  } catch (error) {
+    listener?.close();
+    throw error;
+  }
+}
+
+/** Why a client is not let in. */
+class Refusal extends Error {
+  readonly refusal: RefusalCause;
+  constructor(refusal: RefusalCause, reason: string) {
+    super(reason);
+    this.refusal = refusal;
+  }
+}
+
+class Server implements HostServer {
+  readonly options: HostServerSettings;
+  readonly layout: MemoryLayout;
+  readonly closed: Promise<void>;
+  readonly #budget: DescriptorBudget;
+  readonly #memory: SharedMemory;
+  /** The memory's descriptor as clients are given it. Never released: the memory closes it. */
+  readonly #memoryFd: SharedFd;
+  readonly #listener: UnixListener;
+  readonly #acceptor: Acceptor;
+  readonly #table: ClientTable;
+  /** IDs that peers have had. Those that have left may still write to the memory. */
+  readonly #usedIds = new Set<number>();
+  readonly #changes = new Subject<void>();
+  readonly #events = new Subject<HostServerEvent>();
+  readonly #resolveClosed: () => void;
+  #open = true;
+
+  constructor(
+    settings: HostServerSettings,
+    poller: Poller,
+    log: HostServerOptions['log'],
+    budget: DescriptorBudget,
+    listener: UnixListener | undefined,
+  ) {
+    this.#budget = budget;
+    if (!budget.take(OWN_DESCRIPTORS)) throw new Error(shortage(budget, 'the server', OWN_DESCRIPTORS));
+    // The socket comes first: it shows whether another server with the same settings is alive.
+    let memory: SharedMemory | undefined;
+    try {
+      const { socketPath, mode, group } = settings;
+      // A burst of clients waits in the backlog; the kernel caps it at net.core.somaxconn.
+      listener ??= UnixListener.listen(socketPath, { mode, group, backlog: 4096 });
+      memory = createSharedMemory(settings.sharedMemory, settings.size);
+      this.#acceptor = new Acceptor(listener, poller, {
+        admit: (socket) => this.#admit(socket),
+        turnAway: (socket) => this.#turnAway(socket),
+        warn: (text) => this.#warn(text),
+      });
+    } catch (error) {
+      memory?.close();
+      listener?.close();
+      budget.give(OWN_DESCRIPTORS);
+      throw error;
+    }
+    this.#listener = listener;
+    this.#memory = memory;
+    this.#memoryFd = new SharedFd(memory.fd);
+    this.#table = new ClientTable(poller, settings, {
+      vacated: ({ id }) => this.#vacate(id),
+      gone: (client) => this.#reportGone(client),
+    });
+    this.options = { ...settings, socketPath: listener.path, size: memory.size };
+    this.layout = memoryLayout(memory.size, settings.maxPeers, settings.outputSectionSize);
+    const { promise, resolve } = withResolvers();
+    this.closed = promise;
+    this.#resolveClosed = resolve;
+    if (log !== undefined) this.#events.subscribe(log);
+    this.#events.next({
+      type: 'listening',
+      socketPath: listener.path,
+      memory: memory.description,
+      size: memory.size,
+    });
+    for (const warning of settingsWarnings(settings)) this.#warn(warning);
+    const room = Math.floor(budget.left / (1 + settings.vectors));
+    if (room < settings.maxPeers) {
+      this.#warn(
+        `room for ${room} of ${settings.maxPeers} peers: RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`,
+      );
+    }
+  }
+
+  get peers(): readonly Peer[] {
+    if (!this.#open) return [];
+    return this.#table.clients.map((client) => this.#describe(client));
+  }
+
+  get peers$(): Observable<readonly Peer[]> {
+    return defer(() =>
+      this.#changes.pipe(
+        startWith(undefined),
+        map(() => this.peers),
+      ),
+    );
+  }
+
+  get events$(): Observable<HostServerEvent> {
+    return this.#events.asObservable();
+  }
+
+  get waiting(): { messages: number; bytes: number } {
+    return this.#table.waiting;
+  }
+
+  #describe({ id, credentials, since, waiting }: Client): Peer {
+    return { id, ...credentials, since, state: this.#memory.state(id), waiting: waiting.messages };
+  }
+
+  /** Lets a client in, or closes its socket. */
+  #admit(socket: UnixSocket): void {
+    let credentials = null;
+    let taken = 0;
+    let client: Client | undefined;
+    try {
+      credentials = socket.peerCredentials();
+      this.#checkWelcome(socket, credentials);
+      const { vectors, maxPeers, outputSectionSize } = this.options;
+      const id = this.#table.lowestFreeId();
+      if (id === null) throw new Refusal('no-free-id', `all ${maxPeers} IDs are taken`);
+      const needed = 1 + vectors;
+      if (!this.#budget.take(needed)) {
+        throw new Refusal('descriptors', shortage(this.#budget, 'a peer', needed));
+      }
+      taken = needed;
+      this.#clearFor(id);
+      const capacity = 1 + maxPeers * vectors + SLACK;
+      client = new Client(id, socket, credentials, { vectors, capacity }, this.#budget);
+      taken = 0;
+      const protocol = protocolOf(this.options, id);
+      this.#table.add(
+        client,
+        encodeInit({ id, maxPeers, vectors, protocol, outputSectionSize }),
+        this.#memoryFd,
+      );
+      this.#usedIds.add(id);
+    } catch (error) {
+      client?.close();
+      socket.close();
+      this.#budget.give(taken);
+      const cause = error instanceof Refusal ? error.refusal : 'error';
+      this.#events.next({ type: 'refused', credentials, cause, reason: reasonOf(error) });
+      return;
+    }
+    this.#events.next({ type: 'peer-joined', peer: this.#describe(client) });
+    this.#changes.next();
+    this.#table.disconnectFailed();
+  }
+
+  #checkWelcome(socket: UnixSocket, { pid, uid, gid }: PeerCredentials): void {
+    if (!this.options.allow({ pid, uid, gid })) {
+      throw new Refusal('not-allowed', `uid ${uid}, gid ${gid} is not allowed`);
+    }
+    if (!this.#open) throw new Refusal('error', 'the server is closed');
+    // Whoever is gone already is not worth telling everybody.
+    const heard = socket.peek();
+    if (heard === 'end') throw new Refusal('gone', 'it has disconnected already');
+    if (heard === 'data') throw new Refusal('gone', 'it sent something, which no client does');
+  }
+
+  /** For those who the kernel has no descriptors for, whatever the budget says. */
+  #turnAway(socket: UnixSocket): void {
+    const credentials = socket.peerCredentials();
+    socket.close();
+    const reason = `the process has no descriptors left, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
+    this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
+  }
+
+  #vacate(id: number): void {
+    try {
+      this.#memory.clearState(id);
+    } catch (error) {
+      this.#warn(`state of peer ${id}: ${reasonOf(error)}`);
+    }
+  }
+
+  #reportGone({ id, failure, since }: Client): void {
+    this.#events.next({ type: 'peer-gone', id, ...failure!, since });
+    this.#changes.next();
+  }
+
+  /**
+   * Clears what a new client must not find. Not earlier: the others may go on to read a section until they have noticed
+   * that its owner is gone, and would take a cleared frame for one that was sent; and peers that have left can still
+   * write.
+   */
+  #clearFor(id: number): void {
+    if (this.#usedIds.size === 0) return;
+    if (this.#table.size === 0) {
+      this.#memory.clear(0, this.#memory.size);
+    } else if (this.#usedIds.has(id)) {
+      const { outputOffset, outputSize } = this.layout;
+      this.#memory.clearState(id);
+      this.#memory.clear(outputOffset + id * outputSize, outputSize);
+    }
+  }
+
+  #warn(text: string): void {
+    this.#events.next({ type: 'warning', text });
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#acceptor.close();
+    this.#listener.close();
+    this.#table.close();
+    this.#memory.close();
+    this.#budget.give(OWN_DESCRIPTORS);
+    this.#changes.next();
+    this.#changes.complete();
+    this.#events.next({ type: 'closed' });
+    this.#events.complete();
+    this.#resolveClosed();
+  }
+}
+
+function shortage(budget: DescriptorBudget, what: string, needed: number): string {
+  return `${what} needs ${needed} descriptors and ${budget.left} are left, RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`;
+}
+
+function withResolvers(): { promise: Promise<void>; resolve: () => void } {
+  let resolve!: () => void;
+  const promise = new Promise<void>((fulfil) => {
+    resolve = fulfil;
+  });
+  return { promise, resolve };
+}

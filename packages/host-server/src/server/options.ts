@@ -1,0 +1,197 @@
+import { PAGE_SIZE } from '@ivshmem/linux/memory';
+import { MAX_SOCKET_PATH, type PeerCredentials } from '@ivshmem/linux/socket';
+import { memoryLayout, STATE_TABLE_SIZE } from '@ivshmem/transport/protocol';
+
+/** Where the shared memory comes from. */
+export type SharedMemorySource =
+  /** Anonymous memory. With `seal` nobody can change its size, so that no client can kill the others with it. */
+  | {
+      readonly kind: 'memfd';
+      readonly seal: boolean;
+      /** In bytes, such as 2^21 or 2^30: the memory consists of huge pages of that size. */
+      readonly hugePageSize?: number | undefined;
+    }
+  /** A POSIX shared memory object, for those who open it by name. Any client can truncate it. */
+  | { readonly kind: 'posix'; readonly name: string }
+  /** A nameless file in a directory, for example a mount point of hugetlbfs. Any client can truncate it. */
+  | { readonly kind: 'directory'; readonly path: string };
+
+/** What a host server offers; what is not given has the default of the command line. */
+export interface HostServerSettings {
+  /** Path of the Unix socket, up to 107 bytes. Default `/tmp/ivshmem_socket`. */
+  readonly socketPath: string;
+  /** Permissions of the socket file: who may connect needs write permission. Default 0o600. */
+  readonly mode: number;
+  /** A gid, the group of the socket file. Default: that of this process. */
+  readonly group?: number | undefined;
+  /** Default: a sealed memfd. */
+  readonly sharedMemory: SharedMemorySource;
+  /** Size of the shared memory in bytes; rounded up to a power of two. Default 4 MiB. */
+  readonly size: number;
+  /**
+   * Size of each output section in bytes, a multiple of the page size of the host. Default 0; with protocol 0x0001, which
+   * needs output sections, the largest power of two up to 1 MiB for which the memory has room.
+   */
+  readonly outputSectionSize: number;
+  /** 2 … 1024. Default 2. */
+  readonly maxPeers: number;
+  /** Interrupt vectors of each peer, 1 … {@link MAX_SERVER_VECTORS}. Default 1; with protocol 0x0001, 2. */
+  readonly vectors: number;
+  /**
+   * Protocol type, 16 bits. 0x8000 and above is virtio: for two peers, of which peer 0 is told the back-end's type
+   * (bit 0x4000 set) and peer 1 the front-end's. Default 0.
+   */
+  readonly protocol: number;
+  /** Who is let in, besides what `mode` permits. Default: everybody. */
+  readonly allow: (credentials: PeerCredentials) => boolean;
+  /** How long a client may leave messages unread that its socket has no room for, in seconds, 1 … 86400. Default 30. */
+  readonly evictAfter: number;
+}
+
+/** The most vectors a peer has. Source: the server of the patch series that introduced ivshmem v2. */
+export const MAX_SERVER_VECTORS = 64;
+/** The largest shared memory, in bytes: half of the address space of a process on x86-64. */
+export const MAX_SIZE = 2 ** 46;
+const ETHERNET_PROTOCOL = 0x0001;
+/** Vectors that the Ethernet driver of Linux needs, one for states and one for rings. */
+const ETHERNET_VECTORS = 2;
+/** The largest default section for Ethernet, in bytes. */
+const ETHERNET_SECTION = 2 ** 20;
+const FIRST_VIRTIO_PROTOCOL = 0x8000;
+const VIRTIO_BACK_END = 0x4000;
+
+export const DEFAULT_SETTINGS: HostServerSettings = {
+  socketPath: '/tmp/ivshmem_socket',
+  mode: 0o600,
+  sharedMemory: { kind: 'memfd', seal: true },
+  size: 4 * 1024 * 1024,
+  outputSectionSize: 0,
+  maxPeers: 2,
+  vectors: 1,
+  protocol: 0,
+  allow: () => true,
+  evictAfter: 30,
+};
+
+/** Settings that no server can have. The message names the setting and its range. */
+export class HostServerOptionError extends Error {
+  override readonly name = 'HostServerOptionError';
+  readonly setting: keyof HostServerSettings;
+
+  constructor(setting: keyof HostServerSettings, message: string) {
+    super(message);
+    this.setting = setting;
+  }
+}
+
+function checkInteger(
+  setting: keyof HostServerSettings,
+  what: string,
+  value: number,
+  minimum: number,
+  maximum: number,
+): void {
+  if (Number.isSafeInteger(value) && value >= minimum && value <= maximum) return;
+  throw new HostServerOptionError(setting, `${what} ${value}: must be ${minimum} to ${maximum}`);
+}
+
+function nextPowerOfTwo(size: number): number {
+  let power = 1;
+  while (power < size) power *= 2;
+  return power;
+}
+
+/** The rules for names of shm_open(3): one component of a path, with a slash before it or without. */
+function isSharedMemoryName(name: string): boolean {
+  const bare = name.replace(/^\/+/, '');
+  return (
+    bare !== '' && bare !== '.' && bare !== '..' && !/[/\0]/.test(bare) && Buffer.byteLength(bare) <= 255
+  );
+}
+
+/**
+ * Completes settings with defaults, rounds the size of the memory, and checks them all without touching the system.
+ * `hostPage`: the size of the host's pages, in bytes; clients refuse sections that are no multiples of it. Throws
+ * {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
+ */
+export function completeSettings(
+  given: Partial<HostServerSettings>,
+  hostPage = PAGE_SIZE,
+): HostServerSettings {
+  const known = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const defaults = { ...DEFAULT_SETTINGS, ...protocolDefaults({ ...DEFAULT_SETTINGS, ...known }, hostPage) };
+  const settings: HostServerSettings = { ...defaults, ...known };
+  const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
+  const pathLength = Buffer.byteLength(socketPath);
+  if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {
+    const problem = `must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${pathLength}`;
+    throw new HostServerOptionError('socketPath', `socket ${JSON.stringify(socketPath)}: ${problem}`);
+  }
+  if (sharedMemory.kind === 'posix' && !isSharedMemoryName(sharedMemory.name)) {
+    const problem = 'must be one name of up to 255 bytes, without slashes but a leading one';
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`,
+    );
+  }
+  if (sharedMemory.kind === 'directory' && !/^[^\0]+$/.test(sharedMemory.path)) {
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `directory ${JSON.stringify(sharedMemory.path)}: must be a path`,
+    );
+  }
+  checkInteger('mode', 'socket mode', settings.mode, 0, 0o777);
+  checkInteger('vectors', 'vectors', settings.vectors, 1, MAX_SERVER_VECTORS);
+  checkInteger('protocol', 'protocol', settings.protocol, 0, 0xffff);
+  checkInteger('size', 'size of shared memory', settings.size, 1, MAX_SIZE);
+  checkInteger('evictAfter', 'time to evict', settings.evictAfter, 1, 86400);
+  if (settings.group !== undefined) checkInteger('group', 'group', settings.group, 0, 0xfffffffe);
+  const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || hostPage;
+  checkInteger('sharedMemory', 'size of huge pages', pageSize, 4096, MAX_SIZE);
+  if (!Number.isInteger(Math.log2(pageSize))) {
+    throw new HostServerOptionError(
+      'sharedMemory',
+      `size of huge pages ${pageSize}: must be a power of two, such as 2M`,
+    );
+  }
+  const size = Math.max(nextPowerOfTwo(settings.size), pageSize);
+  memoryLayout(size, maxPeers, outputSectionSize, hostPage);
+  if (settings.protocol >= FIRST_VIRTIO_PROTOCOL && maxPeers > 2) {
+    throw new HostServerOptionError(
+      'maxPeers',
+      `${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`,
+    );
+  }
+  return { ...settings, size };
+}
+
+/** Protocol 0x0001 does not work with the defaults of the original server: its own, as far as the settings allow. */
+function protocolDefaults(
+  { protocol, size, maxPeers }: HostServerSettings,
+  hostPage: number,
+): Partial<HostServerSettings> {
+  if (protocol !== ETHERNET_PROTOCOL) return {};
+  let section = ETHERNET_SECTION;
+  while (section > hostPage && STATE_TABLE_SIZE + maxPeers * section > nextPowerOfTwo(size)) section /= 2;
+  return { vectors: ETHERNET_VECTORS, outputSectionSize: section };
+}
+
+/** What the peers of a server with these settings will refuse, or not be able to use; one line each. */
+export function settingsWarnings({ protocol, vectors, outputSectionSize }: HostServerSettings): string[] {
+  if (protocol !== ETHERNET_PROTOCOL) return [];
+  const warnings: string[] = [];
+  if (outputSectionSize === 0) {
+    warnings.push('protocol 0x0001 needs output sections: add -o 1M (outputSectionSize)');
+  }
+  if (vectors < ETHERNET_VECTORS) {
+    warnings.push('the Ethernet driver of Linux takes no device with one vector: add -V 2 (vectors)');
+  }
+  return warnings;
+}
+
+/** The protocol type that a peer is told: virtio has one for each side. */
+export function protocolOf(settings: Pick<HostServerSettings, 'protocol'>, peer: number): number {
+  const { protocol } = settings;
+  if (protocol < FIRST_VIRTIO_PROTOCOL) return protocol;
+  return peer === 0 ? protocol | VIRTIO_BACK_END : protocol & ~VIRTIO_BACK_END;
+}

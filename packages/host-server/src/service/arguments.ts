@@ -1,0 +1,189 @@
+import { groupId, userId } from '@ivshmem/linux/process';
+import { allowedBy } from '../server/access.ts';
+import type { HostServerSettings } from '../server/options.ts';
+import { type GivenOption, getopt, type OptionKind, ServerArgumentError } from './getopt.ts';
+import { type ListenAddress, parseListenAddress } from './listen-address.ts';
+import { parseCount, parseMode, parseSize } from './sizes.ts';
+
+/** What the command line of the host server says. */
+export interface ServerArguments {
+  readonly help: boolean;
+  /** Log each event; in the foreground only. */
+  readonly verbose: boolean;
+  /** Stay in the foreground. */
+  readonly foreground: boolean;
+  /** Where a daemon writes its process ID. */
+  readonly pidFile: string;
+  /** Whether that was given, and is not the default. */
+  readonly pidFileGiven: boolean;
+  /** What was given, not yet checked against each other. */
+  readonly settings: Partial<HostServerSettings>;
+  /** Log JSON also on a terminal. */
+  readonly json: boolean;
+  /** Where to serve metrics; null: nowhere. */
+  readonly metrics: ListenAddress | null;
+  /** The file that describes the links, instead of `settings`. */
+  readonly config: string | null;
+}
+
+/** `original`: the options of the original host server, letter for letter; `extended`: with the long ones. */
+export type ServerDialect = 'original' | 'extended';
+
+export const DEFAULT_PID_FILE = '/var/run/ivshmem-server.pid';
+
+const SHORT = new Map<string, OptionKind>([
+  ...[...'hvF'].map((name) => [name, 'flag'] as const),
+  ...[...'pSMmlonVP'].map((name) => [name, 'value'] as const),
+]);
+const LONG: Record<ServerDialect, ReadonlyMap<string, OptionKind>> = {
+  original: new Map([['help', 'flag']]),
+  extended: new Map([
+    ['help', 'flag'],
+    ['json', 'flag'],
+    ['config', 'value'],
+    ['metrics', 'value'],
+    ['mode', 'value'],
+    ['group', 'value'],
+    ['allow-uid', 'value'],
+    ['allow-gid', 'value'],
+    ['hugepages', 'optional'],
+    ['evict-after', 'value'],
+  ]),
+};
+
+function read<T>({ option, value }: GivenOption, parse: (text: string) => T | null, expected: string): T {
+  const parsed = parse(value);
+  if (parsed !== null) return parsed;
+  throw new ServerArgumentError(`${option} ${value}: must be ${expected}`);
+}
+
+const readNumber = (given: GivenOption) => read(given, parseCount, 'a number, such as 2 or 0x8003');
+const readSize = (given: GivenOption) => read(given, parseSize, 'a size in bytes, such as 65536, 64K or 4M');
+
+function readAccount({ option, value }: GivenOption, find: (text: string) => number): number {
+  try {
+    return find(value);
+  } catch (error) {
+    throw new ServerArgumentError(`${option}: ${(error as Error).message}`);
+  }
+}
+
+/**
+ * Reads a command line (without program name) as {@link getopt} does; the last one of several equal options counts,
+ * except for those that say who may connect. The help is asked for as soon as `-h` is met: what follows is not looked at.
+ * Throws {@link ServerArgumentError}. Ranges are checked when the server is made of it.
+ */
+export function parseServerArguments(
+  argv: readonly string[],
+  dialect: ServerDialect = 'original',
+): ServerArguments {
+  const settings: { -readonly [Key in keyof HostServerSettings]?: HostServerSettings[Key] } = {};
+  const result = {
+    help: false,
+    verbose: false,
+    foreground: false,
+    pidFile: DEFAULT_PID_FILE,
+    pidFileGiven: false,
+    settings,
+    json: false,
+    metrics: null as ListenAddress | null,
+    config: null as string | null,
+  };
+  const access = { uids: [] as number[], gids: [] as number[] };
+  let hugePageSize: number | undefined;
+  let ofLink: string | undefined;
+  const options = getopt(argv, SHORT, LONG[dialect]);
+  let next = options.next();
+  for (; !next.done; next = options.next()) {
+    const given = next.value;
+    const { option, value } = given;
+    if (!NOT_OF_A_LINK.has(option)) ofLink ??= option;
+    switch (option) {
+      case '-h':
+      case '--help':
+        return { ...result, help: true };
+      case '-v':
+        result.verbose = true;
+        break;
+      case '-F':
+        result.foreground = true;
+        break;
+      case '-p':
+        result.pidFile = value;
+        result.pidFileGiven = true;
+        break;
+      case '-S':
+        settings.socketPath = value;
+        break;
+      case '-M':
+        settings.sharedMemory = { kind: 'posix', name: value };
+        break;
+      case '-m':
+        settings.sharedMemory = { kind: 'directory', path: value };
+        break;
+      case '-l':
+        settings.size = readSize(given);
+        break;
+      case '-o':
+        settings.outputSectionSize = readSize(given);
+        break;
+      case '-n':
+        settings.maxPeers = readNumber(given);
+        break;
+      case '-V':
+        settings.vectors = readNumber(given);
+        break;
+      case '-P':
+        settings.protocol = readNumber(given);
+        break;
+      case '--json':
+        result.json = true;
+        break;
+      case '--config':
+        result.config = value;
+        break;
+      case '--metrics':
+        result.metrics = read(
+          given,
+          parseListenAddress,
+          'a port, or an IP address and a port, such as 16646 or [::1]:16646',
+        );
+        break;
+      case '--mode':
+        settings.mode = read(given, parseMode, 'permissions in octal, such as 660');
+        break;
+      case '--group':
+        settings.group = readAccount(given, groupId);
+        break;
+      case '--allow-uid':
+        access.uids.push(readAccount(given, userId));
+        break;
+      case '--allow-gid':
+        access.gids.push(readAccount(given, groupId));
+        break;
+      case '--hugepages':
+        hugePageSize = value === '' ? 2 ** 21 : readSize(given);
+        break;
+      case '--evict-after':
+        settings.evictAfter = readNumber(given);
+        break;
+    }
+  }
+  const [operand] = next.value;
+  if (operand !== undefined) {
+    throw new ServerArgumentError(`${JSON.stringify(operand)}: unexpected, there are only options`);
+  }
+  if (result.config !== null && ofLink !== undefined) {
+    throw new ServerArgumentError(`${ofLink}: --config describes the links: say it there`);
+  }
+  if (hugePageSize !== undefined) {
+    if (settings.sharedMemory !== undefined) {
+      throw new ServerArgumentError('--hugepages: is for a memfd: leave out -M and -m');
+    }
+    settings.sharedMemory = { kind: 'memfd', seal: true, hugePageSize };
+  }
+  if (access.uids.length + access.gids.length > 0) settings.allow = allowedBy(access);
+  return result;
+}
+
+const NOT_OF_A_LINK = new Set(['-h', '--help', '-v', '-F', '-p', '--json', '--config', '--metrics']);

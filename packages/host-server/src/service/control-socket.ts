@@ -1,0 +1,87 @@
+import { UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { EPOLLIN, EPOLLOUT, EPOLLRDHUP, mainPoller, type Poller } from '@ivshmem/linux/wait';
+import { Acceptor } from '../server/acceptor.ts';
+import type { HostServer } from '../server/host-server.ts';
+import { Outbox } from '../server/outbox.ts';
+
+/** What a control socket is called: that of the server, with this behind it. */
+export const CONTROL_SUFFIX = '.ctl';
+/** How many may ask at the same time. */
+const MAX_CONNECTIONS = 16;
+/** How long somebody may take to read the answer, in ms. */
+const PATIENCE = 5000;
+/** How much of an answer is one entry of an outbox, in bytes. */
+const CHUNK = 16384;
+
+/** A control socket that listens. */
+export interface ControlSocket {
+  readonly path: string;
+  /** Removes it. Doing it again changes nothing. */
+  close(): void;
+}
+
+/**
+ * Listens beside the server's own socket, for the server's user alone. Whoever connects gets one line of JSON, a
+ * {@link ./peer-list.ts PeerList}, and the end of the connection; nothing can be asked for, so nothing is read.
+ * Throws SystemCallError.
+ */
+export function listenControl(server: HostServer, name: string, poller: Poller = mainPoller): ControlSocket {
+  const path = `${server.options.socketPath}${CONTROL_SUFFIX}`;
+  const listener = UnixListener.listen(path, { mode: 0o600 });
+  const connections = new Set<() => void>();
+  const answer = (socket: UnixSocket) => {
+    if (connections.size >= MAX_CONNECTIONS) {
+      socket.close();
+      return;
+    }
+    const text = Buffer.from(`${JSON.stringify(peerList(server, name))}\n`);
+    const outbox = new Outbox(socket, text.length);
+    for (let at = 0; at < text.length; at += CHUNK) outbox.push(text.subarray(at, at + CHUNK), null);
+    const finish = () => {
+      clearTimeout(timer);
+      poller.remove(socket.fd);
+      outbox.close();
+      socket.close();
+      connections.delete(finish);
+    };
+    const timer = setTimeout(finish, PATIENCE);
+    connections.add(finish);
+    const send = (events: number) => {
+      try {
+        if ((events & ~(EPOLLOUT | EPOLLIN)) !== 0 || outbox.flush() === 'sent') finish();
+      } catch {
+        // It is gone.
+        finish();
+      }
+    };
+    try {
+      poller.add(socket.fd, EPOLLOUT | EPOLLRDHUP, send);
+    } catch {
+      finish();
+    }
+  };
+  let acceptor: Acceptor;
+  try {
+    acceptor = new Acceptor(listener, poller, {
+      admit: answer,
+      turnAway: (socket) => socket.close(),
+      warn() {},
+    });
+  } catch (error) {
+    listener.close();
+    throw error;
+  }
+  return {
+    path,
+    close() {
+      acceptor.close();
+      listener.close();
+      for (const finish of connections) finish();
+    },
+  };
+}
+
+function peerList(server: HostServer, link: string) {
+  const { socketPath, maxPeers, vectors, protocol, outputSectionSize, size } = server.options;
+  return { link, socketPath, size, outputSectionSize, maxPeers, vectors, protocol, peers: server.peers };
+}

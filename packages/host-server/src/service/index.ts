@@ -1,0 +1,14 @@
+export {
+  parseServerArguments,
+  type ServerArguments,
+  type ServerDialect,
+} from './arguments.ts';
+export { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
+export { CONTROL_SUFFIX, type ControlSocket, listenControl } from './control-socket.ts';
+export { ServerArgumentError } from './getopt.ts';
+export { type Link, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
+export { createMetrics, type ServerMetrics } from './metrics.ts';
+export { type PeerList, queryPeers } from './peer-list.ts';
+export { type RunServerOptions, runServer } from './run-server.ts';
+export { parseMode, parseSize } from './sizes.ts';
+export { serverUsage } from './usage.ts';

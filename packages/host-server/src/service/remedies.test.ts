@@ -1,0 +1,66 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createHostServer } from '../server/host-server.ts';
+import { HostServerOptionError } from '../server/options.ts';
+import { writePidFile } from './pid-file.ts';
+import { reasonOf } from './remedies.ts';
+
+/** The line for what a function throws. */
+function reason(attempt: () => unknown): string {
+  try {
+    attempt();
+  } catch (error) {
+    return reasonOf(error);
+  }
+  throw new Error('it has not failed');
+}
+
+describe('what the environment refuses comes in one line, with the remedy', () => {
+  let directory: string;
+  beforeEach(() => {
+    directory = mkdtempSync('/tmp/remedies-');
+  });
+  afterEach(() => {
+    rmSync(directory, { recursive: true });
+  });
+
+  it.runIf(process.geteuid?.() === 0)('a file system that is read-only', () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'none', directory]);
+    try {
+      const remedy = 'choose a path on a file system that can be written, such as /run';
+      const socketPath = join(directory, 'socket');
+      expect(reason(() => createHostServer({ socketPath }))).toBe(
+        `bind ${socketPath}: EROFS: read-only file system: ${remedy}`,
+      );
+      expect(reason(() => writePidFile(join(directory, 'pid')))).toBe(
+        `open PID file ${directory}/pid: EROFS: read-only file system: ${remedy}`,
+      );
+      const sharedMemory = { kind: 'directory', path: directory } as const;
+      expect(reason(() => createHostServer({ socketPath: `${directory}.socket`, sharedMemory }))).toMatch(
+        new RegExp(`^EROFS: .*open '${directory}/ivshmem\\.[^']*': ${remedy}$`),
+      );
+    } finally {
+      execFileSync('umount', [directory]);
+    }
+  });
+
+  it('a directory that does not exist', () => {
+    const socketPath = join(directory, 'missing', 'socket');
+    expect(reason(() => createHostServer({ socketPath }))).toBe(
+      `bind ${socketPath}: ENOENT: no such file or directory: create the directory first`,
+    );
+  });
+
+  it('but not twice, and not for what the environment has nothing to do with', () => {
+    const taken = createHostServer({ socketPath: join(directory, 'socket') });
+    expect(reason(() => createHostServer({ socketPath: join(directory, 'socket') }))).toMatch(
+      /EADDRINUSE: another server answers there: stop it, or choose another path$/,
+    );
+    taken.close();
+    const wrong = new HostServerOptionError('vectors', 'vectors 0: must be 1 to 64');
+    expect(reasonOf(wrong)).toBe(wrong.message);
+    expect(reasonOf('text')).toBe('text');
+  });
+});

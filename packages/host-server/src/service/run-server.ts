@@ -1,0 +1,91 @@
+import { printable } from '@ivshmem/linux/process';
+import { LayoutError } from '@ivshmem/transport/protocol';
+import { HostServerOptionError, settingsWarnings } from '../server/options.ts';
+import { parseServerArguments, type ServerArguments, type ServerDialect } from './arguments.ts';
+import { ConfigurationError } from './configuration.ts';
+import { ServerArgumentError } from './getopt.ts';
+import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
+import { planLinks } from './plan.ts';
+import { reasonOf } from './remedies.ts';
+import { serve } from './serve.ts';
+import { type Environment, startedByServiceManager } from './service-manager.ts';
+import { startDaemon } from './start-daemon.ts';
+import { serverUsage } from './usage.ts';
+
+export interface RunServerOptions {
+  /** Gets the help and the log. */
+  readonly stdout: LogOutput;
+  readonly stderr: LogOutput;
+  /** `stdout` is a terminal: the log of the extended dialect is for people there. */
+  readonly terminal?: boolean;
+  /** As the user calls it. Default `ivshmem2-server`. */
+  readonly program?: string;
+  /** Default: `original`, whose log is plain text. That of `extended` is structured. */
+  readonly dialect?: ServerDialect;
+  /** Ends a server in the foreground, as SIGTERM does. */
+  readonly signal?: AbortSignal;
+  /** Default: `process.env`. */
+  readonly environment?: Environment;
+}
+
+/**
+ * The host server as a command: `argv` without the program's name. Fulfilled with the exit status: 0 after a signal,
+ * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a command line or a
+ * configuration that is no good, where nothing has been touched.
+ */
+export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
+  const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
+  const { environment = process.env } = options;
+  const complain = (text: string) => stderr.write(`${printable(`${program}: ${text}`)}\n`);
+  try {
+    const given = parseServerArguments(argv, dialect);
+    if (given.help) {
+      stdout.write(serverUsage(program, dialect));
+      return 0;
+    }
+    const plan = planLinks(given, dialect);
+    const foreground = staysInForeground(given, environment);
+    if (!foreground || (dialect === 'original' && !given.verbose)) {
+      // The log will not have them.
+      for (const { settings } of plan.links([])) settingsWarnings(settings).map(complain);
+    }
+    if (!foreground) {
+      for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
+        if (isGiven) throw new ServerArgumentError(`${option}: a daemon has nowhere to log to: add -F`);
+      }
+      for (const problem of await startDaemon(argv, dialect)) complain(problem);
+      return 0;
+    }
+    await serve({
+      ...plan,
+      control: dialect === 'extended',
+      metrics: given.metrics,
+      log: logOf(given, options),
+      signal: options.signal,
+      environment,
+    });
+    return 0;
+  } catch (error) {
+    complain(reasonOf(error));
+    const isUsage =
+      error instanceof ServerArgumentError ||
+      error instanceof HostServerOptionError ||
+      error instanceof ConfigurationError ||
+      error instanceof LayoutError;
+    if (!isUsage) return 1;
+    stderr.write(`Try '${program} -h' for more information.\n`);
+    return 2;
+  }
+}
+
+/** A service manager wants its services in the foreground, unless a PID file shows that it expects a daemon. */
+function staysInForeground(given: ServerArguments, environment: Environment): boolean {
+  if (given.foreground) return true;
+  return !given.pidFileGiven && startedByServiceManager(environment, process.pid);
+}
+
+function logOf(given: ServerArguments, options: RunServerOptions): ServerLog {
+  const { stdout, dialect = 'original', terminal = false } = options;
+  if (dialect === 'original') return plainLog(stdout, given.verbose);
+  return structuredLog(stdout, { pretty: terminal && !given.json, verbose: given.verbose });
+}

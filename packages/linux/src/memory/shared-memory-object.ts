@@ -1,0 +1,31 @@
+import { O_CREAT, O_RDWR } from '../constants.ts';
+import { check, SystemCallError } from '../errors.ts';
+import * as libc from '../libc.ts';
+
+const O_EXCL = 0o200;
+const EEXIST = 17;
+const ENOENT = 2;
+
+/**
+ * Creates a POSIX shared memory object, empty, for this user alone; the caller owns the descriptor. Returns null
+ * where there is one of that name. Throws {@link SystemCallError}.
+ */
+export function createSharedMemoryObject(name: string): number | null {
+  const fd = libc.shmOpen(name, O_CREAT | O_EXCL | O_RDWR, 0o600);
+  if (fd !== -1) return fd;
+  const errno = libc.errno();
+  if (errno === EEXIST) return null;
+  throw new SystemCallError('shm_open', name, errno);
+}
+
+/** Opens an existing one; the caller owns the descriptor. Throws {@link SystemCallError}. */
+export function openSharedMemoryObject(name: string): number {
+  return check(libc.shmOpen(name, O_RDWR, 0), 'shm_open', name);
+}
+
+/** Removes the name; the memory stays for those who have it. No such name is no error. Throws {@link SystemCallError}. */
+export function unlinkSharedMemoryObject(name: string): void {
+  if (libc.shmUnlink(name) === 0) return;
+  const errno = libc.errno();
+  if (errno !== ENOENT) throw new SystemCallError('shm_unlink', name, errno);
+}

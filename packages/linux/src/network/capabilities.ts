@@ -1,0 +1,47 @@
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { SystemCallError } from '../errors.ts';
+import { Netns } from './netns.ts';
+
+// linux/capability.h
+const needed = { CAP_NET_ADMIN: 12, CAP_NET_RAW: 13, CAP_SYS_ADMIN: 21 };
+
+/** The capabilities among `needed` that a CapEff line of /proc/<pid>/status lacks. */
+export function missingCapabilities(status: string): string[] {
+  const effective = BigInt(`0x${status.match(/^CapEff:\s*([0-9a-f]+)$/m)?.[1] ?? '0'}`);
+  return Object.entries(needed).flatMap(([name, bit]) => ((effective >> BigInt(bit)) & 1n ? [] : [name]));
+}
+
+/**
+ * Why TAP interfaces and network namespaces can't be made by this process, in one sentence with the remedy; null
+ * where they can.
+ */
+export function missingNetworkPrivilege(): string | null {
+  let status: string;
+  try {
+    status = readFileSync('/proc/thread-self/status', 'latin1');
+  } catch (error) {
+    return `${(error as Error).message}: mount it with "mount -t proc proc /proc".`;
+  }
+  const missing = missingCapabilities(status);
+  if (missing.length > 0) {
+    const options = missing.map((name) => `--cap-add ${name.slice('CAP_'.length)}`).join(' ');
+    return `This process lacks ${missing.join(', ')}: run it as root, or start the container with ${options}.`;
+  }
+  try {
+    closeSync(openSync('/dev/net/tun', 'r+'));
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EACCES') {
+      return "/dev/net/tun can't be opened (EACCES): run this as root, or give its users access (chmod 666 /dev/net/tun).";
+    }
+    return `/dev/net/tun can't be opened (${code}): load the driver with "modprobe tun", or start the container with --device /dev/net/tun.`;
+  }
+  // A seccomp profile can forbid what the capabilities allow, which only an attempt shows.
+  try {
+    Netns.create().close();
+  } catch (error) {
+    if (error instanceof SystemCallError) return `Network namespaces can't be made: ${error.message}.`;
+    throw error;
+  }
+  return null;
+}

@@ -1,0 +1,194 @@
+import { randomFill } from 'node:crypto';
+import { fstatSync } from 'node:fs';
+import { O_CLOEXEC, O_NONBLOCK, O_RDONLY } from '../constants.ts';
+import { check, SystemCallError } from '../errors.ts';
+import { closeFd, duplicateFd } from '../fd.ts';
+import * as libc from '../libc.ts';
+import { setInterface } from './interface.ts';
+import { namespaceLimits } from './namespace-limits.ts';
+
+const CLONE_NEWNET = 0x40000000;
+const NS_GET_NSTYPE = 0xb703;
+const ENOENT = 2;
+const EPERM = 1;
+const EACCES = 13;
+const ENOTTY = 25;
+const ENOSPC = 28;
+
+/** Where iproute2 and this project keep network namespaces that have a name. */
+export const NETNS_DIRECTORY = '/run/netns';
+
+const PRIVILEGE =
+  'needs CAP_SYS_ADMIN: run as root; in a container, start it with --cap-add SYS_ADMIN and without a seccomp profile that forbids it; for a namespace of a rootless container, enter its user namespace first (nsenter -t PID -U --preserve-credentials)';
+const FOREIGN = "is another user's: run as that user, or as root";
+
+function privileged(result: number, call: string, subject: string): void {
+  if (result !== -1) return;
+  const errno = libc.errno();
+  const limit = errno === ENOSPC ? namespaceLimits('net') : undefined;
+  throw new SystemCallError(call, subject, errno, errno === EPERM ? PRIVILEGE : limit);
+}
+
+let poolStarted = false;
+
+/**
+ * The threads of libuv's pool are made on first use and stay in the namespace of the thread that makes them. They
+ * serve the whole process, so they must not be made while some thread happens to be elsewhere.
+ */
+function startThreadPool(): void {
+  if (poolStarted) return;
+  poolStarted = true;
+  randomFill(new Uint8Array(1), () => {});
+}
+
+function openNamespace(path: string): number {
+  // Non-blocking: a path may turn out to be a FIFO.
+  const fd = libc.open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 'uint', 0);
+  if (fd === -1) {
+    const errno = libc.errno();
+    if (errno === EACCES || errno === EPERM) throw new SystemCallError('open', path, errno, FOREIGN);
+    const remedy = path.startsWith(NETNS_DIRECTORY)
+      ? `no network namespace of this name; make it with "ip netns add ${path.slice(NETNS_DIRECTORY.length + 1)}"`
+      : 'no such process or descriptor';
+    throw new SystemCallError('open', path, errno, errno === ENOENT ? remedy : undefined);
+  }
+  const type = libc.ioctlInt(fd, NS_GET_NSTYPE, 'long', 0);
+  if (type === CLONE_NEWNET) return fd;
+  closeFd(fd);
+  throw new SystemCallError('NS_GET_NSTYPE', path, ENOTTY, 'is no network namespace');
+}
+
+/**
+ * A network namespace: interfaces, addresses, routes and sockets of their own. It is a property of each thread. An
+ * anonymous one lives as long as somebody holds a descriptor of it, or a thread, or an open socket, is in it; the
+ * interfaces in it go with it.
+ */
+export class Netns {
+  /** Close-on-exec. */
+  readonly fd: number;
+  #open = true;
+
+  /** Takes over `fd`, a descriptor of a network namespace. */
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /** The one that the calling thread is in. Throws {@link SystemCallError}. */
+  static current(): Netns {
+    return new Netns(openNamespace('/proc/thread-self/ns/net'));
+  }
+
+  /**
+   * A new, anonymous one, with `lo` up and nothing else; the calling thread stays where it is. Throws
+   * {@link SystemCallError}.
+   */
+  static create(): Netns {
+    startThreadPool();
+    using previous = Netns.current();
+    privileged(libc.unshare(CLONE_NEWNET), 'unshare', 'network namespace');
+    return inside(previous, () => {
+      const created = Netns.current();
+      try {
+        setInterface('lo', { up: true });
+        return created;
+      } catch (error) {
+        created.close();
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * One that exists: a name under /run/netns, or a path, such as `/proc/123/ns/net` or another {@link path}. Throws
+   * {@link SystemCallError} (ENOTTY where the file is something else).
+   */
+  static open(nameOrPath: string): Netns {
+    return new Netns(
+      openNamespace(nameOrPath.includes('/') ? nameOrPath : `${NETNS_DIRECTORY}/${nameOrPath}`),
+    );
+  }
+
+  /** Whether a name or path for {@link open} is still that of the namespace `id`; true if that cannot be seen. */
+  static isNamed(nameOrPath: string, id: string): boolean {
+    try {
+      using netns = Netns.open(nameOrPath);
+      return netns.id === id;
+    } catch (error) {
+      const { code } = error as SystemCallError;
+      // A name is a file before it is a namespace; ESRCH: the process has ended in between.
+      return code !== 'ENOENT' && code !== 'ENOTTY' && code !== 'ESRCH';
+    }
+  }
+
+  /** Where any thread or process of this PID namespace can open it, until it is closed. */
+  get path(): string {
+    return `/proc/${process.pid}/fd/${this.fd}`;
+  }
+
+  /** Tells namespaces apart: `net:[4026531840]`, as in the links of /proc/<pid>/ns. */
+  get id(): string {
+    return `net:[${fstatSync(this.fd).ino}]`;
+  }
+
+  /**
+   * Calls `fn` with the calling thread in this namespace, and takes the thread back whatever happens. `fn` must be
+   * synchronous: while it ran, other code of this thread would be in here, too. Processes and workers that it starts
+   * stay here. Throws what `fn` throws, {@link SystemCallError} where it can't be entered, and TypeError where `fn`
+   * returns a promise.
+   */
+  run<T>(fn: () => T): T {
+    using previous = Netns.current();
+    this.enter();
+    const result = inside(previous, fn);
+    if (result instanceof Promise) {
+      result.catch(() => {});
+      throw new TypeError(
+        'Netns.run: the function must be synchronous; enter() from a worker to stay inside',
+      );
+    }
+    return result;
+  }
+
+  /** Takes the calling thread here for good; meant for workers. Throws {@link SystemCallError}. */
+  enter(): void {
+    startThreadPool();
+    privileged(libc.setns(this.fd, CLONE_NEWNET), 'setns', `network namespace ${this.path}`);
+  }
+
+  /** Another owner of the same namespace. Throws {@link SystemCallError}. */
+  duplicate(): Netns {
+    return new Netns(duplicateFd(this.fd));
+  }
+
+  /** Gives the descriptor back. Doing it again changes nothing. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeFd(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Calls `fn`, then takes the thread back to `previous`. */
+function inside<T>(previous: Netns, fn: () => T): T {
+  let failure: { readonly error: unknown } | undefined;
+  let result: T | undefined;
+  try {
+    result = fn();
+  } catch (error) {
+    failure = { error };
+  }
+  try {
+    check(libc.setns(previous.fd, CLONE_NEWNET), 'setns', 'the previous network namespace');
+  } catch (error) {
+    // Whatever this thread does from now on, it does in the wrong place: say so where nobody catches it, too.
+    const message = 'this thread is stuck in another network namespace, and should end';
+    process.emitWarning(message, 'NetnsWarning');
+    throw new AggregateError(failure ? [error, failure.error] : [error], message);
+  }
+  if (failure !== undefined) throw failure.error;
+  return result as T;
+}

@@ -1,0 +1,14 @@
+// Symbol.dispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
+export { groupId, userId } from './accounts.ts';
+export { isFileInUse, markFileInUse, tryLockFile } from './file-lock.ts';
+export {
+  type OpenFilesLimit,
+  openFilesLimit,
+  raiseOpenFilesLimit,
+  setOpenFilesLimit,
+} from './open-files-limit.ts';
+export { type Output, openOutput } from './output.ts';
+export { escapeJson, printable } from './printable.ts';
+export { hasProcessEnded } from './process-state.ts';
+export { type ServiceNotifier, serviceNotifier } from './service-notification.ts';

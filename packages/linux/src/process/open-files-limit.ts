@@ -1,0 +1,45 @@
+import { check } from '../errors.ts';
+import * as libc from '../libc.ts';
+
+const RLIMIT_NOFILE = 7;
+
+/** RLIMIT_NOFILE: how many descriptors this process may have open. */
+export interface OpenFilesLimit {
+  /** What counts: descriptors are below it, and so many may be on their way through this user's sockets. */
+  readonly soft: number;
+  /** What the process may raise the soft limit to. */
+  readonly hard: number;
+}
+
+/** The limit as it is now. Throws {@link SystemCallError}. */
+export function openFilesLimit(): OpenFilesLimit {
+  const limits = new BigUint64Array(2);
+  check(
+    libc.getrlimit(RLIMIT_NOFILE, new Uint8Array(limits.buffer)),
+    'getrlimit RLIMIT_NOFILE',
+    'this process',
+  );
+  // RLIM_INFINITY, all ones, is beyond what a number holds exactly, and beyond fs.nr_open.
+  return { soft: Number(limits[0]), hard: Number(limits[1]) };
+}
+
+/**
+ * Sets the soft limit, up to the hard limit, for all threads of this process; child processes inherit it. Throws
+ * {@link SystemCallError} (EINVAL above the hard limit).
+ */
+export function setOpenFilesLimit(soft: number): void {
+  const { hard } = openFilesLimit();
+  const limits = new BigUint64Array([BigInt(soft), BigInt(hard)]);
+  check(
+    libc.setrlimit(RLIMIT_NOFILE, new Uint8Array(limits.buffer)),
+    'setrlimit RLIMIT_NOFILE',
+    `${soft} of at most ${hard}`,
+  );
+}
+
+/** Raises the soft limit to the hard limit, and returns that. Throws {@link SystemCallError}. */
+export function raiseOpenFilesLimit(): number {
+  const { soft, hard } = openFilesLimit();
+  if (soft < hard) setOpenFilesLimit(hard);
+  return hard;
+}

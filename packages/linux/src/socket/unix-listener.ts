@@ -1,0 +1,240 @@
+import {
+  type BigIntStats,
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  unlinkSync,
+} from 'node:fs';
+import { EAGAIN } from '../constants.ts';
+import { check, SystemCallError } from '../errors.ts';
+import { closeFd, duplicateFd, setNonBlocking } from '../fd.ts';
+import * as libc from '../libc.ts';
+import {
+  AF_UNIX,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  socketAddress,
+  UnixSocket,
+} from './unix-socket.ts';
+
+const O_PATH = 0o10000000;
+const EEXIST = 17;
+const EADDRINUSE = 98;
+const ECONNABORTED = 103;
+const EPROTOTYPE = 91;
+const ECONNREFUSED = 111;
+const ENOENT = 2;
+const EINVAL = 22;
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_ACCEPTCONN = 30;
+
+function statusOf(path: string): BigIntStats | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false });
+}
+
+function isSameFile(a: BigIntStats, b: BigIntStats | undefined): boolean {
+  return b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+/**
+ * Does a living process own the socket? A datagram socket asks: it is never let in, so the owner, if there is one,
+ * is not disturbed, not even where it has not yet called listen(2).
+ */
+function isOwned(path: string, address: Uint8Array): boolean {
+  const probe = check(libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'AF_UNIX');
+  try {
+    if (libc.connect(probe, address, address.length) === 0) return true;
+    const errno = libc.errno();
+    if (errno === ECONNREFUSED || errno === ENOENT) return false;
+    if (errno === EPROTOTYPE) return true;
+    throw new SystemCallError('connect', path, errno);
+  } finally {
+    closeFd(probe);
+  }
+}
+
+/** Removes the socket that a dead process has left at `path`; throws where there is anything else. */
+function clearPath(path: string, address: Uint8Array): void {
+  const found = statusOf(path);
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new SystemCallError(
+      'bind',
+      path,
+      EEXIST,
+      'something that is no socket is there: choose another path',
+    );
+  }
+  if (isOwned(path, address)) {
+    throw new SystemCallError(
+      'bind',
+      path,
+      EADDRINUSE,
+      'another server answers there: stop it, or choose another path',
+    );
+  }
+  // Somebody else may have taken it over in the meantime: theirs has another inode.
+  if (isSameFile(found, statusOf(path))) unlinkSync(path);
+}
+
+function unlinkIfSame(path: string, file: BigIntStats): void {
+  try {
+    if (isSameFile(file, statusOf(path))) unlinkSync(path);
+  } catch {
+    // The directory is gone or is not ours any more: nothing is left to remove.
+  }
+}
+
+/** Creates the socket file with these permissions. Returns what the path then names, which may be another file. */
+function bind(fd: number, path: string, address: Uint8Array, mode: number): BigIntStats | undefined {
+  const before = libc.umask(0o777 & ~mode);
+  const result = libc.bind(fd, address, address.length);
+  const errno = libc.errno();
+  libc.umask(before);
+  if (result === -1) throw new SystemCallError('bind', path, errno);
+  return statusOf(path);
+}
+
+/**
+ * Changes group and permissions of a socket file that was bound without any permissions. The path may name something
+ * else by now, if others can write to its directory: so the file is opened, checked, and then changed by its descriptor.
+ */
+function setAccess(path: string, group: number, mode: number): void {
+  let file: number | undefined;
+  try {
+    file = openSync(path, O_PATH | constants.O_NOFOLLOW);
+    const status = fstatSync(file);
+    const isOurs = status.isSocket() && status.uid === process.geteuid?.() && status.nlink === 1;
+    if (!isOurs || (status.mode & 0o777) !== 0) {
+      const remedy = 'choose a directory where only this user can write';
+      throw new SystemCallError('bind', path, EEXIST, `something else has taken its place: ${remedy}`);
+    }
+    chownSync(`/proc/self/fd/${file}`, -1, group);
+    chmodSync(`/proc/self/fd/${file}`, mode);
+  } catch (error) {
+    if (error instanceof SystemCallError) throw error;
+    const { errno = 0, syscall = 'open' } = error as NodeJS.ErrnoException;
+    const remedy = syscall === 'chown' ? `only root and members of group ${group} may choose it` : undefined;
+    throw new SystemCallError(syscall, path, -errno, remedy);
+  } finally {
+    if (file !== undefined) closeSync(file);
+  }
+}
+
+function socketOption(fd: number, option: number, name: string): number {
+  const value = new Int32Array(1);
+  const length = new Uint8Array(new Uint32Array([4]).buffer);
+  check(
+    libc.getsockopt(fd, SOL_SOCKET, option, new Uint8Array(value.buffer), length),
+    `getsockopt ${name}`,
+    `fd ${fd}`,
+  );
+  return value[0]!;
+}
+
+/** Where a Unix stream socket listens. Throws {@link SystemCallError} for any other descriptor. */
+export function listeningPath(fd: number): string {
+  const isListening = socketOption(fd, SO_ACCEPTCONN, 'SO_ACCEPTCONN') === 1;
+  const address = new Uint8Array(128);
+  const length = new Uint32Array([address.length]);
+  check(libc.getsockname(fd, address, new Uint8Array(length.buffer)), 'getsockname', `fd ${fd}`);
+  const isStream = socketOption(fd, SO_TYPE, 'SO_TYPE') === SOCK_STREAM;
+  const isUnix = (address[0]! | (address[1]! << 8)) === AF_UNIX;
+  const end = address.indexOf(0, 2);
+  const path = Buffer.from(address.subarray(2, end === -1 ? length[0] : end)).toString();
+  if (isUnix && isStream && isListening && path !== '') return path;
+  throw new SystemCallError(
+    'getsockname',
+    `fd ${fd}`,
+    EINVAL,
+    'must be a Unix stream socket that listens at a path',
+  );
+}
+
+/** A listening Unix stream socket. Non-blocking and close-on-exec. */
+export class UnixListener {
+  readonly fd: number;
+  readonly path: string;
+  readonly #file: BigIntStats | undefined;
+  #open = true;
+
+  private constructor(fd: number, path: string, file: BigIntStats | undefined) {
+    this.fd = fd;
+    this.path = path;
+    this.#file = file;
+  }
+
+  /**
+   * Listens at `path`, and takes it over where a dead process has left a socket there. `backlog`: how many clients
+   * may wait for {@link accept}; `mode` and `group` (a gid): who may connect, as permissions and group of the socket
+   * file, from the first moment on. Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket,
+   * EEXIST where the path is something else, ENAMETOOLONG, EPERM if this user may not give the file to that group, and
+   * what bind(2) says.
+   */
+  static listen(
+    path: string,
+    options: { backlog?: number; mode?: number; group?: number | undefined } = {},
+  ): UnixListener {
+    const address = socketAddress(path, 'bind');
+    clearPath(path, address);
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    const fd = check(libc.socket(AF_UNIX, type, 0), 'socket', 'AF_UNIX');
+    let file: BigIntStats | undefined;
+    try {
+      const { mode = 0o600, group, backlog = 128 } = options;
+      file = bind(fd, path, address, group === undefined ? mode : 0);
+      if (group !== undefined) setAccess(path, group, mode);
+      check(libc.listen(fd, backlog), 'listen', path);
+      return new UnixListener(fd, path, file);
+    } catch (error) {
+      closeFd(fd);
+      if (file !== undefined) unlinkIfSame(path, file);
+      throw error;
+    }
+  }
+
+  /**
+   * A listener on a socket that somebody else has made and goes on to own, such as a service manager; it gets a
+   * descriptor of its own, and leaves the socket file alone. Throws {@link SystemCallError}: EINVAL where it is no
+   * listening Unix stream socket with a path, ENOTSOCK.
+   */
+  static adopt(fd: number): UnixListener {
+    const path = listeningPath(fd);
+    const own = duplicateFd(fd);
+    setNonBlocking(own);
+    return new UnixListener(own, path, undefined);
+  }
+
+  /**
+   * The next client that has connected, or null where none is waiting. Throws {@link SystemCallError}: with EMFILE,
+   * ENFILE, ENOMEM or ENOBUFS the client goes on waiting and the listener stays readable, so stop to watch it for a
+   * while.
+   */
+  accept(): UnixSocket | null {
+    const fd = this.#open ? this.fd : -1;
+    const client = libc.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (client !== -1) return new UnixSocket(client);
+    const errno = libc.errno();
+    if (errno === EAGAIN || errno === ECONNABORTED) return null;
+    throw new SystemCallError('accept4', this.path, errno);
+  }
+
+  /** Stops listening; removes the socket file unless somebody has put another one there. Never throws. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    if (this.#file !== undefined) unlinkIfSame(this.path, this.#file);
+    closeFd(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,0 +1,233 @@
+import { EAGAIN } from '../constants.ts';
+import { check, SystemCallError } from '../errors.ts';
+import { closeFd } from '../fd.ts';
+import * as libc from '../libc.ts';
+import { mapPrivate } from '../memory/memory.ts';
+import { MessageHeader } from './message-header.ts';
+
+export const AF_UNIX = 1;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const SO_PEERCRED = 17;
+const MSG_PEEK = 0x2;
+const MSG_CTRUNC = 0x8;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const SIOCOUTQ = 0x5411;
+const EMFILE = 24;
+const ENAMETOOLONG = 36;
+const EINVAL = 22;
+
+/** The longest path of a Unix socket, in bytes: sun_path without its final 0. */
+export const MAX_SOCKET_PATH = 107;
+/** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
+export const MAX_FDS = 253;
+
+/*
+ * What sendmsg(2) and recvmsg(2) need besides the socket, in one page-aligned block per thread, never unmapped: the
+ * header, control messages, data. cmsghdr is {u64 len, i32 level, i32 type}.
+ */
+const CONTROL = 128;
+const CMSGHDR_SIZE = 16;
+const CONTROL_SIZE = (CMSGHDR_SIZE + MAX_FDS * 4 + 7) & ~7;
+const BYTES = 4096;
+const BYTES_SIZE = 16384;
+const block = mapPrivate(BYTES + BYTES_SIZE);
+const header = new MessageHeader(block, { data: BYTES, control: CONTROL });
+const control = new Int32Array(block.buffer, CONTROL, CONTROL_SIZE / 4);
+const controlLengths = new BigUint64Array(block.buffer, CONTROL, CONTROL_SIZE / 8);
+const data = new Uint8Array(block.buffer, BYTES, BYTES_SIZE);
+
+/** Appends the descriptors of all SCM_RIGHTS messages that recvmsg(2) has left in the control buffer. */
+function takeFds(fds: number[]): void {
+  const end = header.controlLength;
+  for (let offset = 0; offset + CMSGHDR_SIZE <= end; ) {
+    const length = Number(controlLengths[offset / 8]);
+    if (length < CMSGHDR_SIZE || offset + length > end) return;
+    const at = offset / 4;
+    if (control[at + 2] === SOL_SOCKET && control[at + 3] === SCM_RIGHTS) {
+      const count = (length - CMSGHDR_SIZE) >> 2;
+      for (let i = 0; i < count; i++) fds.push(control[at + 4 + i]!);
+    }
+    offset += (length + 7) & ~7;
+  }
+}
+
+/**
+ * struct sockaddr_un of a path. Throws {@link SystemCallError} (ENAMETOOLONG, EINVAL), on behalf of `syscall`, for a
+ * path the kernel would cut off.
+ */
+export function socketAddress(path: string, syscall: string): Uint8Array {
+  const bytes = Buffer.from(path);
+  if (bytes.length > MAX_SOCKET_PATH) {
+    const explanation = `the path of a Unix socket has at most ${MAX_SOCKET_PATH} bytes, not ${bytes.length}`;
+    throw new SystemCallError(syscall, path, ENAMETOOLONG, explanation);
+  }
+  if (bytes.length === 0 || bytes.includes(0)) {
+    throw new SystemCallError(syscall, JSON.stringify(path), EINVAL, 'not a path for a Unix socket');
+  }
+  const address = new Uint8Array(2 + MAX_SOCKET_PATH + 1);
+  address[0] = AF_UNIX;
+  address.set(bytes, 2);
+  return address;
+}
+
+/** Who is at the other end of a Unix socket, as of its connect(2) or listen(2). */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A connected Unix stream socket that carries file descriptors. Non-blocking and close-on-exec. */
+export class UnixSocket {
+  readonly fd: number;
+  #open = true;
+
+  /** Takes over a connected, non-blocking socket. */
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  /**
+   * Connects to the socket at `path`. Throws {@link SystemCallError}: ENOENT where there is none, ECONNREFUSED where
+   * nobody listens, EAGAIN where the listener's backlog is full, ENAMETOOLONG.
+   */
+  static connect(path: string): UnixSocket {
+    const address = socketAddress(path, 'connect');
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    const socket = new UnixSocket(check(libc.socket(AF_UNIX, type, 0), 'socket', 'AF_UNIX'));
+    try {
+      check(libc.connect(socket.fd, address, address.length), 'connect', path);
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+    return socket;
+  }
+
+  /** Two sockets that are connected to each other. Throws {@link SystemCallError}. */
+  static pair(): [UnixSocket, UnixSocket] {
+    const fds = new Int32Array(2);
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    check(libc.socketpair(AF_UNIX, type, 0, new Uint8Array(fds.buffer)), 'socketpair', 'AF_UNIX');
+    return [new UnixSocket(fds[0]!), new UnixSocket(fds[1]!)];
+  }
+
+  /**
+   * Sends bytes, with up to {@link MAX_FDS} descriptors that go with the first of them; the caller keeps its own.
+   * Returns how many bytes were taken, which may be fewer; where any were, the descriptors were too. 0: the socket is
+   * full, nothing was taken. Throws {@link SystemCallError} (EPIPE or ECONNRESET where the other end is gone; never
+   * SIGPIPE), RangeError for descriptors without a byte to go with, or too many of them.
+   */
+  send(bytes: Uint8Array, fds: readonly number[] = []): number {
+    if (fds.length > MAX_FDS) throw new RangeError(`${fds.length} descriptors: a message carries ${MAX_FDS}`);
+    if (bytes.length === 0) {
+      if (fds.length > 0) throw new RangeError('descriptors need a byte to go with');
+      return 0;
+    }
+    const length = Math.min(bytes.length, BYTES_SIZE);
+    data.set(length === bytes.length ? bytes : bytes.subarray(0, length));
+    let controlLength = 0;
+    if (fds.length > 0) {
+      controlLength = (CMSGHDR_SIZE + fds.length * 4 + 7) & ~7;
+      controlLengths[0] = BigInt(CMSGHDR_SIZE + fds.length * 4);
+      control[2] = SOL_SOCKET;
+      control[3] = SCM_RIGHTS;
+      control.set(fds, 4);
+    }
+    header.prepare(length, controlLength);
+    const sent = libc.sendmsg(this.#descriptor(), header.address, MSG_NOSIGNAL);
+    if (sent !== -1) return sent;
+    const errno = libc.errno();
+    if (errno === EAGAIN) return 0;
+    throw new SystemCallError('sendmsg', `fd ${this.fd}`, errno);
+  }
+
+  /**
+   * Receives up to `into.length` bytes (> 0) and appends the descriptors that came with them to `fds`: they are
+   * close-on-exec and belong to the caller. Returns the number of bytes, 0 at the end of the stream, -1 where nothing
+   * is there yet. A read does not go beyond the message that descriptors came with, so those of two messages never
+   * come together. Throws {@link SystemCallError}; EMFILE where this process has no room for the descriptors: those
+   * that fitted are closed, the others are lost, so give up the socket.
+   */
+  receive(into: Uint8Array, fds: number[]): number {
+    if (into.length === 0) throw new RangeError('no room to receive into');
+    header.prepare(Math.min(into.length, BYTES_SIZE), CONTROL_SIZE);
+    const received = libc.recvmsg(this.#descriptor(), header.address, MSG_CMSG_CLOEXEC);
+    if (received === -1) {
+      const errno = libc.errno();
+      if (errno === EAGAIN) return -1;
+      throw new SystemCallError('recvmsg', `fd ${this.fd}`, errno);
+    }
+    if ((header.flags & MSG_CTRUNC) !== 0) {
+      const arrived: number[] = [];
+      takeFds(arrived);
+      for (const fd of arrived) closeFd(fd);
+      // The control buffer holds as many as a message may carry, so it is the descriptor table that is full.
+      throw new SystemCallError('recvmsg', `fd ${this.fd}`, EMFILE, 'descriptors were lost on arrival');
+    }
+    takeFds(fds);
+    into.set(data.subarray(0, received));
+    return received;
+  }
+
+  /**
+   * What {@link receive} would find, without taking it: `data`, `nothing` yet, or the `end` of the stream, which a
+   * connection that broke counts as, too.
+   */
+  peek(): 'data' | 'nothing' | 'end' {
+    const received = libc.recv(this.#descriptor(), block.address + BYTES, 1, MSG_PEEK);
+    if (received > 0) return 'data';
+    return received === -1 && libc.errno() === EAGAIN ? 'nothing' : 'end';
+  }
+
+  /**
+   * How much of what was sent here the other end has not yet received, in bytes of the kernel's memory. SIOCOUTQ.
+   */
+  unreadBytes(): number {
+    const value = new Int32Array(1);
+    const bytes = new Uint8Array(value.buffer);
+    check(libc.ioctl(this.#descriptor(), SIOCOUTQ, 'void *', bytes), 'ioctl SIOCOUTQ', `fd ${this.fd}`);
+    return value[0]!;
+  }
+
+  /** SO_PEERCRED. Throws {@link SystemCallError}. */
+  peerCredentials(): PeerCredentials {
+    const credentials = new Int32Array(3);
+    const length = new Uint32Array([12]);
+    check(
+      libc.getsockopt(
+        this.#descriptor(),
+        SOL_SOCKET,
+        SO_PEERCRED,
+        new Uint8Array(credentials.buffer),
+        new Uint8Array(length.buffer),
+      ),
+      'getsockopt SO_PEERCRED',
+      `fd ${this.fd}`,
+    );
+    const [pid, uid, gid] = credentials;
+    return { pid: pid!, uid: uid! >>> 0, gid: gid! >>> 0 };
+  }
+
+  /** After close() the number may be somebody else's: -1 makes the system call fail with EBADF instead. */
+  #descriptor(): number {
+    return this.#open ? this.fd : -1;
+  }
+
+  /** Closes it. Doing it again changes nothing. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeFd(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

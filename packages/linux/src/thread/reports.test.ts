@@ -1,0 +1,89 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Epoll } from '../wait/epoll.ts';
+import { type LogReport, Reports } from './reports.ts';
+
+interface Count {
+  readonly type: 'count' | 'other';
+  readonly value: number;
+}
+
+describe('Reports', () => {
+  let epoll: Epoll;
+  let time: number;
+  let posted: (Count | LogReport)[];
+  let reports: Reports<Count>;
+
+  beforeEach(() => {
+    epoll = new Epoll();
+    time = 5;
+    posted = [];
+    reports = new Reports(
+      epoll,
+      (message) => posted.push(message),
+      () => time,
+    );
+  });
+
+  afterEach(() => {
+    reports.close();
+    epoll.close();
+  });
+
+  const count = (value: number): Count => ({ type: 'count', value });
+  const texts = () => posted.map((message) => (message.type === 'log' ? message.text : message.value));
+
+  it('passes on what an ordinary peer does, in order', () => {
+    for (let i = 0; i < 10; i++) {
+      reports.latest(count(i));
+      reports.log(`line ${i}`);
+      reports.latest({ type: 'other', value: -i });
+    }
+    expect(texts()).toEqual(Array.from({ length: 10 }, (_, i) => [i, `line ${i}`, -i]).flat());
+  });
+
+  it('passes on a bounded number of a frantic one, and the latest state within a second', () => {
+    for (let i = 0; i < 100_000; i++) reports.latest(count(i));
+    reports.latest({ type: 'other', value: 7 });
+    expect(texts()).toEqual([...Array.from({ length: 32 }, (_, i) => i), 7]);
+    time += 1000;
+    reports.flush();
+    expect(texts().slice(33)).toEqual([99_999]);
+    time += 1000;
+    reports.flush();
+    expect(posted).toHaveLength(34);
+  });
+
+  it('shows the last of many lines, and how many it left out', () => {
+    for (let i = 0; i < 1000; i++) reports.log(`line ${i}`);
+    expect(texts()).toEqual(Array.from({ length: 32 }, (_, i) => `line ${i}`));
+    time += 999;
+    reports.flush();
+    reports.log('too early');
+    expect(posted).toHaveLength(32);
+    time += 1;
+    reports.flush();
+    expect(texts().slice(32)).toEqual(['too early (968 lines before this one were left out)']);
+    reports.log('alone');
+    time += 1000;
+    reports.flush();
+    expect(texts().slice(33)).toEqual(['alone']);
+  });
+
+  it('allows a burst again after a quiet time, and not more than one', () => {
+    for (let i = 0; i < 32; i++) reports.log('first');
+    time += 3_600_000;
+    for (let i = 0; i < 100; i++) reports.log('second');
+    expect(posted).toHaveLength(64);
+  });
+
+  it('posts by its own timer, and at its end', () => {
+    for (let i = 0; i < 40; i++) reports.latest(count(i));
+    time += 1000;
+    while (posted.length === 32) epoll.wait(10_000);
+    expect(texts().at(-1)).toBe(39);
+    for (let i = 0; i < 3; i++) reports.log(`line ${i}`);
+    reports.latest(count(40));
+    reports.close();
+    expect(texts().slice(33)).toEqual(['line 0', 'line 1', 'line 2', 40]);
+  });
+});

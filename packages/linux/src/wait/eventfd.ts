@@ -1,0 +1,81 @@
+import { readlinkSync } from 'node:fs';
+import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from '../constants.ts';
+import { check, SystemCallError } from '../errors.ts';
+import { closeFd } from '../fd.ts';
+import * as libc from '../libc.ts';
+import { mapPrivate } from '../memory/memory.ts';
+
+const RWF_NOWAIT = 8;
+
+/** Once a thread, never unmapped: [0] the value 1 to write, [1] the value read, [2] and [3] the iovec of [1]. */
+const block = mapPrivate(32);
+const words = new BigUint64Array(block.buffer, 0, 4);
+const one = block.address;
+const iovec = block.address + 16;
+words[0] = 1n;
+words[2] = BigInt(block.address + 8);
+words[3] = 8n;
+
+/** A new eventfd, non-blocking and close-on-exec; the caller owns it. Throws {@link SystemCallError}. */
+export function createEventFd(): number {
+  return check(libc.eventfd(0, O_CLOEXEC | O_NONBLOCK), 'eventfd', 'new');
+}
+
+/** Whether a descriptor is an eventfd, as /proc tells. */
+export function isEventFd(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Takes the counter back to 0. Returns whether anything was signalled. Never blocks, even if another holder took
+ * O_NONBLOCK off, and allocates nothing. Throws {@link SystemCallError}.
+ */
+export function clearEventFd(fd: number): boolean {
+  if (libc.preadv2(fd, iovec, 1, -1, RWF_NOWAIT) === 8) return true;
+  const errno = libc.errno();
+  if (errno === EAGAIN) return false;
+  throw new SystemCallError('preadv2', `eventfd ${fd}`, errno);
+}
+
+/** The same, but returns what the counter was: 0n where nothing was signalled. */
+export function drainEventFd(fd: number): bigint {
+  return clearEventFd(fd) ? words[1]! : 0n;
+}
+
+/** An eventfd of this process, with an owner. */
+export class EventFd {
+  readonly fd: number;
+  #open = true;
+
+  /** Takes over `fd`, or makes a new one. Throws {@link SystemCallError}. */
+  constructor(fd: number = createEventFd()) {
+    this.fd = fd;
+  }
+
+  /**
+   * Adds 1 to the counter. False after {@link close}: the number may belong to another file by then. For an eventfd that
+   * no other process holds; the others are for signalEventFd.
+   */
+  signal(): boolean {
+    return this.#open && (libc.write(this.fd, one, 8) === 8 || libc.errno() === EAGAIN);
+  }
+
+  /** See {@link drainEventFd}. */
+  drain(): bigint {
+    return drainEventFd(this.fd);
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    closeFd(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

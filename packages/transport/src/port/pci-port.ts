@@ -1,0 +1,275 @@
+import { statSync } from 'node:fs';
+import { closeFd } from '@ivshmem/linux';
+import { type Mapping, PAGE_SIZE } from '@ivshmem/linux/memory';
+import {
+  iommuGroup,
+  listPciDevices,
+  openPciResources,
+  openVfioDevice,
+  type PciDevice,
+  pciDevicePath,
+  readPciConfig,
+  type VfioDevice,
+} from '@ivshmem/linux/pci';
+import { createEventFd, EPOLLET, EPOLLIN, type Poller, Timer } from '@ivshmem/linux/wait';
+import { type Observable, Subject } from 'rxjs';
+import type { MemoryLayout } from '../protocol/memory-layout.ts';
+import * as pci from '../protocol/pci-config.ts';
+import { PollInterval } from './poll-interval.ts';
+import type { Port, PortEvent, Section } from './port.ts';
+
+/** How a driver in user space hears of interrupts: through vfio-pci, or not at all, so that it has to look. */
+export type PciInterrupts = 'vfio' | 'poll';
+
+/** An ivshmem v2 device on this machine's PCI bus. */
+export interface PciSource {
+  /** Address, such as `0000:00:05.0` or `00:05.0`; `auto` stands for the only device of protocol 0x0001. */
+  readonly device: string;
+  /** By default vfio where an IOMMU serves the device, else poll. */
+  readonly interrupts?: PciInterrupts;
+}
+
+const ETHERNET = 0x0001;
+/** What reads return where nobody answers. */
+const NOBODY = 0xffffffff;
+/** Between two looks where there are no interrupts, in ms. */
+const SHORTEST_POLL = 0.2;
+const LONGEST_POLL = 10;
+/** States are looked at less often: the device may have to answer for each of them. In ms. */
+const STATE_POLL = 20;
+
+/** Throws RangeError where a device can't be named like that. */
+export function checkPciDevice(device: string): void {
+  if (device === 'auto' || /^([0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(device)) return;
+  throw new RangeError(`PCI device ${device}: must be "auto" or an address such as 0000:00:05.0`);
+}
+
+/**
+ * Opens the port of an ivshmem v2 device inside the machine that has it. Interrupts are handled on `poller`. Needs root.
+ * Throws RangeError for an impossible address, else Error with one line: no such device, no IOMMU, a driver or another
+ * process has it, nobody answers behind it.
+ */
+export function openPciPort(source: PciSource, poller: Poller): Port {
+  checkPciDevice(source.device);
+  const address = findDevice(source.device);
+  const interrupts = source.interrupts ?? (iommuGroup(address) === null ? 'poll' : 'vfio');
+  if (interrupts === 'poll') return new PciPort(openPciResources(address), null, poller);
+  const device = openVfioDevice(address);
+  return new PciPort(device, device, poller);
+}
+
+function findDevice(device: string): string {
+  if (device !== 'auto')
+    return device.length > 'bb:dd.f'.length ? device.toLowerCase() : `0000:${device.toLowerCase()}`;
+  const found = listPciDevices().filter((address) => {
+    const config = readPciConfig(address);
+    return pci.isIvshmem2(config) && pci.protocolOf(config) === ETHERNET;
+  });
+  if (found.length === 1) return found[0]!;
+  throw new Error(
+    found.length === 0
+      ? 'no ivshmem v2 device of protocol 0x0001 (110a:4106, class ff0001) on the PCI bus of this machine'
+      : `several ivshmem v2 devices: choose one of ${found.join(', ')}`,
+  );
+}
+
+/**
+ * A port on an ivshmem v2 PCI device. The device does what is its duty: state table, doorbells, interrupts.
+ * Source: specification, "Guest-side Programming Model".
+ */
+class PciPort implements Port {
+  readonly id: number;
+  readonly maxPeers: number;
+  readonly protocol: number;
+  readonly vectors: number;
+  readonly layout: MemoryLayout;
+  readonly events$: Observable<PortEvent>;
+  readonly #events = new Subject<PortEvent>();
+  readonly #device: PciDevice;
+  readonly #mappings: Mapping[] = [];
+  readonly #registers: Uint32Array;
+  #stateTable: Uint32Array;
+  readonly #outputs: (Mapping | undefined)[] = [];
+  #readWrite: Mapping | undefined;
+  #stopInterrupts: () => void = () => {};
+  #handler: (vector: number) => void = () => {};
+  #poll: { readonly timer: Timer; readonly interval: PollInterval } | undefined;
+  #present = true;
+  #open = true;
+
+  /** Takes over the device; `vfio` is the same where it can interrupt, else null. */
+  constructor(device: PciDevice, vfio: VfioDevice | null, poller: Poller) {
+    this.#device = device;
+    this.#registers = new Uint32Array(0);
+    this.#stateTable = new Uint32Array(0);
+    this.events$ = this.#events.asObservable();
+    try {
+      const { address } = device;
+      const config = pci.parsePciConfig(readPciConfig(address));
+      const [low, high] = device.readConfig(pci.COMMAND, 2);
+      const enabled = low! | pci.COMMAND_MEMORY_SPACE | pci.COMMAND_BUS_MASTER;
+      device.writeConfig(pci.COMMAND, Uint8Array.of(enabled, high!));
+      this.#registers = new Uint32Array(
+        this.#map(pci.REGISTER_BAR, 0, pci.REGISTER_REGION_SIZE, true).buffer,
+      );
+      const id = this.#registers[pci.ID_REGISTER]!;
+      const maxPeers = this.#registers[pci.MAXIMUM_PEERS_REGISTER]!;
+      if (id === NOBODY) {
+        throw new Error(`PCI device ${address}: nobody answers: the process behind it on the host is gone`);
+      }
+      const barSize = statSync(pciDevicePath(address, `resource${pci.MEMORY_BAR}`)).size;
+      this.layout = pci.pciMemoryLayout(config, maxPeers, barSize, PAGE_SIZE);
+      if (id >= maxPeers) throw new Error(`PCI device ${address}: has ID ${id}, but only ${maxPeers} peers`);
+      this.id = id;
+      this.maxPeers = maxPeers;
+      this.protocol = config.protocol;
+      this.vectors = Math.max(config.vectors, 1);
+      // What an earlier driver left there says nothing about this one.
+      this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 0;
+      this.#registers[pci.STATE_REGISTER] = 0;
+      device.writeConfig(config.vendorCapability + pci.PRIVILEGED_CONTROL, Uint8Array.of(0));
+      const table = this.#map(pci.MEMORY_BAR, 0, config.stateTableSize, false);
+      this.#stateTable = new Uint32Array(table.buffer, 0, maxPeers);
+      if (vfio === null) this.#startPolling(poller);
+      else this.#startInterrupts(vfio, config.vectors, poller);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** All of it: nothing in a guest says which pages are untouched, and an earlier driver may have left frames. */
+  get dirtyOutput(): number {
+    return this.layout.outputSize;
+  }
+
+  get readWrite(): Section | null {
+    const { readWriteOffset, readWriteSize } = this.layout;
+    if (readWriteSize === 0) return null;
+    this.#readWrite ??= this.#map(pci.MEMORY_BAR, readWriteOffset, readWriteSize, true);
+    return this.#readWrite;
+  }
+
+  get output(): Section | null {
+    return this.input(this.id);
+  }
+
+  input(peer: number): Section | null {
+    this.#checkPeer(peer);
+    const { outputOffset, outputSize } = this.layout;
+    if (outputSize === 0) return null;
+    const offset = outputOffset + peer * outputSize;
+    this.#outputs[peer] ??= this.#map(pci.MEMORY_BAR, offset, outputSize, peer === this.id);
+    return this.#outputs[peer];
+  }
+
+  peerState(peer: number): number {
+    this.#checkPeer(peer);
+    const state = this.#open ? Atomics.load(this.#stateTable, peer) : 0;
+    if (state === NOBODY) this.#checkPresence();
+    return state;
+  }
+
+  get state(): number {
+    return this.#open ? this.#registers[pci.STATE_REGISTER]! : 0;
+  }
+
+  set state(value: number) {
+    if (this.#open) this.#registers[pci.STATE_REGISTER] = value;
+  }
+
+  ring(peer: number, vector: number): boolean {
+    if (!this.#open || !(peer >= 0 && peer < this.maxPeers && vector >= 0 && vector < this.vectors))
+      return false;
+    this.#registers[pci.DOORBELL_REGISTER] = (peer << 16) | vector;
+    return true;
+  }
+
+  onInterrupt(handler: (vector: number) => void): void {
+    this.#handler = handler;
+  }
+
+  expectMore(): void {
+    const poll = this.#poll;
+    if (poll?.interval.worked()) poll.timer.every(poll.interval.current);
+  }
+
+  #startInterrupts(vfio: VfioDevice, vectors: number, poller: Poller): void {
+    if (vectors === 0) {
+      throw new Error(
+        `PCI device ${vfio.address}: it has no MSI-X, only its memory can be used: choose polling`,
+      );
+    }
+    const fds: number[] = [];
+    this.#stopInterrupts = () => {
+      vfio.disableMsix();
+      for (const fd of fds) {
+        poller.remove(fd);
+        closeFd(fd);
+      }
+    };
+    for (let vector = 0; vector < vectors; vector++) {
+      const fd = createEventFd();
+      fds.push(fd);
+      // Edge-triggered, and only the kernel signals it: the counter need never be emptied.
+      poller.add(fd, EPOLLIN | EPOLLET, () => this.#handler(vector));
+    }
+    vfio.enableMsix(fds);
+    this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 1;
+  }
+
+  #startPolling(poller: Poller): void {
+    const interval = new PollInterval(SHORTEST_POLL, LONGEST_POLL);
+    let lastState = 0;
+    const timer = new Timer(poller, () => {
+      if (!this.#open) return;
+      const now = performance.now();
+      if (this.vectors === 1 || now - lastState >= STATE_POLL) {
+        lastState = now;
+        this.#handler(0);
+      }
+      for (let vector = 1; vector < this.vectors && this.#open; vector++) this.#handler(vector);
+      if (this.#open && interval.looked()) timer.every(interval.current);
+    });
+    this.#poll = { timer, interval };
+    this.#stopInterrupts = () => timer.close();
+    timer.every(interval.current);
+  }
+
+  /** A peer's state may be what is read where nobody answers, but the ID can't. */
+  #checkPresence(): void {
+    if (!this.#present || this.#registers[pci.ID_REGISTER] !== NOBODY) return;
+    this.#present = false;
+    const reason = `PCI device ${this.#device.address}: nobody answers any more: the process behind it on the host is gone`;
+    this.#events.next({ type: 'provider-gone', reason, usable: false });
+  }
+
+  #checkPeer(peer: number): void {
+    if (Number.isInteger(peer) && peer >= 0 && peer < this.maxPeers) return;
+    throw new RangeError(`peer ${peer}: only ${this.maxPeers} peers are possible`);
+  }
+
+  #map(bar: number, offset: number, length: number, write: boolean): Mapping {
+    const mapping = this.#device.mapBar(bar, offset, length, write);
+    this.#mappings.push(mapping);
+    return mapping;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    if (this.#registers.length > 0) {
+      this.#registers[pci.STATE_REGISTER] = 0;
+      this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 0;
+    }
+    this.#open = false;
+    this.#stopInterrupts();
+    this.#poll = undefined;
+    for (const mapping of this.#mappings) mapping.close();
+    this.#device.close();
+    this.#events.complete();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,0 +1,158 @@
+import { closeFd, SystemCallError } from '@ivshmem/linux';
+import { type PeerCredentials, UnixSocket } from '@ivshmem/linux/socket';
+import {
+  decodeMessageLength,
+  decodeServerMessage,
+  type InitMessage,
+  MAX_MESSAGE_SIZE,
+  MESSAGE_HEADER_SIZE,
+  type ServerMessage,
+  ServerProtocolError,
+} from '../protocol/server-messages.ts';
+
+/** A message of the host server. INIT and EVENT_FD have a descriptor, which belongs to whoever read the message. */
+export type ReceivedMessage =
+  | { readonly message: Extract<ServerMessage, { type: 'init' | 'event-fd' }>; readonly fd: number }
+  | { readonly message: Extract<ServerMessage, { type: 'peer-gone' }>; readonly fd: null };
+
+/**
+ * The client's side of the host server's socket. It reads each header, then the rest, never more: the kernel hands
+ * over descriptors with the bytes they were sent with, so one that arrives belongs to the message being read.
+ *
+ * INIT comes first and once, and later messages keep to the limits it sets; whether a peer's vectors come in order is
+ * for the caller to check.
+ */
+export class ServerConnection {
+  readonly #socket: UnixSocket;
+  readonly #buffer = new Uint8Array(MAX_MESSAGE_SIZE);
+  #filled = 0;
+  /** Of the message being read; its header alone as long as that is not complete. */
+  #length = MESSAGE_HEADER_SIZE;
+  #fds: number[] = [];
+  #init: InitMessage | undefined;
+  #open = true;
+
+  /** Takes over a connected socket. */
+  constructor(socket: UnixSocket) {
+    this.#socket = socket;
+  }
+
+  /** Connects to the host server at `path`. Throws {@link SystemCallError}, see {@link UnixSocket.connect}. */
+  static connect(path: string): ServerConnection {
+    return new ServerConnection(UnixSocket.connect(path));
+  }
+
+  /** Which process listens at the path, as of its listen(2). Throws {@link SystemCallError}. */
+  get credentials(): PeerCredentials {
+    return this.#socket.peerCredentials();
+  }
+
+  /** Readable when there may be something to {@link read}. */
+  get fd(): number {
+    return this.#socket.fd;
+  }
+
+  /**
+   * The next message; `'wait'` where it has not arrived completely; `'end'` where the server has closed the
+   * connection, or {@link close} has. Throws {@link ServerProtocolError} and {@link SystemCallError}; the connection is closed then.
+   */
+  read(): ReceivedMessage | 'wait' | 'end' {
+    if (!this.#open) return 'end';
+    try {
+      return this.#read();
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  #read(): ReceivedMessage | 'wait' | 'end' {
+    for (;;) {
+      const received = this.#receive();
+      if (received === -1) return 'wait';
+      if (received === 0) {
+        if (this.#filled === 0 && this.#fds.length === 0) return 'end';
+        throw new ServerProtocolError(
+          `server closed the connection after ${this.#filled} bytes of a message`,
+        );
+      }
+      if (this.#fds.length > 1) {
+        throw new ServerProtocolError(
+          `server sent ${this.#fds.length} descriptors with a message: expected 1`,
+        );
+      }
+      this.#filled += received;
+      if (this.#filled < this.#length) continue;
+      if (this.#filled === MESSAGE_HEADER_SIZE) {
+        this.#length = decodeMessageLength(this.#buffer);
+        continue;
+      }
+      return this.#take();
+    }
+  }
+
+  #receive(): number {
+    try {
+      return this.#socket.receive(this.#buffer.subarray(this.#filled, this.#length), this.#fds);
+    } catch (error) {
+      // The server has died with something unread; to a client that is an end like any other.
+      if (error instanceof SystemCallError && error.code === 'ECONNRESET') return 0;
+      throw error;
+    }
+  }
+
+  #take(): ReceivedMessage {
+    const message = decodeServerMessage(this.#buffer.subarray(0, this.#length));
+    const fd = this.#fds[0] ?? null;
+    this.#checkSequence(message);
+    if (message.type === 'peer-gone') {
+      if (fd !== null) throw new ServerProtocolError('server sent PEER_GONE with a descriptor');
+      this.#next();
+      return { message, fd };
+    }
+    if (fd === null) {
+      const name = message.type === 'init' ? 'INIT' : 'EVENT_FD';
+      throw new ServerProtocolError(`server sent ${name} without a descriptor`);
+    }
+    this.#next();
+    return { message, fd };
+  }
+
+  #next(): void {
+    this.#filled = 0;
+    this.#length = MESSAGE_HEADER_SIZE;
+    this.#fds = [];
+  }
+
+  #checkSequence(message: ServerMessage): void {
+    const init = this.#init;
+    if (message.type === 'init') {
+      if (init !== undefined) throw new ServerProtocolError('server sent INIT twice');
+      this.#init = message;
+      return;
+    }
+    if (init === undefined) throw new ServerProtocolError(`server sent ${message.type} before INIT`);
+    if (message.id >= init.maxPeers) {
+      throw new ServerProtocolError(
+        `server sent id ${message.id}: expected less than max_peers ${init.maxPeers}`,
+      );
+    }
+    if (message.type === 'event-fd' && message.vector >= init.vectors) {
+      throw new ServerProtocolError(
+        `server sent vector ${message.vector}: expected less than ${init.vectors}`,
+      );
+    }
+  }
+
+  /** Closes the connection, and the descriptors that have arrived but were not read. */
+  close(): void {
+    this.#open = false;
+    for (const fd of this.#fds) closeFd(fd);
+    this.#fds = [];
+    this.#socket.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,0 +1,296 @@
+import { closeFd, SystemCallError } from '@ivshmem/linux';
+import { isFileInUse } from '@ivshmem/linux/process';
+import { EPOLLIN, isEventFd, type Poller, prepareSignals, Timer } from '@ivshmem/linux/wait';
+import { type InitMessage, ServerProtocolError } from '../protocol/server-messages.ts';
+import { HostPort } from './host-port.ts';
+import type { Port, PortEvent } from './port.ts';
+import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
+import { isSealed, ServerTrust } from './server-trust.ts';
+import { SharedMemory } from './shared-memory.ts';
+
+/** How long a server may take to introduce itself, in ms. */
+const PATIENCE = 5000;
+/** Messages that are dealt with before other descriptors get their turn. */
+const MESSAGES_AT_ONCE = 64;
+/** A process that is killed closes its sockets up to so long before it gives up its files, in ms; and how often to look. */
+const DYING = 500;
+const LOOK_INTERVAL = 1;
+const never = new Int32Array(new SharedArrayBuffer(4));
+
+const connectRemedies: Record<string, string> = {
+  ENOENT: 'there is no socket: start a host server, or say where its socket is',
+  ECONNREFUSED: 'no host server answers there: start one, or say where its socket is',
+  EACCES: 'needs permission to write to the socket: run as the user of the host server',
+  EAGAIN: 'too many clients wait for the host server: try again later',
+};
+
+/** A port that is being opened. */
+export interface OpeningPort {
+  /** Gives up. Without effect once the port was opened, or could not be. */
+  cancel(): void;
+}
+
+/** Called once, with the port, which belongs to the receiver, or with an Error of one line. */
+export type PortOpened = (opened: Port | Error) => void;
+
+/** The same for ports that are known to be in a process of the host. */
+export type HostPortOpened = (opened: HostPort | Error) => void;
+
+/**
+ * A port on a host server: the server hands over the memory and everybody's eventfds, and tells who comes and goes.
+ * Should the server violate its protocol, it counts as gone.
+ */
+class ServerPort extends HostPort {
+  readonly #connection: ServerConnection;
+  readonly #poller: Poller;
+  /** The server has marked the memory as in use, see markFileInUse in packages/linux. */
+  readonly #isMarked: boolean;
+  /** By peer, the eventfds of one whose vectors have not all come. */
+  readonly #incomplete = new Map<number, number[]>();
+  #ready: (() => void) | undefined;
+  #lost: ((reason: Error) => void) | undefined;
+  #connected = true;
+
+  /** Takes over memory and connection; `ready` is called when all own vectors are there, `lost` where they never come. */
+  constructor(
+    init: InitMessage,
+    memory: SharedMemory,
+    poller: Poller,
+    connection: ServerConnection,
+    ready: () => void,
+    lost: (reason: Error) => void,
+  ) {
+    super(init, memory, poller);
+    this.#connection = connection;
+    this.#poller = poller;
+    this.#isMarked = isFileInUse(memory.fd);
+    this.#ready = ready;
+    this.#lost = lost;
+  }
+
+  /** Deals with what the server has sent; where that is much, the connection is still readable after it. */
+  read(): void {
+    for (let messages = 0; messages < MESSAGES_AT_ONCE && this.#connected; messages++) {
+      let news: PortEvent | 'ready' | null;
+      try {
+        const received = this.#connection.read();
+        if (received === 'wait') return;
+        if (received === 'end') {
+          this.#lose(null);
+          return;
+        }
+        news = this.#take(received);
+      } catch (error) {
+        this.#lose(error as Error);
+        return;
+      }
+      // Not within try: what a handler throws is not the server's fault. It may also close this port.
+      if (news !== null) this.#tell(news);
+    }
+  }
+
+  /** Takes over what a message brings. Returns what the user of the port has to know. */
+  #take(received: ReceivedMessage): PortEvent | 'ready' | null {
+    const { message } = received;
+    if (message.type === 'init') throw new ServerProtocolError('server sent INIT twice');
+    if (message.type === 'peer-gone') {
+      this.#dropIncomplete(message.id);
+      if (message.id === this.id) throw new ServerProtocolError('server sent PEER_GONE for this peer itself');
+      return this.removePeer(message.id) ? { type: 'peer-gone', peer: message.id } : null;
+    }
+    const fds = this.#incomplete.get(message.id) ?? [];
+    fds.push(received.fd as number);
+    this.#incomplete.set(message.id, fds);
+    if (!isEventFd(received.fd as number)) {
+      throw new ServerProtocolError(
+        `server sent vector ${message.vector} of peer ${message.id} with a descriptor that is no eventfd`,
+      );
+    }
+    if (message.vector !== fds.length - 1 || this.doorbells(message.id).length > 0) {
+      throw new ServerProtocolError(
+        `server sent vector ${message.vector} of peer ${message.id}: expected ${this.doorbells(message.id).length || fds.length - 1}`,
+      );
+    }
+    if (fds.length < this.vectors) return null;
+    this.#incomplete.delete(message.id);
+    if (message.id === this.id) {
+      this.listen(fds);
+      return 'ready';
+    }
+    this.addPeer(message.id, fds);
+    return { type: 'peer-joined', peer: message.id };
+  }
+
+  #tell(news: PortEvent | 'ready'): void {
+    if (news === 'ready') {
+      const ready = this.#ready;
+      this.#ready = undefined;
+      this.#lost = undefined;
+      ready?.();
+      return;
+    }
+    this.events.next(news);
+    // Source: seed, the device treats it as an interrupt on vector 0.
+    if (news.type === 'peer-gone') this.interrupt(0);
+  }
+
+  /** The connection has ended: by the server, or by this side for what the server did wrong. */
+  #lose(error: Error | null): void {
+    this.#disconnect();
+    const usable = error === null ? !this.#isEvicted() : !this.#isServerAlive();
+    const reason =
+      error?.message ??
+      (usable
+        ? 'the host server is gone'
+        : 'the host server has disconnected this peer, which did not read its messages in time (see its --evict-after)');
+    if (!usable) this.resign();
+    if (this.#lost !== undefined) this.#lost(new Error(reason));
+    else this.events.next({ type: 'provider-gone', reason, usable });
+  }
+
+  /**
+   * Whether the server has ended the connection and goes on: it gives the ID to another peer then. One that marks the
+   * memory has died if the mark goes; another has left the state table alone, unless it took this peer's entry to 0.
+   */
+  #isEvicted(): boolean {
+    if (!this.#isMarked) return this.isStateOverwritten;
+    for (let looks = 0; looks < DYING / LOOK_INTERVAL; looks++) {
+      if (!this.#isServerAlive()) return false;
+      Atomics.wait(never, 0, 0, LOOK_INTERVAL);
+    }
+    return true;
+  }
+
+  #isServerAlive(): boolean {
+    return this.#isMarked && isFileInUse(this.memoryFd);
+  }
+
+  #dropIncomplete(peer: number): void {
+    for (const fd of this.#incomplete.get(peer) ?? []) closeFd(fd);
+    this.#incomplete.delete(peer);
+  }
+
+  #disconnect(): void {
+    // The descriptor's number may be somebody else's by now.
+    if (!this.#connected) return;
+    this.#connected = false;
+    this.#poller.remove(this.#connection.fd);
+    this.#connection.close();
+  }
+
+  override close(): void {
+    super.close();
+    this.#disconnect();
+    for (const peer of [...this.#incomplete.keys()]) this.#dropIncomplete(peer);
+  }
+}
+
+/**
+ * Connects to the host server at `path`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
+ * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced, or
+ * `trust` forbids this server to follow the one before.
+ */
+export function openServerPort(
+  path: string,
+  poller: Poller,
+  opened: HostPortOpened,
+  trust = new ServerTrust(),
+): OpeningPort {
+  const refuse = (error: Error) => {
+    opened(new Error(`host server at ${path}: ${error.message}`, { cause: error }));
+    return { cancel() {} };
+  };
+  let connection: ServerConnection;
+  try {
+    prepareSignals();
+    connection = ServerConnection.connect(path);
+  } catch (error) {
+    opened(withRemedy(error as Error));
+    return { cancel() {} };
+  }
+  let uid: number;
+  try {
+    ({ uid } = connection.credentials);
+    trust.checkUser(uid);
+  } catch (error) {
+    connection.close();
+    return refuse(error as Error);
+  }
+  let port: ServerPort | undefined;
+  let timer: Timer | undefined;
+  const giveUp = () => {
+    timer?.close();
+    timer = undefined;
+    if (port === undefined) {
+      poller.remove(connection.fd);
+      connection.close();
+    } else {
+      port.close();
+    }
+  };
+  const fail = (error: Error) => {
+    giveUp();
+    refuse(error);
+  };
+  const succeed = () => {
+    timer?.close();
+    timer = undefined;
+    trust.accept({ uid, sealed: isSealed(port!.memoryFd) });
+    opened(port!);
+  };
+  const onReadable = () => {
+    if (port !== undefined) return port.read();
+    try {
+      const received = connection.read();
+      if (received === 'wait') return;
+      if (received === 'end') {
+        throw new Error(
+          'closed the connection at once: it has no room for another peer, or speaks another protocol',
+        );
+      }
+      port = introduce(received, poller, connection, trust, succeed, fail);
+    } catch (error) {
+      return fail(error as Error);
+    }
+    port.read();
+  };
+  try {
+    timer = new Timer(poller, () =>
+      fail(new Error(`no answer in ${PATIENCE} ms: is it an ivshmem v2 host server?`)),
+    );
+    timer.after(PATIENCE);
+    poller.add(connection.fd, EPOLLIN, onReadable);
+  } catch (error) {
+    fail(error as Error);
+  }
+  return {
+    cancel() {
+      if (timer !== undefined) giveUp();
+    },
+  };
+}
+
+function withRemedy(error: Error): Error {
+  if (!(error instanceof SystemCallError) || error.syscall !== 'connect') return error;
+  return new SystemCallError(error.syscall, error.subject, error.errno, connectRemedies[error.code]);
+}
+
+function introduce(
+  received: ReceivedMessage,
+  poller: Poller,
+  connection: ServerConnection,
+  trust: ServerTrust,
+  ready: () => void,
+  lost: (error: Error) => void,
+): ServerPort {
+  const { message, fd } = received;
+  if (message.type !== 'init') throw new ServerProtocolError(`server sent ${message.type} before INIT`);
+  try {
+    trust.checkMemory(isSealed(fd!));
+  } catch (error) {
+    closeFd(fd!);
+    throw error;
+  }
+  const memory = new SharedMemory(fd!, message.id, message.maxPeers, message.outputSectionSize);
+  return new ServerPort(message, memory, poller, connection, ready, lost);
+}

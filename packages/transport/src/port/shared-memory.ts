@@ -1,0 +1,102 @@
+import { closeFd } from '@ivshmem/linux';
+import {
+  dataRanges,
+  fileLength,
+  isRegularFile,
+  type Mapping,
+  mapShared,
+  PAGE_SIZE,
+} from '@ivshmem/linux/memory';
+import { LayoutError, type MemoryLayout, memoryLayout, STATE_TABLE_SIZE } from '../protocol/memory-layout.ts';
+import type { Section } from './port.ts';
+
+/**
+ * The shared memory region as one peer may use it: state table and read/write section writable, the own output
+ * section writable, the others read-only. Sections are mapped one by one, when they are first asked for.
+ * Source: specification, "Shared Memory Region Layout".
+ */
+export class SharedMemory {
+  readonly layout: MemoryLayout;
+  /** One u32 for each peer; a peer writes its own entry only. After {@link close}, a table of zeros. */
+  stateTable: Uint32Array;
+  /** The file; it stays this object's. */
+  readonly fd: number;
+  /** How many bytes from the beginning of the own output section may have been other than zero at first. */
+  readonly dirtyOutput: number;
+  readonly #id: number;
+  readonly #outputs: (Mapping | undefined)[] = [];
+  readonly #mappings: Mapping[] = [];
+  #readWrite: Mapping | undefined;
+  #open = true;
+
+  /**
+   * Takes over `fd`, a file that holds the region for `maxPeers` peers with output sections of `outputSize` bytes, for
+   * peer `id`. Its length is checked, since a read beyond it would kill the process. Throws {@link LayoutError} if
+   * it is no regular file or too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
+   */
+  constructor(fd: number, id: number, maxPeers: number, outputSize: number) {
+    this.fd = fd;
+    this.#id = id;
+    try {
+      if (!isRegularFile(fd)) throw new LayoutError('the shared memory is no regular file');
+      const length = fileLength(fd);
+      this.layout = memoryLayout(length, maxPeers, outputSize, PAGE_SIZE);
+      if (!Number.isInteger(id) || id < 0 || id >= maxPeers) {
+        throw new LayoutError(`peer ${id}: only ${maxPeers} peers are possible`);
+      }
+      this.dirtyOutput = dirtyBytes(fd, this.layout.outputOffset + id * outputSize, outputSize);
+      this.stateTable = new Uint32Array(this.#map(0, STATE_TABLE_SIZE, true).buffer, 0, maxPeers);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** The common read/write section; null where its size is zero. Throws SystemCallError where it can't be mapped. */
+  get readWrite(): Section | null {
+    const { readWriteOffset, readWriteSize } = this.layout;
+    if (readWriteSize === 0) return null;
+    this.#checkOpen();
+    this.#readWrite ??= this.#map(readWriteOffset, readWriteSize, true);
+    return this.#readWrite;
+  }
+
+  /** The output section of a peer; null where output sections have no size. Throws RangeError. */
+  output(peer: number): Section | null {
+    const { maxPeers, outputSize, outputOffset } = this.layout;
+    if (!Number.isInteger(peer) || peer < 0 || peer >= maxPeers) {
+      throw new RangeError(`peer ${peer}: only ${maxPeers} peers are possible`);
+    }
+    if (outputSize === 0) return null;
+    this.#checkOpen();
+    const offset = outputOffset + peer * outputSize;
+    this.#outputs[peer] ??= this.#map(offset, outputSize, peer === this.#id);
+    return this.#outputs[peer];
+  }
+
+  #map(offset: number, length: number, write: boolean): Mapping {
+    const mapping = mapShared(this.fd, length, { offset, write, subject: 'shared memory' });
+    this.#mappings.push(mapping);
+    return mapping;
+  }
+
+  #checkOpen(): void {
+    if (!this.#open) throw new Error('the shared memory was closed');
+  }
+
+  /** Unmaps everything: no view of any section may be used any more. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.stateTable = new Uint32Array(this.stateTable?.length ?? 0);
+    for (const mapping of this.#mappings) mapping.close();
+    closeFd(this.fd);
+  }
+}
+
+/** How many bytes of a file, counted from `offset`, may be other than zero: the file system says so. */
+function dirtyBytes(fd: number, offset: number, length: number): number {
+  let dirty = 0;
+  for (const { to } of dataRanges(fd, offset, offset + length)) dirty = to - offset;
+  return dirty;
+}

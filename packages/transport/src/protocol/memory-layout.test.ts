@@ -1,0 +1,63 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { LayoutError, memoryLayout } from './memory-layout.ts';
+
+interface Sizes {
+  size: string;
+  maxPeers: number;
+  outputSize: string;
+}
+interface Vectors {
+  layouts: (Sizes & {
+    readWriteOffset: string;
+    readWriteSize: string;
+    outputOffset: string;
+    outputs: string[];
+  })[];
+  refused: (Sizes & { why: string })[];
+}
+
+const { layouts, refused }: Vectors = JSON.parse(
+  readFileSync(new URL('../../../../docs/vectors/memory-layout.json', import.meta.url), 'utf8'),
+);
+
+describe('memoryLayout', () => {
+  it.each(layouts)('lays out $size bytes for $maxPeers peers with $outputSize bytes each', (expected) => {
+    const layout = memoryLayout(Number(expected.size), expected.maxPeers, Number(expected.outputSize));
+    expect(layout).toEqual({
+      size: Number(expected.size),
+      readWriteOffset: Number(expected.readWriteOffset),
+      readWriteSize: Number(expected.readWriteSize),
+      outputOffset: Number(expected.outputOffset),
+      outputSize: Number(expected.outputSize),
+      maxPeers: expected.maxPeers,
+    });
+    for (const [peer, offset] of expected.outputs.entries()) {
+      expect(layout.outputOffset + peer * layout.outputSize).toBe(Number(offset));
+    }
+    expect(layout.outputOffset + layout.maxPeers * layout.outputSize).toBe(layout.size);
+  });
+
+  it.each(refused)('refuses $size bytes for $maxPeers peers with $outputSize each: $why', (sizes) => {
+    const lay = () => memoryLayout(Number(sizes.size), sizes.maxPeers, Number(sizes.outputSize));
+    expect(lay).toThrow(LayoutError);
+    expect(lay).not.toThrow(/\n/);
+  });
+
+  it('refuses what is no number of bytes', () => {
+    for (const odd of [Number.NaN, Number.POSITIVE_INFINITY, -4096, 4096.5, 2 ** 60]) {
+      expect(() => memoryLayout(odd, 2, 0)).toThrow(LayoutError);
+      expect(() => memoryLayout(0x400000, 2, odd)).toThrow(LayoutError);
+      expect(() => memoryLayout(0x400000, odd, 0x1000)).toThrow(LayoutError);
+    }
+  });
+
+  it('goes by the page size of the machine', () => {
+    expect(() => memoryLayout(0x21000, 2, 0x10000, 0x10000)).toThrow('multiple of 65536, the page size');
+    expect(() => memoryLayout(0x40000, 2, 0x1000, 0x10000)).toThrow('multiple of 65536, the page size');
+  });
+
+  it('says what the sections need', () => {
+    expect(() => memoryLayout(0x400000, 2, 0x200000)).toThrow('need 4198400');
+  });
+});
