@@ -133,7 +133,7 @@ describeNetwork('a program that makes links', () => {
       const server = createHostServer(settings);
       const links = await Promise.all(
         namespaces.map((netns) =>
-          createLink({ port: { type: 'server', path: socketPath }, tap: TAP, netns: netns.path }),
+          createLink({ port: { type: 'server', socketPath }, tap: TAP, netns: netns.path }),
         ),
       );
       await Promise.all(links.map(({ state$ }) => firstValueFrom(state$.pipe(filter((s) => s.carrier)))));
@@ -158,7 +158,7 @@ describeNetwork('a program that makes links', () => {
 
   it('gives everything back where a link can not be made', async () => {
     using netns = Netns.create();
-    const nobody = { type: 'server', path: join(directory, 'nobody') } as const;
+    const nobody = { type: 'server', socketPath: join(directory, 'nobody') } as const;
     const attempt = async (options: object) => {
       await expect(createLink({ port: nobody, tap: TAP, netns: netns.path, ...options })).rejects.toThrow(
         /^[^\n]+$/,
@@ -170,7 +170,7 @@ describeNetwork('a program that makes links', () => {
       await attempt({ netns: '/dev/null' });
       await attempt({ mtu: 3 });
       const server = createHostServer({
-        socketPath: nobody.path,
+        socketPath: nobody.socketPath,
         size: 1 << 20,
         outputSectionSize: 1 << 16,
         protocol: 1,
@@ -196,7 +196,7 @@ describeNetwork('a program that makes links', () => {
     let thrown = 0;
     if (${handled}) process.on('uncaughtException', () => thrown++);
     const netns = Netns.create();
-    const loopback = new Loopback({ outputSize: 65536 });
+    const loopback = new Loopback({ outputSectionSize: 65536 });
     const make = (index) => createLink({
       port: { type: 'loopback', end: loopback.ends[index] }, tap: 'ivn' + index, netns: netns.path,
     });

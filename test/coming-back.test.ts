@@ -77,7 +77,7 @@ describeNetwork('after a restart of the server', () => {
       await restart(rig, ['-o', '128K']);
       const marks = rig.marks;
       await restart(rig, ['-o', size]);
-      const moved = (line: Line) => isUp(line) && line.sectionSize === parseSize(size);
+      const moved = (line: Line) => isUp(line) && line.outputSectionSize === parseSize(size);
       await Promise.all(rig.peers.map((peer, end) => peer.line(moved, marks[end])));
       await rig.bothUp(marks);
       await expectPing(rig);
@@ -111,7 +111,7 @@ describeNetwork('after a restart of the server', () => {
     await link.line(isUp, before);
     using _vmm1 = await attach(path);
     await link.line(isCarrierOn, link.lines.findLastIndex(isUp));
-    expect(link.lines.findLast(isUp)).toMatchObject({ sectionSize: 0x40000 });
+    expect(link.lines.findLast(isUp)).toMatchObject({ outputSectionSize: 0x40000 });
   });
 
   it('a link leaves a VM whose device was killed, once that is back', async () => {

@@ -132,7 +132,7 @@ describeNetwork('ivshmem vm', () => {
       id: 0,
       protocol: 1,
       vectors: 2,
-      outputSize: 0x10000,
+      outputSectionSize: 0x10000,
     });
     for (let round = 0; round < 2; round++) {
       const from = vm.lines.length;

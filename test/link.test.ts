@@ -138,11 +138,16 @@ describeNetwork('frames', () => {
     [0x100000, 4096, 16384, 65521],
     [0x400000, 4096, 16384, 65521],
   ])('cross output sections of %i bytes, with the default and with the largest MTU', async (...row) => {
-    const [sectionSize, queueLength, defaultMtu, maxMtu] = row;
+    const [outputSectionSize, queueLength, defaultMtu, maxMtu] = row;
     for (const mtu of [undefined, maxMtu]) {
-      await using rig = await Rig.up({ sectionSize, silent: true, ...(mtu !== undefined && { mtu }) });
+      await using rig = await Rig.up({ outputSectionSize, silent: true, ...(mtu !== undefined && { mtu }) });
       const effective = mtu ?? defaultMtu;
-      expect(rig.peers[0]!.lines[0]).toMatchObject({ event: 'up', sectionSize, queueLength, mtu: effective });
+      expect(rig.peers[0]!.lines[0]).toMatchObject({
+        event: 'up',
+        outputSectionSize,
+        queueLength,
+        mtu: effective,
+      });
       using a = rig.packetSocket(0);
       using b = rig.packetSocket(1);
       const longest = effective + 14;
@@ -158,7 +163,7 @@ describeNetwork('frames', () => {
   });
 
   it('longer than the sections allow are dropped and counted, and nothing else is', async () => {
-    await using rig = await Rig.up({ mtu: 1500, sectionSize: 0x2000, silent: true });
+    await using rig = await Rig.up({ mtu: 1500, outputSectionSize: 0x2000, silent: true });
     const mtu = 1600;
     // An administrator changes the MTU to more than the link can follow, which the link says.
     const { marks } = rig;
@@ -182,8 +187,8 @@ describeNetwork('frames', () => {
   it.each([
     [0x1000, 32],
     [0x4000, 64],
-  ])('in bursts beyond what sections of %i bytes hold all arrive', async (sectionSize, queueLength) => {
-    await using rig = await Rig.up({ sectionSize, silent: true });
+  ])('in bursts beyond what sections of %i bytes hold all arrive', async (outputSectionSize, queueLength) => {
+    await using rig = await Rig.up({ outputSectionSize, silent: true });
     expect(rig.peers[0]!.lines[0]).toMatchObject({ queueLength });
     using a = rig.packetSocket(0);
     using b = rig.packetSocket(1);
@@ -203,8 +208,8 @@ describeNetwork('frames', () => {
   it.each([
     [0x1000, 32],
     [0x4000, 64],
-  ])('that overrun sections of %i bytes arrive or are counted', async (sectionSize, queueLength) => {
-    await using rig = await Rig.up({ sectionSize, silent: true });
+  ])('that overrun sections of %i bytes arrive or are counted', async (outputSectionSize, queueLength) => {
+    await using rig = await Rig.up({ outputSectionSize, silent: true });
     expect(rig.peers[0]!.lines[0]).toMatchObject({ queueLength });
     const sockets = [rig.packetSocket(0), rig.packetSocket(1)] as const;
     const sent = [0, 0];

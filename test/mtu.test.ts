@@ -111,13 +111,13 @@ describeNetwork('the MTU of a link between two processes', () => {
   it('without a bridge follows sections of another size, down and up again', async () => {
     await using rig = await Rig.up();
     await expectPing(rig, 16384);
-    for (const [sectionSize, mtu] of [
+    for (const [outputSectionSize, mtu] of [
       [0x10000, 3672],
       [0x100000, 16384],
     ] as const) {
       await rig.server.stop();
       const { marks } = rig;
-      await rig.startServer(sectionSize);
+      await rig.startServer(outputSectionSize);
       await rig.bothUp(marks);
       await expectPing(rig, mtu);
     }

@@ -74,7 +74,7 @@ describeNetwork('offloads between two links', () => {
   });
 
   it('are checksums alone in small sections', async () => {
-    await using rig = await Rig.up({ mtu: MTU, sectionSize: 0x10000 });
+    await using rig = await Rig.up({ mtu: MTU, outputSectionSize: 0x10000 });
     expect(offloads(await rig.bothUp())).toEqual([['checksum'], ['checksum']]);
     await expectTcp(rig, 4 << 20);
     expect(await averageFrame(rig, 0)).toBeLessThan(MTU);

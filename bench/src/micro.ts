@@ -20,7 +20,7 @@ const SMALL_FRAME = 64;
 const SMALL_BURST = 32;
 
 async function run({ signal, recorder }: PartOptions): Promise<void> {
-  using loopback = new Loopback({ outputSize: SECTION_SIZE });
+  using loopback = new Loopback({ outputSectionSize: SECTION_SIZE });
   using a = new LoopbackPort(loopback.ends[0], mainPoller);
   using b = new LoopbackPort(loopback.ends[1], mainPoller);
   const layout = ringLayout(SECTION_SIZE);
@@ -31,7 +31,7 @@ async function run({ signal, recorder }: PartOptions): Promise<void> {
   const init = encodeInit({ id: 1, maxPeers: 2, vectors: 2, protocol: 1, outputSectionSize: SECTION_SIZE });
   const ready = handshakeStep(handshakeStep(INITIAL_HANDSHAKE, 1).next, 1).next;
 
-  using small = new Loopback({ outputSize: SMALL_SECTION_SIZE });
+  using small = new Loopback({ outputSectionSize: SMALL_SECTION_SIZE });
   using sender = new LoopbackPort(small.ends[0], mainPoller);
   using receiver = new LoopbackPort(small.ends[1], mainPoller);
   const smallLayout = ringLayout(SMALL_SECTION_SIZE);

@@ -8,7 +8,7 @@ export const TAP = 'ivn0';
 
 export interface RigOptions {
   /** Of each output section, in bytes. */
-  readonly sectionSize?: number;
+  readonly outputSectionSize?: number;
   readonly vectors?: number;
   /** Bytes; the default of the section size unless told. */
   readonly mtu?: number;
@@ -52,11 +52,11 @@ export class Rig {
     }
   }
 
-  /** `sectionSize` as in the options, unless it is given. */
-  async startServer(sectionSize = this.#options.sectionSize ?? 0x100000): Promise<Program> {
+  /** `outputSectionSize` as in the options, unless it is given. */
+  async startServer(outputSectionSize = this.#options.outputSectionSize ?? 0x100000): Promise<Program> {
     const { vectors = 2 } = this.#options;
     const argv = ['server', '-F', '--json', '-S', this.socket, '-P', '1', '-V', String(vectors)];
-    argv.push('-o', String(sectionSize), '-l', String(sectionSize * 4));
+    argv.push('-o', String(outputSectionSize), '-l', String(outputSectionSize * 4));
     this.server = new Program(argv);
     await this.server.line(({ type }) => type === 'listening');
     return this.server;

@@ -50,7 +50,7 @@ async function runDevices(options: Options): Promise<number> {
     throw new UsageError('--vfio-user is missing: say where a VM is to connect');
   // All of them before the first one is up.
   for (const [at, vfioUser] of options.vfioUser.entries()) {
-    checkDeviceOptions({ server: options.socket, vfioUser, ...deviceOptions(options) });
+    checkDeviceOptions({ socketPath: options.socket, vfioUser, ...deviceOptions(options) });
     if (options.vfioUser.indexOf(vfioUser) < at)
       throw new UsageError(`--vfio-user ${vfioUser}: is given twice; each VM needs a socket of its own`);
   }
@@ -75,7 +75,7 @@ async function runDevices(options: Options): Promise<number> {
     // One after the other, so that their IDs are in the order of the options.
     for (const vfioUser of options.vfioUser) {
       const device = await createDevice(
-        { server: options.socket, vfioUser, wait: options.wait, ...deviceOptions(options) },
+        { socketPath: options.socket, vfioUser, wait: options.wait, ...deviceOptions(options) },
         stop,
         (text) => print({ event: 'log', time: Date.now(), vfioUser, text }),
       );

@@ -123,7 +123,7 @@ async function connect(
 function portSource({ socket, pci, irq }: NetOptions): PortSource {
   if (pci === undefined) {
     if (irq !== undefined) throw new UsageError('--irq is for a PCI device: give --pci, too');
-    return { type: 'server', path: socket ?? DEFAULT_SOCKET };
+    return { type: 'server', socketPath: socket ?? DEFAULT_SOCKET };
   }
   if (socket !== undefined) throw new UsageError('--socket and --pci exclude each other: give one of them');
   return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
@@ -143,7 +143,7 @@ export function offloadText(offloads: readonly Offload[]): string {
 export function linkEventText(event: NetEvent): string {
   switch (event.event) {
     case 'up':
-      return `peer ${event.id}, MTU ${event.mtu}, sections of ${event.sectionSize} bytes, rings of ${event.queueLength}`;
+      return `peer ${event.id}, MTU ${event.mtu}, sections of ${event.outputSectionSize} bytes, rings of ${event.queueLength}`;
     case 'state':
       return `${event.local}, peer ${event.peer}: ${event.carrier ? `link is up, ${offloadText(event.offloads)}` : 'link is down'}`;
     case 'log':

@@ -71,9 +71,9 @@ function size(text: string): number {
 async function runVm(options: Options): Promise<number> {
   const { vfioUser, isolate, sectionSize, mtu } = options;
   let tap = tapLabel(options);
-  const path = `${vfioUser}${SERVER_SUFFIX}`;
-  const ofDevice = { server: path, vfioUser, ...deviceOptions(options) };
-  const ofLink = { port: { type: 'server', path }, ...linkOptions(options) } as const;
+  const socketPath = `${vfioUser}${SERVER_SUFFIX}`;
+  const ofDevice = { socketPath, vfioUser, ...deviceOptions(options) };
+  const ofLink = { port: { type: 'server', socketPath }, ...linkOptions(options) } as const;
   checkDeviceOptions(ofDevice);
   checkLinkOptions(ofLink);
   checkSections(sectionSize, mtu);
@@ -91,7 +91,7 @@ async function runVm(options: Options): Promise<number> {
   const running: Running[] = [];
   let printStats = () => {};
   try {
-    const { server, hide } = startServer(path, sectionSize);
+    const { server, hide } = startServer(socketPath, sectionSize);
     running.push(server);
     const device = await createDevice(ofDevice, stop);
     running.push(device);

@@ -57,11 +57,11 @@ export class DeviceLoop {
     this.#input = input;
     this.#reports = new Reports(this.#epoll, tell);
     this.#counters = countersOf(input.counters);
-    const { server, wait = false } = input.options;
+    const { socketPath, wait = false } = input.options;
     const trust = new ServerTrust();
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
-      open: (opened) => openServerPort(server, this.#portEpoll, opened, trust),
+      open: (opened) => openServerPort(socketPath, this.#portEpoll, opened, trust),
       use: (port) => this.#begin(port),
       failed: (error) => {
         this.#failure = error;
@@ -115,7 +115,7 @@ export class DeviceLoop {
         vectors,
         memorySize: layout.size,
         bar2Size: memoryRegionSize(layout),
-        outputSize: layout.outputSize,
+        outputSectionSize: layout.outputSectionSize,
       },
     });
     this.#setState('waiting');

@@ -17,7 +17,7 @@ export interface DeviceInfo {
   readonly memorySize: number;
   readonly bar2Size: number;
   /** Of each output section, in bytes. */
-  readonly outputSize: number;
+  readonly outputSectionSize: number;
 }
 
 /**

@@ -3,7 +3,7 @@ import { MAX_SOCKET_PATH } from '@ivshmem/linux/socket';
 /** What a device is made of. */
 export interface DeviceOptions {
   /** Socket of the host server whose peer the device is. */
-  readonly server: string;
+  readonly socketPath: string;
   /** Socket to listen at for the VMM, by vfio-user. */
   readonly vfioUser: string;
   /**
@@ -20,10 +20,10 @@ export interface DeviceOptions {
 }
 
 /** Throws RangeError, with one line that names the option, where one can't be right. */
-export function checkDeviceOptions({ server, vfioUser, mode = 0o600, group }: DeviceOptions): void {
-  checkSocketPath('host server', server);
+export function checkDeviceOptions({ socketPath, vfioUser, mode = 0o600, group }: DeviceOptions): void {
+  checkSocketPath('host server', socketPath);
   checkSocketPath('vfio-user', vfioUser);
-  if (server === vfioUser) {
+  if (socketPath === vfioUser) {
     throw new RangeError(`vfio-user socket ${vfioUser}: is that of the host server; choose another path`);
   }
   if (!(Number.isInteger(mode) && mode >= 0 && mode <= 0o777)) {

@@ -57,7 +57,7 @@ export function useDevices(scope: 'test' | 'file' = 'test'): Fixture {
     });
     b.close();
     const path = join(tmpdir(), `nobody-${process.pid}`);
-    await expect(createDevice({ server: path, vfioUser: `${path}-vfio` })).rejects.toThrow('ENOENT');
+    await expect(createDevice({ socketPath: path, vfioUser: `${path}-vfio` })).rejects.toThrow('ENOENT');
   });
 
   const [begin, end] = scope === 'test' ? [beforeEach, afterEach] : [beforeAll, afterAll];
@@ -100,7 +100,7 @@ export function useDevices(scope: 'test' | 'file' = 'test'): Fixture {
     },
     async device(options = {}) {
       const device = await createDevice({
-        server: serverPath(),
+        socketPath: serverPath(),
         vfioUser: join(directory, `vfio-${made}`),
         ...options,
       });

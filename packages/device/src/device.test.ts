@@ -24,7 +24,7 @@ describe('createDevice', () => {
       vectors: 4,
       memorySize: MEMORY,
       bar2Size: MEMORY,
-      outputSize: SECTION,
+      outputSectionSize: SECTION,
     });
     await device.close();
     expect(await device.closed).toBeNull();

@@ -15,10 +15,10 @@ describe('a device and its host server', () => {
   it('says in one line where its socket is in use', async () => {
     fixture.serve();
     await fixture.device();
-    const options = { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };
+    const options = { socketPath: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };
     await expect(createDevice(options)).rejects.toThrow(/^bind .*vfio-0: EADDRINUSE: another server [^\n]+$/);
     await expect(createDevice({ ...options, vfioUser: '' })).rejects.toThrow(RangeError);
-    await expect(createDevice({ ...options, vfioUser: options.server })).rejects.toThrow(
+    await expect(createDevice({ ...options, vfioUser: options.socketPath })).rejects.toThrow(
       /choose another path$/,
     );
   });
@@ -35,7 +35,7 @@ describe('a device and its host server', () => {
       }),
     );
     const device = createDevice(
-      { server: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio') },
+      { socketPath: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio') },
       controller.signal,
     );
     await connected;

@@ -17,8 +17,8 @@ export function checkPort(port: Port): RingLayout {
       `the host server gave this peer ID ${port.id}, but an Ethernet link has peers 0 and 1 only`,
     );
   }
-  if (port.layout.outputSize === 0) {
+  if (port.layout.outputSectionSize === 0) {
     throw new RangeError('the host server offers no output sections: start it with, for example, -o 1M');
   }
-  return ringLayout(port.layout.outputSize);
+  return ringLayout(port.layout.outputSectionSize);
 }

@@ -48,7 +48,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
 
   beforeEach(() => {
     netns = Netns.create();
-    loopback = new Loopback({ outputSize: OUTPUT_SIZE });
+    loopback = new Loopback({ outputSectionSize: OUTPUT_SIZE });
     peer = new HandPeer(loopback);
   });
 

@@ -172,8 +172,8 @@ export class LinkLoop {
         failed: (error) => this.#fail(error),
       });
       const { id, vectors } = port;
-      const { sectionSize, length: queueLength } = layout;
-      info = { id, tap: tap.name, mtu: this.#mtu.current, sectionSize, queueLength, vectors };
+      const { outputSectionSize, length: queueLength } = layout;
+      info = { id, tap: tap.name, mtu: this.#mtu.current, outputSectionSize, queueLength, vectors };
     } catch (error) {
       port.close();
       // No other port helps.

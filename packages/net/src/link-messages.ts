@@ -16,7 +16,7 @@ export interface LinkInfo {
   /** The MTU in use, in bytes; before the first peer, the one that this side will announce. */
   readonly mtu: number;
   /** Size of each output section in bytes. */
-  readonly sectionSize: number;
+  readonly outputSectionSize: number;
   /** Entries of each ring. */
   readonly queueLength: number;
   readonly vectors: number;

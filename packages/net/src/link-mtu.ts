@@ -75,7 +75,7 @@ export class LinkMtu {
 
   /** Throws RangeError if output sections of this layout are too small for an option or for the bridge. */
   plan(layout: RingLayout, bridge: BridgeMtu | null): MtuPlan {
-    const { sectionSize } = layout;
+    const { outputSectionSize } = layout;
     const largest = Math.min(layout.maxMtu, TAP_MAX_MTU);
     const setting =
       this.#administrator ?? (bridge && { bytes: bridge.mtu, by: `that of bridge ${bridge.name}` });
@@ -92,10 +92,10 @@ export class LinkMtu {
             ? ['', 'a smaller MTU']
             : [` of bridge ${bridge!.name}`, 'a smaller MTU, which lowers the bridge, too (--mtu)'];
         throw new RangeError(
-          `MTU ${bytes}${owner}: output sections of ${sectionSize} bytes allow ${largest} at most; choose ${remedy}, or start the server with larger sections (-o)`,
+          `MTU ${bytes}${owner}: output sections of ${outputSectionSize} bytes allow ${largest} at most; choose ${remedy}, or start the server with larger sections (-o)`,
         );
       }
-      warning = `MTU ${bytes} (${by}): output sections of ${sectionSize} bytes allow ${largest}; longer frames are dropped`;
+      warning = `MTU ${bytes} (${by}): output sections of ${outputSectionSize} bytes allow ${largest}; longer frames are dropped`;
     } else if (bridge !== null && bytes < bridge.mtu) {
       warning = `MTU ${bytes} (${by}) is less than the ${bridge.mtu} of bridge ${bridge.name}, which may be lowered to it`;
     }

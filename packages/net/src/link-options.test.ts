@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
-const good: LinkOptions = { port: { type: 'server', path: '/run/x.sock' }, tap: 'ivn0' };
+const good: LinkOptions = { port: { type: 'server', socketPath: '/run/x.sock' }, tap: 'ivn0' };
 
 describe('checkLinkOptions', () => {
   it('takes what can be right', () => {
@@ -40,7 +40,7 @@ describe('checkLinkOptions', () => {
     ['10.0.0.1/33', { addresses: ['10.0.0.1/33'] }],
     ['busy-poll time -1', { busyPoll: -1 }],
     ['busy-poll time NaN', { busyPoll: Number.NaN }],
-    ['socket', { port: { type: 'server', path: 'x'.repeat(108) } }],
+    ['socket', { port: { type: 'server', socketPath: 'x'.repeat(108) } }],
   ])('refuses a wrong %s in one line', (named, change) => {
     let message = '';
     try {

@@ -58,7 +58,7 @@ export const MAX_BUSY_POLL = 1_000_000;
 /** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
 export function checkLinkOptions(options: LinkOptions): void {
   checkTap(options);
-  if (options.port.type === 'server') checkSocketPath(options.port.path);
+  if (options.port.type === 'server') checkSocketPath(options.port.socketPath);
   if (options.port.type === 'pci') checkPciDevice(options.port.device);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
   const { mtu, mac, busyPoll = DEFAULT_BUSY_POLL } = options;

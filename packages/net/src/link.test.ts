@@ -29,7 +29,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
 
   beforeEach(async () => {
     netns = Netns.create();
-    loopback = new Loopback({ outputSize: OUTPUT_SIZE });
+    loopback = new Loopback({ outputSectionSize: OUTPUT_SIZE });
     peer = new HandPeer(loopback);
     link = await createLink({
       port: { type: 'loopback', end: loopback.ends[0] },
@@ -61,7 +61,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
       id: 0,
       tap: 'ivn0',
       mtu: 1500,
-      sectionSize: OUTPUT_SIZE,
+      outputSectionSize: OUTPUT_SIZE,
       queueLength: 256,
       vectors: 2,
     });

@@ -33,7 +33,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
 
   beforeEach(() => {
     netns = Netns.create();
-    loopback = new Loopback({ outputSize: SECTION });
+    loopback = new Loopback({ outputSectionSize: SECTION });
     announced = null;
     peer = new HandPeer(loopback, 0, () => announced);
     lines = [];
@@ -237,7 +237,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
 
   it('is not lowered for a bridge by sections that are too small: the link does not start', async () => {
     loopback.close();
-    loopback = new Loopback({ outputSize: 0x1000 });
+    loopback = new Loopback({ outputSectionSize: 0x1000 });
     netns.run(() => createBridge('br0'));
     const options = {
       port: { type: 'loopback', end: loopback.ends[0] },

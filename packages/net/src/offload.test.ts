@@ -51,7 +51,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
   /** The link with a peer that announces `capabilities`, with the carrier on. */
   async function connect(capabilities: number, options: { section?: number; offload?: boolean } = {}) {
     const { section = LARGE, offload } = options;
-    loopback = new Loopback({ outputSize: section });
+    loopback = new Loopback({ outputSectionSize: section });
     peer = new HandPeer(loopback, capabilities);
     link = await createLink({
       port: { type: 'loopback', end: loopback.ends[0] },

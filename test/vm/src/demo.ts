@@ -80,7 +80,7 @@ async function guestToGuest(rig: VmRig): Promise<void> {
 
 async function guestToHost(rig: VmRig): Promise<void> {
   const link = await createLink({
-    port: { type: 'server', path: rig.socket },
+    port: { type: 'server', socketPath: rig.socket },
     tap: HOST_TAP,
     mtu: MTU,
     addresses: [`${HOST_ADDRESS}/30`],

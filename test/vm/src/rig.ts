@@ -72,7 +72,7 @@ export class VmRig {
 
   async startDevice(n: number): Promise<Device> {
     const { isolate = false } = this.#options;
-    const device = await createDevice({ server: this.socket, vfioUser: this.vfioUser(n), isolate });
+    const device = await createDevice({ socketPath: this.socket, vfioUser: this.vfioUser(n), isolate });
     this.devices[n] = device;
     return device;
   }

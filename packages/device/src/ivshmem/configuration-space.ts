@@ -117,7 +117,7 @@ export class ConfigurationSpace {
     writable.setUint8(PRIVILEGED_CONTROL, ONE_SHOT_MODE);
     initial.setUint32(VENDOR_CAPABILITY + 0x04, STATE_TABLE_SIZE, true);
     initial.setBigUint64(VENDOR_CAPABILITY + 0x08, BigInt(layout.readWriteSize), true);
-    initial.setBigUint64(VENDOR_CAPABILITY + 0x10, BigInt(layout.outputSize), true);
+    initial.setBigUint64(VENDOR_CAPABILITY + 0x10, BigInt(layout.outputSectionSize), true);
 
     initial.setUint8(MSIX_CAPABILITY, 0x11);
     initial.setUint16(MSIX_CONTROL, vectors - 1, true);

@@ -41,11 +41,11 @@ describe('mappedAreas', () => {
     ),
   );
   it.each(cases)('are whole pages, as many as may be mapped: %j', ({ memory, page, isolate, id }) => {
-    const { readWriteOffset, outputOffset, outputSize, size } = memory;
+    const { readWriteOffset, outputOffset, outputSectionSize, size } = memory;
     /** Whether the guest may write a byte itself. */
     const mayMap = (at: number) => {
       if (at < readWriteOffset || at >= size) return false;
-      const peer = Math.floor((at - outputOffset) / outputSize);
+      const peer = Math.floor((at - outputOffset) / outputSectionSize);
       return !isolate || at < outputOffset || peer === id;
     };
     const areas = mappedAreas(memory, id, isolate, page);
@@ -80,7 +80,7 @@ describe('BAR 2, trapped', () => {
 
   // state table 0 | R/W 0x1000 | output 0 0x2000 | output 1 0x3000 | end 0x4000, where a BAR is 0x4000.
   beforeEach(() => {
-    loopback = new Loopback({ outputSize: 0x1000, readWriteSize: 0x1000 });
+    loopback = new Loopback({ outputSectionSize: 0x1000, readWriteSize: 0x1000 });
     epoll = new Epoll();
     ports = loopback.ends.map((end) => new LoopbackPort(end, epoll));
     bar = new MemoryBar(ports[1]!);

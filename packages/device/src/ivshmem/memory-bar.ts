@@ -21,12 +21,12 @@ export function mappedAreas(
   isolate: boolean,
   pageSize: number = PAGE_SIZE,
 ): MappedArea[] {
-  const { readWriteOffset, outputOffset, outputSize, size } = layout;
-  const own = outputOffset + id * outputSize;
+  const { readWriteOffset, outputOffset, outputSectionSize, size } = layout;
+  const own = outputOffset + id * outputSectionSize;
   const ranges: [number, number][] = isolate
     ? [
         [readWriteOffset, outputOffset],
-        [own, own + outputSize],
+        [own, own + outputSectionSize],
       ]
     : [[readWriteOffset, size]];
   // Two that adjoin are one, which has no page in common with anything in between.
@@ -110,16 +110,16 @@ export class MemoryBar {
   }
 
   #partAt(at: number): Part {
-    const { readWriteOffset, outputOffset, outputSize, size } = this.#port.layout;
+    const { readWriteOffset, outputOffset, outputSectionSize, size } = this.#port.layout;
     if (at < readWriteOffset) return { offset: 0, end: readWriteOffset, section: null, writable: false };
     if (at < outputOffset) {
       return { offset: readWriteOffset, end: outputOffset, section: this.#port.readWrite, writable: true };
     }
     if (at >= size) return { offset: size, end: Number.MAX_SAFE_INTEGER, section: null, writable: false };
-    const peer = Math.floor((at - outputOffset) / outputSize);
-    const offset = outputOffset + peer * outputSize;
+    const peer = Math.floor((at - outputOffset) / outputSectionSize);
+    const offset = outputOffset + peer * outputSectionSize;
     const own = peer === this.#port.id;
-    return { offset, end: offset + outputSize, section: this.#port.input(peer), writable: own };
+    return { offset, end: offset + outputSectionSize, section: this.#port.input(peer), writable: own };
   }
 
   #viewsOf(section: Section): Views {

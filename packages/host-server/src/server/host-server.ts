@@ -255,9 +255,9 @@ class Server implements HostServer {
     if (this.#table.size === 0) {
       this.#memory.clear(0, this.#memory.size);
     } else if (this.#usedIds.has(id)) {
-      const { outputOffset, outputSize } = this.layout;
+      const { outputOffset, outputSectionSize } = this.layout;
       this.#memory.clearState(id);
-      this.#memory.clear(outputOffset + id * outputSize, outputSize);
+      this.#memory.clear(outputOffset + id * outputSectionSize, outputSectionSize);
     }
   }
 

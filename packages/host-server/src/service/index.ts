@@ -6,7 +6,7 @@ export {
 export { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
 export { CONTROL_SUFFIX, type ControlSocket, listenControl } from './control-socket.ts';
 export { ServerArgumentError } from './getopt.ts';
-export { type Link, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
+export { type LinkServer, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
 export { createMetrics, type ServerMetrics } from './metrics.ts';
 export { type PeerList, queryPeers } from './peer-list.ts';
 export { type RunServerOptions, runServer } from './run-server.ts';

@@ -22,8 +22,8 @@ export interface LinkSetOptions {
   readonly watch?: ((link: string, server: HostServer) => void) | undefined;
 }
 
-/** A server of the set. */
-export interface Link {
+/** A link of the configuration, and the server that runs for it. */
+export interface LinkServer {
   readonly configuration: LinkConfiguration;
   readonly server: HostServer;
 }
@@ -39,7 +39,7 @@ export interface ReloadResult {
   readonly failed: ReadonlyMap<string, string>;
 }
 
-interface RunningLink extends Link {
+interface RunningLink extends LinkServer {
   readonly control: ControlSocket | undefined;
 }
 
@@ -54,7 +54,7 @@ export class LinkSet {
     this.#options = options;
   }
 
-  get links(): readonly Link[] {
+  get links(): readonly LinkServer[] {
     return [...this.#running.values()];
   }
 

@@ -19,7 +19,7 @@ let heard: [number[], number[]];
 beforeEach(() => {
   before = openFds();
   poller = new Epoll();
-  loopback = new Loopback({ outputSize: 0x2000, readWriteSize: 0x1000, vectors: 3, protocol: 0x4001 });
+  loopback = new Loopback({ outputSectionSize: 0x2000, readWriteSize: 0x1000, vectors: 3, protocol: 0x4001 });
   ports = [new LoopbackPort(loopback.ends[0], poller), new LoopbackPort(loopback.ends[1], poller)];
   heard = [[], []];
   for (const id of [0, 1] as const) ports[id].onInterrupt((vector) => heard[id].push(vector));
@@ -42,9 +42,9 @@ function deliver(): [number[], number[]] {
 
 describe('LoopbackPort', () => {
   it('knows what of its output section may not be zero, so that a queue takes memory for that only', () => {
-    const outputSize = 2 ** 28;
-    const layout = ringLayout(outputSize);
-    using large = new Loopback({ outputSize });
+    const outputSectionSize = 2 ** 28;
+    const layout = ringLayout(outputSectionSize);
+    using large = new Loopback({ outputSectionSize });
     const memory = () => fstatSync(large.ends[0].memoryFd).blocks * 512;
     /** Opens the port, has its section initialised some times, with frames in between, and closes it. */
     const use = (frames: number): number => {
@@ -70,7 +70,11 @@ describe('LoopbackPort', () => {
   it('tells what it is', () => {
     for (const id of [0, 1] as const) {
       expect(ports[id]).toMatchObject({ id, maxPeers: 2, protocol: 0x4001, vectors: 3 });
-      expect(ports[id].layout).toMatchObject({ size: 0x6000, readWriteSize: 0x1000, outputSize: 0x2000 });
+      expect(ports[id].layout).toMatchObject({
+        size: 0x6000,
+        readWriteSize: 0x1000,
+        outputSectionSize: 0x2000,
+      });
     }
   });
 
@@ -195,9 +199,9 @@ describe('LoopbackPort', () => {
 
   it('refuses sizes that cannot be', () => {
     for (const options of [
-      { outputSize: 100 },
-      { outputSize: 0x1000, readWriteSize: 1 },
-      { outputSize: -0x1000 },
+      { outputSectionSize: 100 },
+      { outputSectionSize: 0x1000, readWriteSize: 1 },
+      { outputSectionSize: -0x1000 },
     ]) {
       expect(() => new Loopback(options)).toThrow(LayoutError);
     }

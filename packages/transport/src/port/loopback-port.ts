@@ -7,7 +7,7 @@ import { SharedMemory } from './shared-memory.ts';
 
 /** What {@link openLoopbackPort} needs, as plain data: it may be sent to another thread of the process. */
 export interface LoopbackEnd extends PortIdentity {
-  readonly outputSize: number;
+  readonly outputSectionSize: number;
   /** The shared memory. */
   readonly memoryFd: number;
   /** By peer, the eventfds of its vectors. */
@@ -20,13 +20,18 @@ export class Loopback {
   #open = true;
 
   /**
-   * `outputSize` in bytes for each output section, `readWriteSize` for the common one, both multiples of the page
+   * `outputSectionSize` in bytes for each output section, `readWriteSize` for the common one, both multiples of the page
    * size. Throws LayoutError, SystemCallError.
    */
-  constructor(options: { outputSize: number; readWriteSize?: number; vectors?: number; protocol?: number }) {
-    const { outputSize, readWriteSize = 0, vectors = 2, protocol = 1 } = options;
-    const size = STATE_TABLE_SIZE + readWriteSize + 2 * outputSize;
-    memoryLayout(size, 2, outputSize);
+  constructor(options: {
+    outputSectionSize: number;
+    readWriteSize?: number;
+    vectors?: number;
+    protocol?: number;
+  }) {
+    const { outputSectionSize, readWriteSize = 0, vectors = 2, protocol = 1 } = options;
+    const size = STATE_TABLE_SIZE + readWriteSize + 2 * outputSectionSize;
+    memoryLayout(size, 2, outputSectionSize);
     const memoryFd = createMemfd('ivshmem-loopback', size);
     const eventFds: number[][] = [[], []];
     try {
@@ -40,7 +45,7 @@ export class Loopback {
       maxPeers: 2,
       protocol,
       vectors,
-      outputSize,
+      outputSectionSize,
       memoryFd,
       eventFds,
     });
@@ -63,7 +68,11 @@ export class Loopback {
 /** One of two ports in one process; the other one counts as present from the start. */
 export class LoopbackPort extends HostPort {
   constructor(end: LoopbackEnd, poller: Poller) {
-    super(end, new SharedMemory(duplicateFd(end.memoryFd), end.id, end.maxPeers, end.outputSize), poller);
+    super(
+      end,
+      new SharedMemory(duplicateFd(end.memoryFd), end.id, end.maxPeers, end.outputSectionSize),
+      poller,
+    );
     try {
       const copies = duplicateAll(end.eventFds);
       for (const [peer, fds] of copies.entries()) if (peer !== end.id) this.addPeer(peer, fds);

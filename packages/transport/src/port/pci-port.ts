@@ -140,7 +140,7 @@ class PciPort implements Port {
 
   /** All of it: nothing in a guest says which pages are untouched, and an earlier driver may have left frames. */
   get dirtyOutput(): number {
-    return this.layout.outputSize;
+    return this.layout.outputSectionSize;
   }
 
   get readWrite(): Section | null {
@@ -156,10 +156,10 @@ class PciPort implements Port {
 
   input(peer: number): Section | null {
     this.#checkPeer(peer);
-    const { outputOffset, outputSize } = this.layout;
-    if (outputSize === 0) return null;
-    const offset = outputOffset + peer * outputSize;
-    this.#outputs[peer] ??= this.#map(pci.MEMORY_BAR, offset, outputSize, peer === this.id);
+    const { outputOffset, outputSectionSize } = this.layout;
+    if (outputSectionSize === 0) return null;
+    const offset = outputOffset + peer * outputSectionSize;
+    this.#outputs[peer] ??= this.#map(pci.MEMORY_BAR, offset, outputSectionSize, peer === this.id);
     return this.#outputs[peer];
   }
 

@@ -8,7 +8,7 @@ import type { ServerTrust } from './server-trust.ts';
 /** Where a port comes from, as plain data that may be sent to another thread. */
 export type PortSource =
   /** A host server's Unix socket. */
-  | { readonly type: 'server'; readonly path: string }
+  | { readonly type: 'server'; readonly socketPath: string }
   /** One of two ports in this process. */
   | { readonly type: 'loopback'; readonly end: LoopbackEnd }
   /** A PCI device of this machine. */
@@ -24,7 +24,7 @@ export function openPort(
   opened: PortOpened,
   trust?: ServerTrust,
 ): OpeningPort {
-  if (source.type === 'server') return openServerPort(source.path, poller, opened, trust);
+  if (source.type === 'server') return openServerPort(source.socketPath, poller, opened, trust);
   let port: Port;
   try {
     port = source.type === 'pci' ? openPciPort(source, poller) : new LoopbackPort(source.end, poller);

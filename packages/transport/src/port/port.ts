@@ -46,7 +46,7 @@ export interface Port {
   readonly output: Section | null;
   /**
    * How many bytes from the beginning of the own output section may have been other than zero when the port was opened,
-   * 0 … layout.outputSize. What lies behind need not be cleared, which would take memory for all of it.
+   * 0 … layout.outputSectionSize. What lies behind need not be cleared, which would take memory for all of it.
    */
   readonly dirtyOutput: number;
   /** Another peer's output section, read-only. Throws RangeError for an ID ≥ maxPeers. */

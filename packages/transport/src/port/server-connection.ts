@@ -37,9 +37,9 @@ export class ServerConnection {
     this.#socket = socket;
   }
 
-  /** Connects to the host server at `path`. Throws {@link SystemCallError}, see {@link UnixSocket.connect}. */
-  static connect(path: string): ServerConnection {
-    return new ServerConnection(UnixSocket.connect(path));
+  /** Connects to the host server at `socketPath`. Throws {@link SystemCallError}, see {@link UnixSocket.connect}. */
+  static connect(socketPath: string): ServerConnection {
+    return new ServerConnection(UnixSocket.connect(socketPath));
   }
 
   /** Which process listens at the path, as of its listen(2). Throws {@link SystemCallError}. */

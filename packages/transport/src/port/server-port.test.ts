@@ -119,7 +119,7 @@ describe('openServerPort', () => {
     settle();
     expect(opened).toMatchObject({ id: 1, maxPeers: 3, protocol: 1, vectors: VECTORS });
     const port = opened as Port;
-    expect(port.layout).toMatchObject({ size: SIZE, readWriteSize: 0x1000, outputSize: 0x2000 });
+    expect(port.layout).toMatchObject({ size: SIZE, readWriteSize: 0x1000, outputSectionSize: 0x2000 });
     for (const peer of [0, 2]) expect(port.ring(peer, VECTORS - 1)).toBe(peer === 2);
     expect(port.ring(2, VECTORS)).toBe(false);
   });

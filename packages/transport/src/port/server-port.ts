@@ -186,24 +186,24 @@ class ServerPort extends HostPort {
 }
 
 /**
- * Connects to the host server at `path`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
+ * Connects to the host server at `socketPath`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
  * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced, or
  * `trust` forbids this server to follow the one before.
  */
 export function openServerPort(
-  path: string,
+  socketPath: string,
   poller: Poller,
   opened: HostPortOpened,
   trust = new ServerTrust(),
 ): OpeningPort {
   const refuse = (error: Error) => {
-    opened(new Error(`host server at ${path}: ${error.message}`, { cause: error }));
+    opened(new Error(`host server at ${socketPath}: ${error.message}`, { cause: error }));
     return { cancel() {} };
   };
   let connection: ServerConnection;
   try {
     prepareSignals();
-    connection = ServerConnection.connect(path);
+    connection = ServerConnection.connect(socketPath);
   } catch (error) {
     opened(withRemedy(error as Error));
     return { cancel() {} };

@@ -65,10 +65,13 @@ describe('SharedMemory', () => {
     [0x4000, 2, 2, 0x1000],
     [0x4000, 0, 1, 0x1000],
     [0x4000, 0, 1025, 0],
-  ])('refuses a file of %i bytes for peer %i of %i with %i bytes each', (size, id, maxPeers, outputSize) => {
-    const fd = createMemfd('ivshmem-test', size);
-    expect(() => new SharedMemory(fd, id, maxPeers, outputSize)).toThrow(LayoutError);
-  });
+  ])(
+    'refuses a file of %i bytes for peer %i of %i with %i bytes each',
+    (size, id, maxPeers, outputSectionSize) => {
+      const fd = createMemfd('ivshmem-test', size);
+      expect(() => new SharedMemory(fd, id, maxPeers, outputSectionSize)).toThrow(LayoutError);
+    },
+  );
 
   it('refuses what is no memory', () => {
     expect(() => new SharedMemory(createEventFd(), 0, 2, 0x1000)).toThrow(LayoutError);
@@ -101,8 +104,8 @@ describe('SharedMemory', () => {
 
 /** Over a new file of `size` bytes. */
 class SharedMemoryOf extends SharedMemory {
-  constructor(size: number, id: number, maxPeers: number, outputSize: number) {
-    super(createMemfd('ivshmem-test', size), id, maxPeers, outputSize);
+  constructor(size: number, id: number, maxPeers: number, outputSectionSize: number) {
+    super(createMemfd('ivshmem-test', size), id, maxPeers, outputSectionSize);
   }
 
   [Symbol.dispose](): void {

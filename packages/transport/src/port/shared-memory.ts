@@ -30,21 +30,21 @@ export class SharedMemory {
   #open = true;
 
   /**
-   * Takes over `fd`, a file that holds the region for `maxPeers` peers with output sections of `outputSize` bytes, for
+   * Takes over `fd`, a file that holds the region for `maxPeers` peers with output sections of `outputSectionSize` bytes, for
    * peer `id`. Its length is checked, since a read beyond it would kill the process. Throws {@link LayoutError} if
    * it is no regular file or too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
    */
-  constructor(fd: number, id: number, maxPeers: number, outputSize: number) {
+  constructor(fd: number, id: number, maxPeers: number, outputSectionSize: number) {
     this.fd = fd;
     this.#id = id;
     try {
       if (!isRegularFile(fd)) throw new LayoutError('the shared memory is no regular file');
       const length = fileLength(fd);
-      this.layout = memoryLayout(length, maxPeers, outputSize, PAGE_SIZE);
+      this.layout = memoryLayout(length, maxPeers, outputSectionSize, PAGE_SIZE);
       if (!Number.isInteger(id) || id < 0 || id >= maxPeers) {
         throw new LayoutError(`peer ${id}: only ${maxPeers} peers are possible`);
       }
-      this.dirtyOutput = dirtyBytes(fd, this.layout.outputOffset + id * outputSize, outputSize);
+      this.dirtyOutput = dirtyBytes(fd, this.layout.outputOffset + id * outputSectionSize, outputSectionSize);
       this.stateTable = new Uint32Array(this.#map(0, STATE_TABLE_SIZE, true).buffer, 0, maxPeers);
     } catch (error) {
       this.close();
@@ -63,14 +63,14 @@ export class SharedMemory {
 
   /** The output section of a peer; null where output sections have no size. Throws RangeError. */
   output(peer: number): Section | null {
-    const { maxPeers, outputSize, outputOffset } = this.layout;
+    const { maxPeers, outputSectionSize, outputOffset } = this.layout;
     if (!Number.isInteger(peer) || peer < 0 || peer >= maxPeers) {
       throw new RangeError(`peer ${peer}: only ${maxPeers} peers are possible`);
     }
-    if (outputSize === 0) return null;
+    if (outputSectionSize === 0) return null;
     this.#checkOpen();
-    const offset = outputOffset + peer * outputSize;
-    this.#outputs[peer] ??= this.#map(offset, outputSize, peer === this.#id);
+    const offset = outputOffset + peer * outputSectionSize;
+    this.#outputs[peer] ??= this.#map(offset, outputSectionSize, peer === this.#id);
     return this.#outputs[peer];
   }
 

@@ -18,8 +18,8 @@ const { decisions }: Vectors = JSON.parse(
 const layout = ringLayout(0x100000);
 const section = (): Section => ({
   address: 0,
-  length: layout.sectionSize,
-  buffer: new ArrayBuffer(layout.sectionSize),
+  length: layout.outputSectionSize,
+  buffer: new ArrayBuffer(layout.outputSectionSize),
 });
 const batch = (from: number, to: number) => (to - from) & 0xffff;
 

@@ -41,7 +41,7 @@ class ForeignSender {
     this.#layout = layout;
     this.#habits = habits;
     this.#free = Array.from({ length: layout.length }, (_, i) => i);
-    this.#position = habits.slots === 'circle' ? layout.data : layout.sectionSize;
+    this.#position = habits.slots === 'circle' ? layout.data : layout.outputSectionSize;
   }
 
   /** Takes completions; they must name the descriptors in the order in which they were offered. */
@@ -63,14 +63,14 @@ class ForeignSender {
   }
 
   #place(length: number): number {
-    const { data, sectionSize } = this.#layout;
+    const { data, outputSectionSize } = this.#layout;
     let from: number;
     let to: number;
     if (this.#habits.slots === 'circle') {
-      from = this.#position + alignUp(length + FRAME_OVERHEAD) > sectionSize ? data : this.#position;
+      from = this.#position + alignUp(length + FRAME_OVERHEAD) > outputSectionSize ? data : this.#position;
       to = from + alignUp(length + FRAME_OVERHEAD);
     } else {
-      to = this.#position - length < data ? sectionSize : this.#position;
+      to = this.#position - length < data ? outputSectionSize : this.#position;
       from = to - length;
     }
     if (this.#sent.some((frame) => from < frame.to && frame.from < to)) return -1;

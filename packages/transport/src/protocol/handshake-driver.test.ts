@@ -30,7 +30,7 @@ let fdsBefore: number;
 beforeEach(() => {
   fdsBefore = readdirSync('/proc/self/fd').length;
   poller = new Epoll();
-  loopback = new Loopback({ outputSize: 4096 });
+  loopback = new Loopback({ outputSectionSize: 4096 });
   ports = [new LoopbackPort(loopback.ends[0], poller), new LoopbackPort(loopback.ends[1], poller)];
 });
 

@@ -38,8 +38,8 @@ class HonestSide {
   }
 
   #inside(offset: number, length: number): boolean {
-    const { data, sectionSize } = this.#layout;
-    return Number.isInteger(offset) && offset >= data && length >= 0 && offset + length <= sectionSize;
+    const { data, outputSectionSize } = this.#layout;
+    return Number.isInteger(offset) && offset >= data && length >= 0 && offset + length <= outputSectionSize;
   }
 
   /** One turn of a link: receive, send, flush both, go to sleep. Returns false where it had to be reset. */
@@ -95,7 +95,7 @@ function targets(layout: RingLayout) {
     usedRing: layout.used / 2 + 2,
     n: layout.length,
     data: layout.data,
-    size: layout.sectionSize,
+    size: layout.outputSectionSize,
   };
 }
 
@@ -249,9 +249,9 @@ describe('a hostile peer', () => {
     });
     fc.assert(
       fc.property(writes, (turns) => {
-        const peer = asSection(new ArrayBuffer(layout.sectionSize));
+        const peer = asSection(new ArrayBuffer(layout.outputSectionSize));
         const words = new Uint16Array(peer.buffer);
-        const side = new HonestSide(asSection(new ArrayBuffer(layout.sectionSize)), peer, layout);
+        const side = new HonestSide(asSection(new ArrayBuffer(layout.outputSectionSize)), peer, layout);
         for (let i = 0; i < n; i++) {
           words.set([layout.data, 0, 0, 0, 60], 8 * i);
           words.set([i, 0, 1], usedRing + 4 * i);
@@ -271,9 +271,9 @@ describe('a hostile peer', () => {
   it('cannot make a sender that waits for room go round for ever', () => {
     // used.idx that runs on with every look at it, to the end of what was sent and beyond.
     const layout = ringLayout(0x1000);
-    const peer = asSection(new ArrayBuffer(layout.sectionSize));
+    const peer = asSection(new ArrayBuffer(layout.outputSectionSize));
     const used = new DataView(peer.buffer, layout.used);
-    const tx = new TxQueue(asSection(new ArrayBuffer(layout.sectionSize)), peer, layout);
+    const tx = new TxQueue(asSection(new ArrayBuffer(layout.outputSectionSize)), peer, layout);
     tx.initialise();
     for (let i = 0; i < layout.length; i++) {
       used.setUint32(4 + 8 * i, i, true);
@@ -285,7 +285,7 @@ describe('a hostile peer', () => {
     for (let idx = 0; idx <= frames; idx++) {
       used.setUint16(2, idx, true);
       // More than the whole data area: there is never room.
-      expect(tx.waitForRoom(layout.sectionSize)).toBe(true);
+      expect(tx.waitForRoom(layout.outputSectionSize)).toBe(true);
       expect(tx.inFlight).toBe(frames - idx);
     }
     used.setUint16(2, frames + 1, true);

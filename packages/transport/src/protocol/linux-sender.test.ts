@@ -182,8 +182,8 @@ interface Setting {
 /** Sends `frames`, with the steps of all threads in an order that `seed` decides, and verifies what arrives. */
 function run(seed: number, frames: number, { cpus, version, reminds, layout, mtu }: Setting): Outcome {
   const below = randomNumbers(seed);
-  const own = section(layout.sectionSize);
-  const peer = section(layout.sectionSize);
+  const own = section(layout.outputSectionSize);
+  const peer = section(layout.outputSectionSize);
   const bytes = new DataView(peer.buffer);
   let doorbell = false;
   const sender = new LinuxSender(version, peer, own, layout, mtu, () => (doorbell = true));
@@ -309,8 +309,8 @@ describe('RxQueue with frames as Linux places them', () => {
   ])('sections of 64 KiB, MTU %i: its sender stops for good after %s small frames', (mtu, expected) => {
     const layout = ringLayout(0x10000);
     expect(largestMtu(layout)).toBe(14638);
-    const own = section(layout.sectionSize);
-    const peer = section(layout.sectionSize);
+    const own = section(layout.outputSectionSize);
+    const peer = section(layout.outputSectionSize);
     const sender = new LinuxSender('later', peer, own, layout, mtu, () => {});
     const rx = new RxQueue(own, peer, layout);
     rx.initialise();

@@ -5,7 +5,7 @@ import { LayoutError, memoryLayout } from './memory-layout.ts';
 interface Sizes {
   size: string;
   maxPeers: number;
-  outputSize: string;
+  outputSectionSize: string;
 }
 interface Vectors {
   layouts: (Sizes & {
@@ -22,24 +22,31 @@ const { layouts, refused }: Vectors = JSON.parse(
 );
 
 describe('memoryLayout', () => {
-  it.each(layouts)('lays out $size bytes for $maxPeers peers with $outputSize bytes each', (expected) => {
-    const layout = memoryLayout(Number(expected.size), expected.maxPeers, Number(expected.outputSize));
-    expect(layout).toEqual({
-      size: Number(expected.size),
-      readWriteOffset: Number(expected.readWriteOffset),
-      readWriteSize: Number(expected.readWriteSize),
-      outputOffset: Number(expected.outputOffset),
-      outputSize: Number(expected.outputSize),
-      maxPeers: expected.maxPeers,
-    });
-    for (const [peer, offset] of expected.outputs.entries()) {
-      expect(layout.outputOffset + peer * layout.outputSize).toBe(Number(offset));
-    }
-    expect(layout.outputOffset + layout.maxPeers * layout.outputSize).toBe(layout.size);
-  });
+  it.each(layouts)(
+    'lays out $size bytes for $maxPeers peers with $outputSectionSize bytes each',
+    (expected) => {
+      const layout = memoryLayout(
+        Number(expected.size),
+        expected.maxPeers,
+        Number(expected.outputSectionSize),
+      );
+      expect(layout).toEqual({
+        size: Number(expected.size),
+        readWriteOffset: Number(expected.readWriteOffset),
+        readWriteSize: Number(expected.readWriteSize),
+        outputOffset: Number(expected.outputOffset),
+        outputSectionSize: Number(expected.outputSectionSize),
+        maxPeers: expected.maxPeers,
+      });
+      for (const [peer, offset] of expected.outputs.entries()) {
+        expect(layout.outputOffset + peer * layout.outputSectionSize).toBe(Number(offset));
+      }
+      expect(layout.outputOffset + layout.maxPeers * layout.outputSectionSize).toBe(layout.size);
+    },
+  );
 
-  it.each(refused)('refuses $size bytes for $maxPeers peers with $outputSize each: $why', (sizes) => {
-    const lay = () => memoryLayout(Number(sizes.size), sizes.maxPeers, Number(sizes.outputSize));
+  it.each(refused)('refuses $size bytes for $maxPeers peers with $outputSectionSize each: $why', (sizes) => {
+    const lay = () => memoryLayout(Number(sizes.size), sizes.maxPeers, Number(sizes.outputSectionSize));
     expect(lay).toThrow(LayoutError);
     expect(lay).not.toThrow(/\n/);
   });

@@ -1,8 +1,11 @@
 /** Size of the state table in bytes: 1024 entries of 32 bits. Source: the host server's protocol. */
 export const STATE_TABLE_SIZE = 4096;
 
-/** The most peers that a state table of {@link STATE_TABLE_SIZE} bytes holds. */
-export const MAX_PEERS = STATE_TABLE_SIZE / 4;
+/** The most peers of a device. Source: specification, "Register Region", Maximum Peers. */
+export const MAX_PEERS = 65536;
+
+/** The most peers of a host server: as many as a state table of {@link STATE_TABLE_SIZE} bytes holds. */
+export const MAX_SERVER_PEERS = STATE_TABLE_SIZE / 4;
 
 /** Offsets and sizes of the sections, in bytes. Source: specification, "Shared Memory Region Layout". */
 export interface MemoryLayout {
@@ -12,10 +15,10 @@ export interface MemoryLayout {
   readonly readWriteOffset: number;
   /** Size of the read/write section; may be 0. */
   readonly readWriteSize: number;
-  /** Offset of output section 0; that of peer n begins n * outputSize behind it. */
+  /** Offset of output section 0; that of peer n begins n * outputSectionSize behind it. */
   readonly outputOffset: number;
   /** Size of each output section; may be 0. */
-  readonly outputSize: number;
+  readonly outputSectionSize: number;
   readonly maxPeers: number;
 }
 
@@ -25,32 +28,36 @@ export class LayoutError extends Error {
 }
 
 /**
- * Lays out a shared memory of `size` bytes with `maxPeers` output sections of `outputSize` bytes:
+ * Lays out a shared memory of `size` bytes with `maxPeers` output sections of `outputSectionSize` bytes:
  * state table | read/write section | output sections. Throws {@link LayoutError} where sizes are no multiples of
  * `pageSize` bytes, the state table does not hold the peers, or the sections do not fit.
  */
 export function memoryLayout(
   size: number,
   maxPeers: number,
-  outputSize: number,
+  outputSectionSize: number,
   pageSize = 4096,
 ): MemoryLayout {
-  if (!Number.isSafeInteger(maxPeers) || maxPeers < 2 || maxPeers > MAX_PEERS) {
-    throw new LayoutError(`${maxPeers} peers: the state table holds 2 to ${MAX_PEERS} of them`);
+  if (!Number.isSafeInteger(maxPeers) || maxPeers < 2 || maxPeers > MAX_SERVER_PEERS) {
+    throw new LayoutError(`${maxPeers} peers: the state table holds 2 to ${MAX_SERVER_PEERS} of them`);
   }
   if (!Number.isSafeInteger(size) || size < STATE_TABLE_SIZE || size % pageSize !== 0) {
     throw new LayoutError(`shared memory of ${size} bytes: must be a multiple of ${pageSize}, the page size`);
   }
-  if (!Number.isSafeInteger(outputSize) || outputSize < 0 || outputSize % pageSize !== 0) {
+  if (
+    !Number.isSafeInteger(outputSectionSize) ||
+    outputSectionSize < 0 ||
+    outputSectionSize % pageSize !== 0
+  ) {
     throw new LayoutError(
-      `output sections of ${outputSize} bytes: must be a multiple of ${pageSize}, the page size`,
+      `output sections of ${outputSectionSize} bytes: must be a multiple of ${pageSize}, the page size`,
     );
   }
-  const readWriteSize = size - STATE_TABLE_SIZE - maxPeers * outputSize;
+  const readWriteSize = size - STATE_TABLE_SIZE - maxPeers * outputSectionSize;
   if (readWriteSize < 0) {
-    const needed = STATE_TABLE_SIZE + maxPeers * outputSize;
+    const needed = STATE_TABLE_SIZE + maxPeers * outputSectionSize;
     throw new LayoutError(
-      `shared memory of ${size} bytes is too small: ${maxPeers} output sections of ${outputSize} bytes and the state table need ${needed}`,
+      `shared memory of ${size} bytes is too small: ${maxPeers} output sections of ${outputSectionSize} bytes and the state table need ${needed}`,
     );
   }
   return {
@@ -58,7 +65,7 @@ export function memoryLayout(
     readWriteOffset: STATE_TABLE_SIZE,
     readWriteSize,
     outputOffset: STATE_TABLE_SIZE + readWriteSize,
-    outputSize,
+    outputSectionSize,
     maxPeers,
   };
 }

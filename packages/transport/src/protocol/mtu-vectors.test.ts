@@ -46,7 +46,7 @@ const announcement = (bytes: number | null, set: boolean): AnnouncedMtu | null =
 describe('the vectors of the MTU extension', () => {
   it.each(vectors.announcements)('announcement: $name', ({ mtu, set, ...vector }) => {
     const layout = ringLayout(Number(vector.section));
-    const peer = section(layout.sectionSize);
+    const peer = section(layout.outputSectionSize);
     const view = new DataView(peer.buffer);
     view.setUint16(layout.used, Number(vector.usedFlags), true);
     view.setUint16(layout.avail, Number(vector.availFlags), true);
@@ -56,10 +56,10 @@ describe('the vectors of the MTU extension', () => {
 
   it.each(vectors.announced)('an MTU of $mtu in a section of $section bytes', ({ mtu, set, ...vector }) => {
     const layout = ringLayout(Number(vector.section));
-    const own = section(layout.sectionSize);
+    const own = section(layout.outputSectionSize);
     announceCapabilities(own, layout, Number(vector.capabilities));
     announceMtu(own, layout, { bytes: mtu, set });
-    const expected = section(layout.sectionSize);
+    const expected = section(layout.outputSectionSize);
     for (const { offset, bytes } of vector.parts) {
       new Uint8Array(expected.buffer).set(Buffer.from(bytes, 'hex'), Number(offset));
     }

@@ -32,7 +32,7 @@ describe('configuration space', () => {
       vendorCapability: 0x40,
       stateTableSize: 0x1000,
       readWriteSize: 0x1ff000,
-      outputSize: 0x100000,
+      outputSectionSize: 0x100000,
       vectors: 2,
     });
   });
@@ -91,7 +91,7 @@ describe('sections in BAR 2', () => {
       readWriteOffset: 0x1000,
       readWriteSize: 0x1ff000,
       outputOffset: 0x200000,
-      outputSize: 0x100000,
+      outputSectionSize: 0x100000,
       maxPeers: 2,
     });
   });

@@ -1,4 +1,4 @@
-import { LayoutError, type MemoryLayout } from './memory-layout.ts';
+import { LayoutError, MAX_PEERS, type MemoryLayout } from './memory-layout.ts';
 
 /** Vendor and device ID of ivshmem v2. Source: specification, "Header Registers". */
 export const VENDOR_ID = 0x110a;
@@ -22,7 +22,6 @@ export const STATE_REGISTER = 0x10 / 4;
 export const PRIVILEGED_CONTROL = 0x03;
 
 const BASE_CLASS = 0xff;
-const MAX_PEERS = 65536;
 const HEADER_SIZE = 64;
 const STATUS = 0x06;
 const STATUS_CAPABILITIES = 0x10;
@@ -44,7 +43,7 @@ export interface PciConfig {
   readonly vendorCapability: number;
   readonly stateTableSize: number;
   readonly readWriteSize: number;
-  readonly outputSize: number;
+  readonly outputSectionSize: number;
   /** MSI-X vectors; 0 where the device has no MSI-X. */
   readonly vectors: number;
 }
@@ -97,7 +96,7 @@ export function parsePciConfig(config: Uint8Array): PciConfig {
     vendorCapability: vendor,
     stateTableSize: registers.getUint32(vendor + 0x04, true),
     readWriteSize: size(registers, vendor + 0x08),
-    outputSize: size(registers, vendor + 0x10),
+    outputSectionSize: size(registers, vendor + 0x10),
     vectors:
       msix === undefined || msix + 4 > config.length ? 0 : (registers.getUint16(msix + 2, true) & 0x7ff) + 1,
   };
@@ -133,17 +132,24 @@ export function pciMemoryLayout(
   barSize: number,
   pageSize: number,
 ): MemoryLayout {
-  const { stateTableSize, readWriteSize, outputSize } = config;
+  const { stateTableSize, readWriteSize, outputSectionSize } = config;
   if (maxPeers < 2 || maxPeers > MAX_PEERS || maxPeers * 4 > stateTableSize) {
     throw new LayoutError(`${maxPeers} peers: a state table of ${stateTableSize} bytes can't be theirs`);
   }
-  for (const [name, bytes] of Object.entries({ stateTableSize, readWriteSize, outputSize })) {
+  for (const [name, bytes] of Object.entries({ stateTableSize, readWriteSize, outputSectionSize })) {
     if (bytes % pageSize !== 0) {
       throw new LayoutError(`${name} of ${bytes} bytes: no multiple of ${pageSize}, the page size`);
     }
   }
   const outputOffset = stateTableSize + readWriteSize;
-  const used = outputOffset + maxPeers * outputSize;
+  const used = outputOffset + maxPeers * outputSectionSize;
   if (used > barSize) throw new LayoutError(`sections of ${used} bytes do not fit into ${barSize} of BAR 2`);
-  return { size: used, readWriteOffset: stateTableSize, readWriteSize, outputOffset, outputSize, maxPeers };
+  return {
+    size: used,
+    readWriteOffset: stateTableSize,
+    readWriteSize,
+    outputOffset,
+    outputSectionSize,
+    maxPeers,
+  };
 }

@@ -27,7 +27,7 @@ export abstract class Queue {
   /** Words of 32 bits. */
   protected readonly usedRing: number;
 
-  /** Over its own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
+  /** Over its own section (writable) and the peer's (read-only), both `layout.outputSectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
     this.layout = layout;
     this.own16 = new Uint16Array(own.buffer, 0, layout.data / 2);

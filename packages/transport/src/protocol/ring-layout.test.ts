@@ -25,7 +25,7 @@ describe('ringLayout', () => {
   it.each(layouts)('lays out a section of $section bytes', (expected) => {
     const size = Number(expected.section);
     expect(ringLayout(size)).toEqual({
-      sectionSize: size,
+      outputSectionSize: size,
       length: expected.n,
       descriptors: 0,
       avail: Number(expected.avail),

@@ -30,7 +30,7 @@ const LAST_RESORT_QUEUE = 32;
 /** Offsets and sizes in bytes, from the beginning of an output section. */
 export interface RingLayout {
   /** Size of the output section. */
-  readonly sectionSize: number;
+  readonly outputSectionSize: number;
   /** Queue length n: descriptors, and entries of each ring; a power of two, 32 … 4096. */
   readonly length: number;
   /** Descriptor table. */
@@ -66,24 +66,26 @@ function ringsSize(n: number): number {
  * The layout that both sides derive from the size of an output section, in bytes, and from nothing else.
  * Throws {@link LayoutError} where the section is too small for protocol 0x0001, or larger than 4 GiB.
  */
-export function ringLayout(sectionSize: number): RingLayout {
-  if (sectionSize > LARGEST_SECTION) {
-    throw new LayoutError(`output sections of ${sectionSize} bytes are too large: they may have up to 4G`);
+export function ringLayout(outputSectionSize: number): RingLayout {
+  if (outputSectionSize > LARGEST_SECTION) {
+    throw new LayoutError(
+      `output sections of ${outputSectionSize} bytes are too large: they may have up to 4G`,
+    );
   }
   let length = LARGEST_QUEUE;
   let data = ringsSize(length);
-  while (length >= SMALLEST_QUEUE && data >= Math.floor(sectionSize / 8)) {
+  while (length >= SMALLEST_QUEUE && data >= Math.floor(outputSectionSize / 8)) {
     length /= 2;
     if (length >= SMALLEST_QUEUE) data = ringsSize(length);
   }
-  const dataSize = sectionSize - data;
+  const dataSize = outputSectionSize - data;
   if (dataSize < 4 * MIN_MTU) {
     throw new LayoutError(
-      `output sections of ${sectionSize} bytes are too small for protocol 0x0001: they need 4K at least`,
+      `output sections of ${outputSectionSize} bytes are too small for protocol 0x0001: they need 4K at least`,
     );
   }
   return {
-    sectionSize,
+    outputSectionSize,
     length: length < SMALLEST_QUEUE ? LAST_RESORT_QUEUE : length,
     descriptors: 0,
     avail: DESCRIPTOR_SIZE * (length < SMALLEST_QUEUE ? LAST_RESORT_QUEUE : length),

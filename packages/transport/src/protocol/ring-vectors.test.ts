@@ -33,7 +33,7 @@ const layout = ringLayout(Number(vectors.section));
 
 /** A section with these parts; everything else is zero. */
 function section(parts: Part[] = []): Section {
-  const bytes = new Uint8Array(layout.sectionSize);
+  const bytes = new Uint8Array(layout.outputSectionSize);
   for (const { offset, bytes: hex } of parts) bytes.set(Buffer.from(hex, 'hex'), Number(offset));
   return { address: 0, length: bytes.length, buffer: bytes.buffer };
 }

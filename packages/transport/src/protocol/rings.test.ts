@@ -56,8 +56,8 @@ class Direction {
         expect.fail(`no room for ${reserved} bytes in an empty ring`);
       return false;
     }
-    const { data, sectionSize } = this.layout;
-    if (slot < data || slot + reserved > sectionSize) expect.fail(`slot ${slot} for ${reserved} bytes`);
+    const { data, outputSectionSize } = this.layout;
+    if (slot < data || slot + reserved > outputSectionSize) expect.fail(`slot ${slot} for ${reserved} bytes`);
     for (const frame of inFlight) {
       if (slot < frame.slot + frame.length && frame.slot < slot + reserved) {
         expect.fail(`slot ${slot} for ${reserved} bytes overlaps ${JSON.stringify(frame)}`);

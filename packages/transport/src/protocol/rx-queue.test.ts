@@ -8,8 +8,8 @@ const layout = ringLayout(0x1000);
 const n = layout.length;
 const section = (): Section => ({
   address: 0,
-  length: layout.sectionSize,
-  buffer: new ArrayBuffer(layout.sectionSize),
+  length: layout.outputSectionSize,
+  buffer: new ArrayBuffer(layout.outputSectionSize),
 });
 
 let own: Section;
@@ -69,7 +69,7 @@ function completions(): { id: number; len: number }[] {
 }
 
 const all = 0xffff_ffff_ffff_ffffn;
-const size = BigInt(layout.sectionSize);
+const size = BigInt(layout.outputSectionSize);
 
 describe('RxQueue', () => {
   it('takes frames as they were offered, and gives them back with flush, not before', () => {
@@ -77,7 +77,7 @@ describe('RxQueue', () => {
     offer({ descriptor: 2, addr: size - 14n, len: 14 });
     expect(rx.available()).toBe(2);
     expect([rx.next(), rx.offset, rx.length]).toEqual([true, 0x901, 60]);
-    expect([rx.next(), rx.offset, rx.length]).toEqual([true, layout.sectionSize - 14, 14]);
+    expect([rx.next(), rx.offset, rx.length]).toEqual([true, layout.outputSectionSize - 14, 14]);
     expect(rx.available()).toBe(0);
     expect(completions()).toEqual([]);
     rx.flush();
@@ -109,7 +109,7 @@ describe('RxQueue', () => {
   it('reads no frame of length 0 from outside', () => {
     offer({ addr: size, len: 0 });
     expect(take()).toEqual([true]);
-    expect([rx.offset, rx.length]).toEqual([layout.sectionSize, 0]);
+    expect([rx.offset, rx.length]).toEqual([layout.outputSectionSize, 0]);
   });
 
   it.each<[string, Offer, Violation]>([
@@ -124,7 +124,7 @@ describe('RxQueue', () => {
     ['a frame beyond the end', { addr: size - 59n }, Violation.DESCRIPTOR_RANGE],
     ['a frame behind the section', { addr: size, len: 1 }, Violation.DESCRIPTOR_RANGE],
     ['nothing behind the section', { addr: size + 1n, len: 0 }, Violation.DESCRIPTOR_RANGE],
-    ['a frame as long as the section', { len: layout.sectionSize }, Violation.DESCRIPTOR_RANGE],
+    ['a frame as long as the section', { len: layout.outputSectionSize }, Violation.DESCRIPTOR_RANGE],
     ['a length of 2^32 - 1', { len: 0xffffffff }, Violation.DESCRIPTOR_RANGE],
     ['a length of 2^31', { len: 0x80000000 }, Violation.DESCRIPTOR_RANGE],
     ['an end at 2^32', { addr: 0xffffffffn, len: 1 }, Violation.DESCRIPTOR_RANGE],

@@ -33,7 +33,7 @@ export class RxQueue extends Queue {
   #held = 0;
   #firstHeld = 1;
 
-  /** Over its own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. */
+  /** Over its own section (writable) and the peer's (read-only), both `layout.outputSectionSize` bytes long. */
   constructor(own: Section, peer: Section, layout: RingLayout) {
     super(own, peer, layout);
     this.#carried = new Uint32Array(layout.length);
@@ -79,7 +79,7 @@ export class RxQueue extends Queue {
     const length = peer32[word + 2]!;
     const flagsAndNext = peer32[word + 3]!;
     if ((flagsAndNext & U16) !== 0) return this.#fail(Violation.DESCRIPTOR_FLAGS);
-    if (offsetHigh !== 0 || offset < this.layout.data || offset + length > this.layout.sectionSize) {
+    if (offsetHigh !== 0 || offset < this.layout.data || offset + length > this.layout.outputSectionSize) {
       return this.#fail(Violation.DESCRIPTOR_RANGE);
     }
     // Held frames have the numbers from firstHeld on; whatever a descriptor carried before lies behind them.

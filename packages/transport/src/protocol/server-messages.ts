@@ -1,4 +1,4 @@
-import { MAX_PEERS } from './memory-layout.ts';
+import { MAX_SERVER_PEERS } from './memory-layout.ts';
 
 /**
  * Messages of the host server, as bytes. All integers are little-endian; each message begins with {u32 type, u32 len},
@@ -36,7 +36,7 @@ export interface InitMessage {
   readonly version: number;
   /** The client's ID, 0 … maxPeers - 1. */
   readonly id: number;
-  /** 2 … {@link MAX_PEERS}. */
+  /** 2 … {@link MAX_SERVER_PEERS}. */
   readonly maxPeers: number;
   /** Interrupt vectors of each peer, 1 … {@link MAX_VECTORS}. */
   readonly vectors: number;
@@ -49,7 +49,7 @@ export interface InitMessage {
 /** The eventfd of one vector of a peer, the client itself included. */
 export interface EventFdMessage {
   readonly type: 'event-fd';
-  /** 0 … {@link MAX_PEERS} - 1. */
+  /** 0 … {@link MAX_SERVER_PEERS} - 1. */
   readonly id: number;
   /** 0 … {@link MAX_VECTORS} - 1. */
   readonly vector: number;
@@ -58,7 +58,7 @@ export interface EventFdMessage {
 /** A peer has disconnected. */
 export interface PeerGoneMessage {
   readonly type: 'peer-gone';
-  /** 0 … {@link MAX_PEERS} - 1. */
+  /** 0 … {@link MAX_SERVER_PEERS} - 1. */
   readonly id: number;
 }
 
@@ -149,7 +149,7 @@ export function decodeServerMessage(bytes: Uint8Array): ServerMessage {
         throw new ServerProtocolError(`server sent compatible_version ${compatible}: ${remedy}`);
       }
       const version = checked('version', u32(8), SERVER_PROTOCOL_VERSION, 0xffffffff);
-      const maxPeers = checked('max_peers', u32(20), 2, MAX_PEERS);
+      const maxPeers = checked('max_peers', u32(20), 2, MAX_SERVER_PEERS);
       const outputSectionSize = Number(view.getBigUint64(32, true));
       return {
         type: 'init',
@@ -164,10 +164,10 @@ export function decodeServerMessage(bytes: Uint8Array): ServerMessage {
     case EVENT_FD:
       return {
         type: 'event-fd',
-        id: checked('EVENT_FD with id', u32(8), 0, MAX_PEERS - 1),
+        id: checked('EVENT_FD with id', u32(8), 0, MAX_SERVER_PEERS - 1),
         vector: checked('EVENT_FD with vector', u32(12), 0, MAX_VECTORS - 1),
       };
     default:
-      return { type: 'peer-gone', id: checked('PEER_GONE with id', u32(8), 0, MAX_PEERS - 1) };
+      return { type: 'peer-gone', id: checked('PEER_GONE with id', u32(8), 0, MAX_SERVER_PEERS - 1) };
   }
 }

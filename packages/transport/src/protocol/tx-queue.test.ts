@@ -6,7 +6,7 @@ import { Violation } from './violation.ts';
 
 const layout = ringLayout(0x1000);
 const n = layout.length;
-const section = (size = layout.sectionSize): Section => ({
+const section = (size = layout.outputSectionSize): Section => ({
   address: 0,
   length: size,
   buffer: new ArrayBuffer(size),
@@ -60,7 +60,7 @@ describe('TxQueue', () => {
 
     it('the whole section if nothing is known about it', () => {
       new TxQueue(own, peer, layout).initialise();
-      expect(cleared()).toBe(layout.sectionSize);
+      expect(cleared()).toBe(layout.outputSectionSize);
     });
 
     it.each([0, layout.data, layout.data + 100])(

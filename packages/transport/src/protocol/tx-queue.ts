@@ -40,13 +40,13 @@ export class TxQueue extends Queue {
   #dirty: number;
 
   /**
-   * Over its own section (writable) and the peer's (read-only), both `layout.sectionSize` bytes long. `dirty`: how many
+   * Over its own section (writable) and the peer's (read-only), both `layout.outputSectionSize` bytes long. `dirty`: how many
    * bytes of its own section, from its beginning, may not be zero.
    */
-  constructor(own: Section, peer: Section, layout: RingLayout, dirty = layout.sectionSize) {
+  constructor(own: Section, peer: Section, layout: RingLayout, dirty = layout.outputSectionSize) {
     super(own, peer, layout);
     this.#dirty = dirty;
-    this.#own8 = new Uint8Array(own.buffer, 0, layout.sectionSize);
+    this.#own8 = new Uint8Array(own.buffer, 0, layout.outputSectionSize);
     this.#slots = new Uint32Array(layout.length);
     this.#reset();
   }
@@ -91,7 +91,7 @@ export class TxQueue extends Queue {
     let slot = head;
     if (head > tail || inFlight === 0) {
       const free = tail - front;
-      if (free >= WARM_BYTES || head + length > this.layout.sectionSize) {
+      if (free >= WARM_BYTES || head + length > this.layout.outputSectionSize) {
         if (length > free) return -1;
         slot = front;
       }
