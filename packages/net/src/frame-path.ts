@@ -1,4 +1,3 @@
-import type { Tap } from '@ivshmem/linux/network';
 import type { Port, Section } from '@ivshmem/transport';
 import {
   type AnnouncedMtu,
@@ -8,7 +7,6 @@ import {
   announceMtu,
   commonCapabilities,
   type DataPath,
-  HeaderFault,
   longestFrame,
   type RingLayout,
   RxQueue,
@@ -16,8 +14,7 @@ import {
   Violation,
 } from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
-import { DROPPED, NOTHING, TapCrossing } from './ends/tap.ts';
-import { ownCapabilities } from './offload.ts';
+import { DROPPED, type LinkEnd, NOTHING } from './ends/link-end.ts';
 
 /** Frames in a burst: one store of the index and one decision about the doorbell for all of them. */
 const BURST_FRAMES = 64;
@@ -44,8 +41,8 @@ export interface PathMtu {
 }
 
 /**
- * The data path of a link: frames from the TAP into its own output section, and from the peer's output section to
- * the TAP, by one system call each, with no copy and no allocation in between.
+ * The data path of a link: frames from its end into its own output section, and from the peer's output section to
+ * the end, with no allocation and no copy but those of the end.
  *
  * It is driven by {@link poll}, and rests whenever that is not being called.
  */
@@ -57,78 +54,74 @@ export class FramePath implements DataPath {
   readonly #peer: number;
   /** The vector of ring events: 1, or 0 where there is only one. */
   readonly #vector: number;
-  readonly #tap: Tap;
+  readonly #end: LinkEnd;
   readonly #counters: Float64Array;
   readonly #own: Section;
   readonly #input: Section;
   readonly #layout: RingLayout;
-  readonly #crossing: TapCrossing;
   readonly #tx: TxQueue;
   readonly #rx: RxQueue;
   readonly #mtu: PathMtu;
-  /** What this side announces that it can receive. */
-  readonly #ownCapabilities: number;
   #capabilities = 0;
   /** What the peer announced at the last start. */
   #peerMtu: AnnouncedMtu | null = null;
   #running = false;
-  /** The TAP may have frames: an event or an answer to what it was given promises some. */
-  #tapReady = false;
-  /** No room in the ring: the TAP has to wait until the peer has completed some frames. */
+  /** The end may have frames: after an event, or since it may have answered a frame of the peer. */
+  #endReady = false;
+  /** No room in the ring: the end has to wait until the peer has completed some frames. */
   #full = false;
   /** Time to the next interrupt for a sender that may have missed one, in ms; -1: none is due. */
   #reminder = -1;
   #sleepLimit = -1;
 
-  /** Both sections must exist. */
+  /** Takes over the end. Both sections must exist. */
   constructor(options: {
     port: Port;
     peer: number;
     own: Section;
     input: Section;
     layout: RingLayout;
-    tap: Tap;
+    end: LinkEnd;
     mtu: PathMtu;
     counters: Float64Array;
   }) {
-    const { port, peer, own, input, layout, tap, mtu } = options;
+    const { port, peer, own, input, layout, end, mtu } = options;
     this.#port = port;
     this.#peer = peer;
     this.#vector = port.vectors > 1 ? 1 : 0;
-    this.#tap = tap;
+    this.#end = end;
     this.#counters = options.counters;
     this.#own = own;
     this.#input = input;
     this.#layout = layout;
     this.#mtu = mtu;
-    this.#ownCapabilities = ownCapabilities(tap, layout);
     this.#tx = new TxQueue(own, input, layout, port.dirtyOutput);
     this.#rx = new RxQueue(own, input, layout);
-    this.#crossing = new TapCrossing(tap, own, input, options.counters);
   }
 
   initialise(): void {
     this.#tx.initialise();
     this.#rx.initialise();
-    if (this.#ownCapabilities !== 0) announceCapabilities(this.#own, this.#layout, this.#ownCapabilities);
+    const { capabilities } = this.#end;
+    if (capabilities !== 0) announceCapabilities(this.#own, this.#layout, capabilities);
     announceMtu(this.#own, this.#layout, this.#mtu.own());
   }
 
   start(): void {
     const announced = announcedCapabilities(this.#input, this.#layout);
     this.#peerMtu = announcedMtu(this.#input, this.#layout);
-    this.#capabilities = commonCapabilities(this.#ownCapabilities, announced);
+    this.#capabilities = commonCapabilities(this.#end.capabilities, announced);
     const mtu = this.#mtu.agree(this.#peerMtu);
-    this.#crossing.begin(this.#capabilities, longestFrame(mtu, this.#peerMtu));
+    this.#end.start(this.#capabilities, longestFrame(mtu, this.#peerMtu));
     this.violation = Violation.NONE;
     this.#full = false;
-    this.#tapReady = true;
+    this.#endReady = true;
     this.#running = true;
   }
 
   stop(): void {
     this.#running = false;
-    this.#crossing.end();
+    this.#end.stop();
   }
 
   /**
@@ -137,7 +130,7 @@ export class FramePath implements DataPath {
    */
   renewMtu(): boolean {
     if (!this.#running || this.#peerMtu !== null) return true;
-    this.#crossing.longest = longestFrame(this.#mtu.agree(null), null);
+    this.#end.longest = longestFrame(this.#mtu.agree(null), null);
     return false;
   }
 
@@ -146,53 +139,36 @@ export class FramePath implements DataPath {
     return this.#capabilities;
   }
 
-  /** What was wrong with the first header that had to be refused since the last start; NONE when asked again. */
-  takeHeaderFault(): HeaderFault {
-    const { fault } = this.#crossing;
-    this.#crossing.fault = HeaderFault.NONE;
-    return fault;
-  }
-
-  /** How many frames of the peer, one after the other, have been refused for their headers since the last start. */
-  get refusedInARow(): number {
-    return this.#crossing.refusedInARow;
-  }
-
   carrier(on: boolean): void {
-    try {
-      this.#tap.setCarrier(on);
-    } catch (error) {
-      // An interface that is gone has no carrier.
-      if (on) throw error;
-    }
+    this.#end.carrier(on);
   }
 
-  /** The TAP has frames. */
-  tapReady(): void {
-    this.#tapReady = true;
+  /** The end may have frames. */
+  endReady(): void {
+    this.#endReady = true;
   }
 
-  /** Whether frames of the TAP would find no room in the ring. */
+  /** Whether frames of the end would find no room in the ring. */
   get full(): boolean {
     return this.#running && this.#full;
   }
 
   /**
-   * Moves a burst in each direction. Returns whether anything moved; if not, {@link sleep} tells whether to sleep.
-   * Sets {@link violation} where the peer is at fault. Throws SystemCallError where the TAP is gone.
+   * Moves a burst in each direction. Returns whether anything moved; if not, call {@link sleep}.
+   * Sets {@link violation} if the peer is at fault. Throws SystemCallError if the end is gone.
    */
   poll(): boolean {
     if (!this.#running) {
-      if (this.#tapReady) this.#drainTap();
+      if (this.#endReady) this.#drainEnd();
       return false;
     }
-    const received = this.#receive();
-    // What the TAP was given may have made it answer.
+    const received = this.#end.accepts ? this.#receive() : 0;
+    // The end may have answered.
     if (received > 0) {
-      this.#tapReady = true;
+      this.#endReady = true;
       this.#reminder = FIRST_REMINDER;
     }
-    const sent = this.#tapReady ? this.#transmit() : 0;
+    const sent = this.#endReady ? this.#transmit() : 0;
     const ringForCompletions = this.#rx.flush();
     const ringForFrames = this.#tx.flush();
     if (ringForCompletions || ringForFrames) {
@@ -210,12 +186,12 @@ export class FramePath implements DataPath {
    */
   sleep(): boolean {
     if (!this.#running) return true;
-    let idle = this.#rx.waitForFrames();
+    let idle = !this.#end.accepts || this.#rx.waitForFrames();
     this.#sleepLimit = this.#reminder !== -1 && this.#rx.mayBeAwaited() ? this.#reminder : -1;
     if (this.#full) {
-      this.#full = this.#tx.waitForRoom(this.#crossing.slotSize);
+      this.#full = this.#tx.waitForRoom(this.#end.slotSize);
       if (!this.#full) {
-        this.#tapReady = true;
+        this.#endReady = true;
         idle = false;
       }
     }
@@ -246,7 +222,7 @@ export class FramePath implements DataPath {
 
   #receive(): number {
     const rx = this.#rx;
-    const crossing = this.#crossing;
+    const end = this.#end;
     let frames = 0;
     let delivered = 0;
     let bytes = 0;
@@ -258,21 +234,21 @@ export class FramePath implements DataPath {
       if (!rx.next()) break;
       frames++;
       const length = rx.length;
-      if (!crossing.deliver(rx.offset, length)) continue;
+      if (!end.deliver(rx.offset, length)) continue;
       delivered++;
       bytes += length;
     }
     if (frames > 0) {
       this.#counters[Counter.rxFrames]! += frames;
-      this.#counters[Counter.rxBytes]! += bytes - delivered * crossing.headerSize;
+      this.#counters[Counter.rxBytes]! += bytes - delivered * end.headerSize;
     }
     return frames;
   }
 
   #transmit(): number {
     const tx = this.#tx;
-    const crossing = this.#crossing;
-    const slotSize = crossing.slotSize;
+    const end = this.#end;
+    const slotSize = end.slotSize;
     let frames = 0;
     let bytes = 0;
     tx.reclaim();
@@ -280,13 +256,13 @@ export class FramePath implements DataPath {
       const slot = tx.reserve(slotSize);
       this.#full = slot === -1;
       if (this.#full) {
-        this.#tapReady = false;
+        this.#endReady = false;
         this.#counters[Counter.ringFull]!++;
         break;
       }
-      const length = crossing.fetch(slot);
+      const length = end.fetch(slot);
       if (length === NOTHING) {
-        this.#tapReady = false;
+        this.#endReady = false;
         break;
       }
       if (length === DROPPED) continue;
@@ -296,20 +272,20 @@ export class FramePath implements DataPath {
     }
     if (frames > 0) {
       this.#counters[Counter.txFrames]! += frames;
-      this.#counters[Counter.txBytes]! += bytes - frames * crossing.headerSize;
+      this.#counters[Counter.txBytes]! += bytes - frames * end.headerSize;
     }
     return frames;
   }
 
   /** With the carrier off the kernel sends nothing, but what it sent before may still be there. */
-  #drainTap(): void {
-    this.#tapReady = false;
-    for (let i = 0; i < BURST_FRAMES && this.#crossing.discard(); i++);
+  #drainEnd(): void {
+    this.#endReady = false;
+    for (let i = 0; i < BURST_FRAMES && this.#end.discard(); i++);
   }
 
-  /** Unmaps what is its own. {@link poll} must not be called any more. */
+  /** Closes the end. {@link poll} must not be called any more. */
   close(): void {
     this.#running = false;
-    this.#crossing.close();
+    this.#end.close();
   }
 }

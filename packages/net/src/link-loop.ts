@@ -5,6 +5,7 @@ import { countersOf, openPort, type Port, PortSeeker, ServerTrust } from '@ivshm
 import type { AnnouncedMtu, RingLayout } from '@ivshmem/transport/protocol';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
+import { TapEnd } from './ends/tap.ts';
 import { checkPort } from './ethernet-port.ts';
 import { LinkInterface } from './link-interface.ts';
 import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
@@ -88,11 +89,11 @@ export class LinkLoop {
         busyPoll.worked();
         this.#session?.port.expectMore?.();
       } else if (busyPoll.lookAgain()) {
-        this.#session?.path.tapReady();
+        this.#session?.path.endReady();
         // Who has work for us may be waiting for this very processor.
         yieldProcessor();
       } else if (this.#session?.path.sleep() ?? true) {
-        this.#session?.muteTap();
+        this.#session?.muteEnd();
         const events = this.#epoll.wait(this.#session?.path.sleepLimit ?? -1);
         if (events === 0) this.#session?.path.overslept();
         this.#counters[Counter.wakeups]!++;
@@ -160,14 +161,16 @@ export class LinkLoop {
         plan = this.#planMtu(layout);
       });
       this.#end();
+      const poller = this.#epoll;
+      const counters = this.#counters;
+      const failed = () => this.#interface.look();
       session = new LinkSession(port, {
-        poller: this.#epoll,
-        tap,
+        poller,
+        end: (memory) => new TapEnd({ tap, poller, counters, failed }, memory),
         mtu: { own: () => this.#plan!.own, agree: (peer) => this.#agreeOnMtu(peer) },
         layout,
-        counters: this.#counters,
+        counters,
         reports: this.#reports,
-        tapFailed: () => this.#interface.look(),
         providerGone: (reason, usable) => this.#providerGone(reason, usable),
         failed: (error) => this.#fail(error),
       });

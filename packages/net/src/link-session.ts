@@ -1,5 +1,4 @@
-import type { Tap } from '@ivshmem/linux/network';
-import { EPOLLERR, EPOLLIN, type Poller, Timer } from '@ivshmem/linux/wait';
+import { type Poller, Timer } from '@ivshmem/linux/wait';
 import type { Port, PortEvent } from '@ivshmem/transport';
 import {
   Handshake,
@@ -12,6 +11,7 @@ import {
   violationText,
 } from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
+import type { EndMemory, LinkEnd } from './ends/link-end.ts';
 import { FramePath, type PathMtu } from './frame-path.ts';
 import { offloadNames } from './offload.ts';
 import type { LinkReports } from './reports.ts';
@@ -27,14 +27,13 @@ const HEADER_RESET_INTERVAL = 10_000;
 /** What a session needs besides its port. */
 export interface SessionOptions {
   readonly poller: Poller;
-  readonly tap: Tap;
+  /** Makes the end of the link, which the session owns. */
+  readonly end: (memory: EndMemory) => LinkEnd;
   readonly mtu: PathMtu;
   readonly layout: RingLayout;
   /** See {@link ./counters.ts}. */
   readonly counters: Float64Array;
   readonly reports: LinkReports;
-  /** The TAP reports an error: its interface may have been deleted. */
-  readonly tapFailed: () => void;
   /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */
   readonly providerGone: (reason: string, usable: boolean) => void;
   /** The session cannot go on. */
@@ -47,11 +46,11 @@ export class LinkSession {
   readonly path: FramePath;
   readonly layout: RingLayout;
   readonly #options: SessionOptions;
+  readonly #end: LinkEnd;
   readonly #peer: number;
   readonly #handshake: Handshake;
   readonly #pollTimer: Timer;
   #pollInterval = 0;
-  #tapMuted = false;
   #up = true;
   #lastHeaderReset = Number.NEGATIVE_INFINITY;
   /** The port may not be used any more. */
@@ -59,21 +58,16 @@ export class LinkSession {
 
   /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
   constructor(port: Port, options: SessionOptions) {
-    const { poller, tap, mtu, layout, counters } = options;
+    const { poller, mtu, layout, counters } = options;
     this.port = port;
     this.layout = layout;
     this.#options = options;
     this.#peer = 1 - port.id;
-    this.path = new FramePath({
-      port,
-      peer: this.#peer,
-      own: port.output!,
-      input: port.input(this.#peer)!,
-      layout,
-      tap,
-      mtu,
-      counters,
-    });
+    const own = port.output!;
+    const input = port.input(this.#peer)!;
+    const end = options.end({ own, peer: input, layout });
+    this.#end = end;
+    this.path = new FramePath({ port, peer: this.#peer, own, input, layout, end, mtu, counters });
     try {
       this.#pollTimer = new Timer(poller, () => this.#poll());
     } catch (error) {
@@ -85,11 +79,8 @@ export class LinkSession {
 
   /** Starts the handshake, and reports its states from now on. Throws SystemCallError: call {@link end} then. */
   begin(): void {
-    const { poller, tap, counters, reports, failed, tapFailed } = this.#options;
-    poller.add(tap.fd, EPOLLIN, (events) => {
-      if ((events & EPOLLERR) !== 0) tapFailed();
-      this.path.tapReady();
-    });
+    const { counters, reports, failed } = this.#options;
+    this.#end.listen(() => this.path.endReady());
     this.port.onInterrupt((vector) => {
       counters[Counter.interrupts]!++;
       if (vector === STATE_VECTOR) this.#evaluate();
@@ -163,14 +154,14 @@ export class LinkSession {
 
   /** Reports what the peer did wrong since the last call, and resets the link if it has to. */
   lookForFaults(): void {
-    const fault = this.path.takeHeaderFault();
+    const fault = this.#end.takeHeaderFault();
     if (fault !== HeaderFault.NONE) {
       this.#options.reports.violation(
         `a frame header has ${headerFaultText(fault)}`,
         'such frames are dropped',
       );
     }
-    if (this.path.refusedInARow >= REFUSED_HEADERS) this.#headersRefused();
+    if (this.#end.refusedInARow >= REFUSED_HEADERS) this.#headersRefused();
     if (this.path.violation !== Violation.NONE) this.#violated();
   }
 
@@ -201,17 +192,13 @@ export class LinkSession {
     this.#followHandshake();
   }
 
-  /** Before a sleep: a TAP that has to wait for room in the ring must not wake the thread. */
-  muteTap(): void {
-    const mute = this.path.full;
-    if (mute === this.#tapMuted) return;
-    this.#tapMuted = mute;
-    this.#options.poller.modify(this.#options.tap.fd, mute ? 0 : EPOLLIN);
+  /** Before a sleep: an end that has to wait for room in the ring must not wake the thread. */
+  muteEnd(): void {
+    this.#end.mute(this.path.full);
   }
 
-  /** Stops the data path, takes the state to RESET, and closes all but the TAP. Throws SystemCallError, having closed all. */
+  /** Stops the data path, takes the state to RESET, and closes port and end. Throws SystemCallError, having closed both. */
   end(): void {
-    this.#options.poller.remove(this.#options.tap.fd);
     try {
       this.#handshake.shutdown();
     } finally {

@@ -1,7 +1,7 @@
 import { EAGAIN, EINTR, EIO, errno, read, readv, SystemCallError, write, writev } from '@ivshmem/linux';
 import { mapPrivate } from '@ivshmem/linux/memory';
 import type { Tap } from '@ivshmem/linux/network';
-import type { Section } from '@ivshmem/transport';
+import { EPOLLERR, EPOLLIN, type Poller } from '@ivshmem/linux/wait';
 import {
   agreedGsoTypes,
   Capability,
@@ -18,14 +18,11 @@ import {
   MIN_FRAME,
 } from '@ivshmem/transport/protocol';
 import { Counter } from '../counters.ts';
-import { tapOffloads } from '../offload.ts';
+import { ownCapabilities, tapOffloads } from '../offload.ts';
+import { DROPPED, type EndMemory, type LinkEnd, NOTHING } from './link-end.ts';
 
 /** The longest frame that is passed on to the TAP, in bytes. */
 const MAX_FRAME = MAX_MTU + FRAME_OVERHEAD;
-
-/** What {@link TapCrossing.fetch} returns where the TAP has nothing, and where what it had was dropped. */
-export const NOTHING = -1;
-export const DROPPED = 0;
 
 // Private memory for system calls: the header of a frame that comes from the TAP and of one that goes there, and the
 // iovecs for header and frame, {u64 address, u64 length} each.
@@ -33,26 +30,36 @@ const OUTGOING_HEADER = 0;
 const INCOMING_HEADER = 16;
 const OUTGOING_VECTOR = 32;
 const INCOMING_VECTOR = 64;
-/** Where the beginning of frames goes that nobody wants. */
+/** Receives the beginning of frames that are dropped. */
 const DISCARDED = 128;
 const SCRATCH_SIZE = 256;
 
+/** What a TAP end needs. The TAP stays the caller's. */
+export interface TapEndOptions {
+  readonly tap: Tap;
+  readonly poller: Poller;
+  /** See {@link ../counters.ts}. */
+  readonly counters: Float64Array;
+  /** The TAP reports an error: its interface may have been deleted. */
+  readonly failed: () => void;
+}
+
 /**
- * How frames cross the TAP: one system call each, straight into the own output section and straight out of the peer's.
+ * A TAP interface: one system call for each frame, straight into this side's output section and straight out of the
+ * peer's.
  *
- * Where both sides can receive offloads, a header stands before each frame in the rings, as it does at the TAP. Else
- * the TAP's headers stay on this side. A TAP without headers has none to agree upon.
+ * If both sides can receive offloads, a header precedes each frame in the rings, as it does at the TAP. If not, the TAP's
+ * headers stay on this side. A TAP without headers announces no capabilities.
  */
-export class TapCrossing {
-  /** Bytes that stand before each frame in the rings. */
+export class TapEnd implements LinkEnd {
+  readonly capabilities: number;
+  readonly accepts = true;
   headerSize = 0;
-  /** Bytes that a slot must have for {@link fetch}. */
   slotSize = 0;
-  /** The first fault of a header that the peer has sent since {@link begin}; whoever reports it takes it away. */
-  fault: HeaderFault = HeaderFault.NONE;
-  /** How many frames in a row have been refused for their headers. */
   refusedInARow = 0;
 
+  readonly #poller: Poller;
+  readonly #failed: () => void;
   readonly #tap: Tap;
   readonly #fd: number;
   readonly #counters: Float64Array;
@@ -73,12 +80,19 @@ export class TapCrossing {
   #large = false;
   /** Whether the TAP's headers stay here, since the peer knows none. */
   #keepsHeader = false;
+  /** The first fault since the last start, until it is reported; further ones are not kept. */
+  #fault: HeaderFault = HeaderFault.NONE;
   #faulty = false;
+  #muted = false;
 
-  constructor(tap: Tap, own: Section, peer: Section, counters: Float64Array) {
+  /** Throws SystemCallError. */
+  constructor({ tap, poller, counters, failed }: TapEndOptions, { own, peer, layout }: EndMemory) {
     this.#tap = tap;
     this.#fd = tap.fd;
+    this.#poller = poller;
+    this.#failed = failed;
     this.#counters = counters;
+    this.capabilities = ownCapabilities(tap, layout);
     this.#ownAddress = own.address;
     this.#peerAddress = peer.address;
     this.#own8 = new Uint8Array(own.buffer);
@@ -88,44 +102,67 @@ export class TapCrossing {
     setPart(this.#incomingVector, 0, address + INCOMING_HEADER, FRAME_HEADER_SIZE);
   }
 
-  /**
-   * Frames go to, and come from, a peer with which these capabilities are common. Frames from the TAP have up to
-   * `longest` bytes, segments to be cut aside. Throws SystemCallError.
-   */
-  begin(capabilities: number, longest: number): void {
+  listen(ready: () => void): void {
+    this.#poller.add(this.#fd, EPOLLIN, (events) => {
+      if ((events & EPOLLERR) !== 0) this.#failed();
+      ready();
+    });
+  }
+
+  mute(on: boolean): void {
+    if (on === this.#muted) return;
+    this.#muted = on;
+    this.#poller.modify(this.#fd, on ? 0 : EPOLLIN);
+  }
+
+  start(capabilities: number, longest: number): void {
     this.#large = (capabilities & (Capability.TSO | Capability.USO)) !== 0;
     this.headerSize = capabilities & Capability.VNET_HDR ? FRAME_HEADER_SIZE : 0;
     this.longest = longest;
     this.#agreed = agreedGsoTypes(capabilities);
     this.#keepsHeader = this.#tap.vnetHeader && this.headerSize === 0;
     this.#incoming.fill(0);
-    this.fault = HeaderFault.NONE;
+    this.#fault = HeaderFault.NONE;
     this.#faulty = false;
     this.refusedInARow = 0;
     if (this.#tap.vnetHeader) this.#tap.setOffload(tapOffloads(capabilities));
   }
 
-  /** From now on, frames from the TAP have up to so many bytes, without a header, and segments to be cut aside. */
+  get longest(): number {
+    return this.#maxFrame;
+  }
+
   set longest(bytes: number) {
     this.#maxFrame = bytes;
     // One more byte shows that a frame was longer.
     this.slotSize = (this.#large ? MAX_HEADED_FRAME : this.headerSize + bytes) + 1;
   }
 
-  /** The kernel leaves nothing undone any more: nobody knows what the next peer can do. */
-  end(): void {
+  /** Has the kernel complete all frames from now on, since the next peer may not. */
+  stop(): void {
     if (!this.#tap.vnetHeader) return;
     try {
       this.#tap.setOffload(0);
     } catch {
-      // An interface that is gone leaves nothing undone.
+      // An interface that is gone sends no frames.
     }
   }
 
-  /**
-   * Takes a frame from the TAP into `slot` of the own section. Returns how many bytes of it are to be sent,
-   * {@link NOTHING} or {@link DROPPED}. Throws SystemCallError where the TAP is gone.
-   */
+  carrier(on: boolean): void {
+    try {
+      this.#tap.setCarrier(on);
+    } catch (error) {
+      // An interface that is gone has no carrier.
+      if (on) throw error;
+    }
+  }
+
+  takeHeaderFault(): HeaderFault {
+    const fault = this.#fault;
+    this.#fault = HeaderFault.NONE;
+    return fault;
+  }
+
   fetch(slot: number): number {
     if (this.#keepsHeader) return this.#fetchWithoutHeader(slot);
     const length = read(this.#fd, this.#ownAddress + slot, this.slotSize);
@@ -135,7 +172,7 @@ export class TapCrossing {
       if (gsoType !== GsoType.NONE) {
         const agreed = this.#agreed[gsoType] === 1;
         if (!agreed || !(this.#own8[slot + FLAGS_OFFSET]! & FrameFlag.NEEDS_CSUM)) {
-          // Left undone by the kernel for the peer before this one.
+          // Prepared by the kernel for the previous peer.
           return this.#drop(Counter.dropsLinkDown);
         }
         return length < this.slotSize ? length : this.#drop(Counter.dropsOversize);
@@ -155,10 +192,6 @@ export class TapCrossing {
     return length <= this.#maxFrame ? length : this.#drop(Counter.dropsOversize);
   }
 
-  /**
-   * Gives the TAP the frame of `length` bytes at `offset` of the peer's section. Returns whether the kernel has taken
-   * it; else it was dropped and counted.
-   */
   deliver(offset: number, length: number): boolean {
     const headerSize = this.headerSize;
     const frameLength = length - headerSize;
@@ -187,12 +220,11 @@ export class TapCrossing {
     this.refusedInARow++;
     if (!this.#faulty) {
       this.#faulty = true;
-      this.fault = fault;
+      this.#fault = fault;
     }
     return false;
   }
 
-  /** Takes a frame from the TAP and drops it. Returns false where there is none. Throws as {@link fetch} does. */
   discard(): boolean {
     const length = read(this.#fd, this.#scratch.address + DISCARDED, SCRATCH_SIZE - DISCARDED);
     if (length < 0) return this.#nothing() !== NOTHING;
@@ -217,8 +249,8 @@ export class TapCrossing {
     throw new SystemCallError('read', `interface ${this.#tap.name}`, error, 'it has been deleted');
   }
 
-  /** Unmaps what is its own. No other method may be called any more. */
   close(): void {
+    this.#poller.remove(this.#fd);
     this.#scratch.close();
   }
 }

@@ -1,0 +1,67 @@
+import type { Section } from '@ivshmem/transport';
+import type { HeaderFault, RingLayout } from '@ivshmem/transport/protocol';
+
+/** What {@link LinkEnd.fetch} returns if there is no frame, and if there was one that had to be dropped. */
+export const NOTHING = -1;
+export const DROPPED = 0;
+
+/** The rings' memory, as an end needs it. */
+export interface EndMemory {
+  /** This side's output section, writable. */
+  readonly own: Section;
+  /** The peer's output section, read-only. The peer can change any byte of it at any time. */
+  readonly peer: Section;
+  readonly layout: RingLayout;
+}
+
+/**
+ * One end of a link: where the frames come from that go to the peer, and where those of the peer go. The data path
+ * ({@link ../frame-path.ts}) owns the rings and calls the end for each frame; an end never touches descriptors or indices.
+ * {@link ./tap.ts} is a TAP interface, {@link ./program.ts} a program's own frames.
+ *
+ * An end counts what it drops, in the counters of {@link ../counters.ts}. Nothing here may allocate for each frame.
+ */
+export interface LinkEnd {
+  /** What this end can receive beyond plain frames, bits of Capability; announced to the peer. */
+  readonly capabilities: number;
+  /** Bytes that precede each frame in the rings: {@link FRAME_HEADER_SIZE} or 0, as agreed with the peer. */
+  readonly headerSize: number;
+  /** Bytes that a slot must have for {@link fetch}. */
+  readonly slotSize: number;
+  /** The longest frame that {@link fetch} may send, in bytes, without header; segments to be cut later are exempt. */
+  longest: number;
+  /** False while the end has no room for frames of the peer: they stay in the ring, which holds the peer back. */
+  readonly accepts: boolean;
+  /** How many frames in a row were rejected because of their headers. */
+  readonly refusedInARow: number;
+  /** What was wrong with the first rejected header since the last call or start; NONE if there was none. */
+  takeHeaderFault(): HeaderFault;
+
+  /** Calls `ready` whenever {@link fetch} may have frames. Throws SystemCallError. */
+  listen(ready: () => void): void;
+  /** With `on`, events of this end must not wake the thread: its frames have to wait for room in the ring. */
+  mute(on: boolean): void;
+  /**
+   * The data path starts: frames go to and come from a peer with which these capabilities are common. `longest` as
+   * above. Throws SystemCallError.
+   */
+  start(capabilities: number, longest: number): void;
+  /** The data path has stopped: the next peer may have other capabilities. */
+  stop(): void;
+  /** Whether frames can reach the peer. Throws SystemCallError. */
+  carrier(on: boolean): void;
+  /**
+   * Puts the next frame into `slot`, an offset in this side's section. Returns how many bytes of it are to be sent,
+   * with header, or {@link NOTHING} or {@link DROPPED}. Throws SystemCallError if the end is gone.
+   */
+  fetch(slot: number): number;
+  /**
+   * Takes the frame of `length` bytes, with header, at `offset` of the peer's section. The range has been checked,
+   * the bytes have not. Returns false if the frame was dropped, and counted.
+   */
+  deliver(offset: number, length: number): boolean;
+  /** Drops the next frame while there is no data path. Returns false if there is none. Throws as {@link fetch} does. */
+  discard(): boolean;
+  /** Releases what belongs to the end itself. No other method may be called any more. */
+  close(): void;
+}
