@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { createHostServer, type HostServer, type HostServerOptions } from '@ivshmem/host-server';
 import { UnixSocket } from '@ivshmem/linux/socket';
 import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
+import { pci } from '@ivshmem/transport/protocol';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { createDevice, type Device } from './device.ts';
 import type { DeviceState } from './device-messages.ts';
 import type { DeviceOptions } from './device-options.ts';
-import { Register } from './ivshmem/device-model.ts';
 import { Region } from './vfio-user/messages.ts';
 import { VmmClient } from './vfio-user/vmm-client.test-support.ts';
 
@@ -124,13 +124,13 @@ export async function pair(fixture: Fixture, options: { isolate?: boolean } = {}
   const bars = vmms.map((vmm) => vmm.start());
   const irqs = vmms.map((vmm) => {
     const fds = vmm.enableMsix(4);
-    vmm.writeRegister(Register.INTERRUPT_CONTROL, 1);
+    vmm.writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
     return fds;
   });
   // Until the first device has heard of the second one.
   const reaches = () => {
     const { doorbellsWithoutEffect } = devices[0].stats();
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 3);
+    vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 3);
     return devices[0].stats().doorbellsWithoutEffect === doorbellsWithoutEffect;
   };
   while (!reaches()) await new Promise((resolve) => setImmediate(resolve));

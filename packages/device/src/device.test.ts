@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { closeFd } from '@ivshmem/linux';
 import { createMemfd } from '@ivshmem/linux/memory';
 import { clearEventFd, drainEventFd } from '@ivshmem/linux/wait';
+import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
-import { Register } from './ivshmem/device-model.ts';
 import { Command, Region } from './vfio-user/messages.ts';
 
 const fixture = useDevices();
@@ -55,7 +55,7 @@ describe('createDevice', () => {
       [1, 0],
     ] as const) {
       for (let vector = 0; vector < 4; vector++) {
-        vmms[from].writeRegister(Register.DOORBELL, (to << 16) | vector);
+        vmms[from].writeRegister(pci.Register.DOORBELL, (to << 16) | vector);
         vmms[to].awaitInterrupt(irqs[to]![vector]!);
         expect(irqs.flat().map((fd) => drainEventFd(fd!))).toEqual(Array(8).fill(0n));
       }
@@ -64,7 +64,7 @@ describe('createDevice', () => {
 
   it('rings a doorbell of its own', async () => {
     const { vmms, irqs } = await pair(fixture);
-    vmms[1].writeRegister(Register.DOORBELL, (1 << 16) | 2);
+    vmms[1].writeRegister(pci.Register.DOORBELL, (1 << 16) | 2);
     vmms[1].awaitInterrupt(irqs[1]![2]!);
   });
 
@@ -72,7 +72,7 @@ describe('createDevice', () => {
     const { devices, vmms, irqs } = await pair(fixture);
     const before = devices[0].stats();
     for (const value of [0x0001_0004, 0x0001_0103, 0x0002_0000, 0x0003_0000, 0xffff_ffff]) {
-      vmms[0].writeRegister(Register.DOORBELL, value);
+      vmms[0].writeRegister(pci.Register.DOORBELL, value);
     }
     const after = devices[0].stats();
     expect(after.doorbells - before.doorbells).toBe(5);
@@ -83,10 +83,10 @@ describe('createDevice', () => {
   it('loses interrupts that come while they are disabled, also where they are enabled right afterwards', async () => {
     const { devices, vmms, irqs } = await pair(fixture);
     for (let round = 0; round < 200; round++) {
-      vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 0);
-      vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
-      vmms[1].writeRegister(Register.DOORBELL, (1 << 16) | 1);
-      vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 1);
+      vmms[1].writeRegister(pci.Register.INTERRUPT_CONTROL, 0);
+      vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
+      vmms[1].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
+      vmms[1].writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
       expect(clearEventFd(irqs[1]![1]!)).toBe(false);
     }
     expect(devices[1].stats().interruptsDropped).toBeGreaterThanOrEqual(200);
@@ -97,10 +97,10 @@ describe('createDevice', () => {
     vmms[1].write(Region.CONFIGURATION, 0x43, Buffer.from([0xff]));
     expect(vmms[1].read(Region.CONFIGURATION, 0x40, 4).readUInt32LE()).toBe(0x01185809);
     for (let round = 0; round < 50; round++) {
-      vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 1);
-      vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
-      vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 2);
-      expect(vmms[1].readRegister(Register.INTERRUPT_CONTROL)).toBe(0);
+      vmms[1].writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
+      vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
+      vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 2);
+      expect(vmms[1].readRegister(pci.Register.INTERRUPT_CONTROL)).toBe(0);
       const came = [1, 2].map((vector) => clearEventFd(irqs[1]![vector]!));
       expect(came.filter((yes) => yes)).toHaveLength(1);
     }
@@ -108,26 +108,26 @@ describe('createDevice', () => {
 
   it('tells a state to all other peers once, by state table and vector 0', async () => {
     const { vmms, irqs } = await pair(fixture);
-    vmms[0].writeRegister(Register.STATE, 0x87654321);
+    vmms[0].writeRegister(pci.Register.STATE, 0x87654321);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     expect(tableEntry(vmms[1], 0)).toBe(0x87654321);
-    expect(vmms[0].readRegister(Register.STATE)).toBe(0x87654321);
-    vmms[0].writeRegister(Register.STATE, 0x87654321);
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 3);
+    expect(vmms[0].readRegister(pci.Register.STATE)).toBe(0x87654321);
+    vmms[0].writeRegister(pci.Register.STATE, 0x87654321);
+    vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 3);
     vmms[1].awaitInterrupt(irqs[1]![3]!);
     expect(irqs.flat().map((fd) => drainEventFd(fd!))).toEqual(Array(8).fill(0n));
   });
 
   it('keeps the state table from being written', async () => {
     const { vmms } = await pair(fixture);
-    vmms[0].writeRegister(Register.STATE, 7);
+    vmms[0].writeRegister(pci.Register.STATE, 7);
     for (const vmm of vmms) vmm.write(Region.BAR2, 0, Buffer.alloc(16, 0xff));
     expect([0, 1, 2, 1023].map((peer) => tableEntry(vmms[1], peer))).toEqual([7, 0, 0, 0]);
   });
 
   it('goes to state 0 by a reset, which may come twice, and tells the others', async () => {
     const { vmms, irqs } = await pair(fixture);
-    vmms[0].writeRegister(Register.STATE, 3);
+    vmms[0].writeRegister(pci.Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     vmms[0].write(Region.CONFIGURATION, 0x43, Buffer.from([1]));
     vmms[0].setIrqs(0x21, 0, 0);
@@ -135,14 +135,14 @@ describe('createDevice', () => {
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     expect(tableEntry(vmms[1], 0)).toBe(0);
     vmms[0].systemReset();
-    expect([Register.STATE, Register.INTERRUPT_CONTROL].map((at) => vmms[0].readRegister(at))).toEqual([
-      0, 0,
-    ]);
+    expect(
+      [pci.Register.STATE, pci.Register.INTERRUPT_CONTROL].map((at) => vmms[0].readRegister(at)),
+    ).toEqual([0, 0]);
     expect(vmms[0].read(Region.CONFIGURATION, 0x43, 1)[0]).toBe(0);
     // The guest goes on after it.
     irqs[0] = vmms[0].enableMsix(4);
-    vmms[0].writeRegister(Register.INTERRUPT_CONTROL, 1);
-    vmms[1].writeRegister(Register.DOORBELL, 1);
+    vmms[0].writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
+    vmms[1].writeRegister(pci.Register.DOORBELL, 1);
     vmms[0].awaitInterrupt(irqs[0]![1]!);
   });
 
@@ -181,7 +181,7 @@ describe('createDevice', () => {
     for (let round = 0; round < 5; round++) {
       const vmm = round === 0 ? vmms[0] : fixture.vmm(0);
       if (round > 0) vmm.start();
-      vmm.writeRegister(Register.STATE, 3);
+      vmm.writeRegister(pci.Register.STATE, 3);
       vmms[1].awaitInterrupt(irqs[1]![0]!);
       expect(tableEntry(vmms[1], 0)).toBe(3);
       const gone = logLine(devices[0], /is gone; the device waits for the next VMM$/);
@@ -195,7 +195,7 @@ describe('createDevice', () => {
 
   it('interrupts the others on vector 0 when it ends', async () => {
     const { devices, vmms, irqs } = await pair(fixture);
-    vmms[0].writeRegister(Register.STATE, 3);
+    vmms[0].writeRegister(pci.Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     await devices[0].close();
     vmms[1].awaitInterrupt(irqs[1]![0]!);
@@ -205,25 +205,25 @@ describe('createDevice', () => {
   it('changes and drops eventfds as the VMM says', async () => {
     const { vmms, irqs } = await pair(fixture);
     const second = vmms[1].bind(1);
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
+    vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
     vmms[1].awaitInterrupt(second);
     expect(clearEventFd(irqs[1]![1]!)).toBe(false);
     vmms[1].setIrqs(0x24, 1, 2);
-    for (const vector of [1, 2, 3]) vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | vector);
+    for (const vector of [1, 2, 3]) vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | vector);
     vmms[1].awaitInterrupt(irqs[1]![3]!);
-    vmms[1].readRegister(Register.INTERRUPT_CONTROL);
+    vmms[1].readRegister(pci.Register.INTERRUPT_CONTROL);
     expect([second, irqs[1]![2]!].map((fd) => clearEventFd(fd))).toEqual([false, false]);
     vmms[1].setIrqs(0x21, 0, 0);
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 3);
-    vmms[1].readRegister(Register.INTERRUPT_CONTROL);
+    vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 3);
+    vmms[1].readRegister(pci.Register.INTERRUPT_CONTROL);
     expect(clearEventFd(irqs[1]![3]!)).toBe(false);
   });
 
   it('interrupts nobody without Bus Master or MSI-X', async () => {
     const { vmms, irqs } = await pair(fixture);
     const ring = () => {
-      vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
-      vmms[1].readRegister(Register.INTERRUPT_CONTROL);
+      vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
+      vmms[1].readRegister(pci.Register.INTERRUPT_CONTROL);
       return clearEventFd(irqs[1]![1]!);
     };
     expect(ring()).toBe(true);
@@ -237,8 +237,8 @@ describe('createDevice', () => {
 
   it('has no pending interrupts', async () => {
     const { vmms } = await pair(fixture);
-    vmms[1].writeRegister(Register.INTERRUPT_CONTROL, 0);
-    vmms[0].writeRegister(Register.DOORBELL, 1 << 16);
+    vmms[1].writeRegister(pci.Register.INTERRUPT_CONTROL, 0);
+    vmms[0].writeRegister(pci.Register.DOORBELL, 1 << 16);
     vmms[1].write(Region.BAR1, 0x800, Buffer.alloc(8, 0xff));
     expect(vmms[1].read(Region.BAR1, 0x800, 8).readBigUInt64LE()).toBe(0n);
   });

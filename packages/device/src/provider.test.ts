@@ -1,9 +1,9 @@
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
 import { createDevice } from './device.ts';
-import { Register } from './ivshmem/device-model.ts';
 
 const fixture = useDevices();
 
@@ -52,9 +52,9 @@ describe('a device and its host server', () => {
     server!.close();
     await lost;
     await inState(device, 'orphaned');
-    vmms[0].writeRegister(Register.DOORBELL, (1 << 16) | 1);
+    vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);
     vmms[1].awaitInterrupt(irqs[1]![1]!);
-    vmms[0].writeRegister(Register.STATE, 5);
+    vmms[0].writeRegister(pci.Register.STATE, 5);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
     expect(tableEntry(vmms[1], 0)).toBe(5);
     vmms[0].close();

@@ -1,14 +1,10 @@
 import { closeFd, SystemCallError } from '@ivshmem/linux';
 import { isEventFd } from '@ivshmem/linux/wait';
 import type { HostPort } from '@ivshmem/transport';
+import { pci } from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
-import {
-  CONFIGURATION_SIZE,
-  memoryRegionSize,
-  msixRegionSize,
-  REGISTER_REGION_SIZE,
-} from './ivshmem/configuration-space.ts';
-import { type DeviceAction, DeviceModel, Register } from './ivshmem/device-model.ts';
+import { CONFIGURATION_SIZE, memoryRegionSize, msixRegionSize } from './ivshmem/configuration-space.ts';
+import { type DeviceAction, DeviceModel } from './ivshmem/device-model.ts';
 import { type MappedArea, MemoryBar, mappedAreas } from './ivshmem/memory-bar.ts';
 import type { Request } from './vfio-user/connection.ts';
 import { InterruptVectors } from './vfio-user/interrupt-vectors.ts';
@@ -177,7 +173,7 @@ export class VfioUserDevice {
   #regionSize(region: number): number {
     switch (region) {
       case Region.BAR0:
-        return REGISTER_REGION_SIZE;
+        return pci.REGISTER_REGION_SIZE;
       case Region.BAR1:
         return msixRegionSize(this.#port.vectors);
       case Region.BAR2:
@@ -233,8 +229,8 @@ export class VfioUserDevice {
         // What came while interrupts were disabled is lost, also if they are being enabled right now.
         this.#settle();
         const value = new DataView(data.buffer, data.byteOffset).getUint32(0, true);
-        if (offset === Register.DOORBELL) this.#counters[Counter.doorbells]!++;
-        this.#perform(this.#model.writeRegister(offset, count, value), offset === Register.DOORBELL);
+        if (offset === pci.Register.DOORBELL) this.#counters[Counter.doorbells]!++;
+        this.#perform(this.#model.writeRegister(offset, count, value), offset === pci.Register.DOORBELL);
         return;
       }
       case Region.BAR2:

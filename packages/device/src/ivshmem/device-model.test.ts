@@ -1,7 +1,7 @@
-import { memoryLayout } from '@ivshmem/transport/protocol';
+import { memoryLayout, pci } from '@ivshmem/transport/protocol';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DeviceModel, Register } from './device-model.ts';
+import { DeviceModel } from './device-model.ts';
 
 const identity = { id: 1, maxPeers: 3, protocol: 1, vectors: 4, layout: memoryLayout(0x10000, 3, 0x1000) };
 
@@ -24,16 +24,19 @@ describe('the registers', () => {
 
   it('ID and Maximum Peers cannot be written', () => {
     const model = new DeviceModel(identity);
-    expect([write(model, Register.ID, 7), write(model, Register.MAXIMUM_PEERS, 7)]).toEqual([null, null]);
+    expect([write(model, pci.Register.ID, 7), write(model, pci.Register.MAXIMUM_PEERS, 7)]).toEqual([
+      null,
+      null,
+    ]);
     expect(registers(model)).toEqual([1, 3, 0, 0, 0]);
   });
 
   it('Interrupt Control has one bit', () => {
     const model = new DeviceModel(identity);
-    write(model, Register.INTERRUPT_CONTROL, 0xffffffff);
-    expect(read(model, Register.INTERRUPT_CONTROL)).toBe(1);
-    write(model, Register.INTERRUPT_CONTROL, 0xfffffffe);
-    expect(read(model, Register.INTERRUPT_CONTROL)).toBe(0);
+    write(model, pci.Register.INTERRUPT_CONTROL, 0xffffffff);
+    expect(read(model, pci.Register.INTERRUPT_CONTROL)).toBe(1);
+    write(model, pci.Register.INTERRUPT_CONTROL, 0xfffffffe);
+    expect(read(model, pci.Register.INTERRUPT_CONTROL)).toBe(0);
   });
 
   it('ignore every other access than 32 bits, aligned, to a register', () => {
@@ -42,7 +45,7 @@ describe('the registers', () => {
     fc.assert(
       fc.property(offset, size, fc.integer(), (at, width, value) => {
         const model = new DeviceModel(identity);
-        write(model, Register.STATE, 0xaa55);
+        write(model, pci.Register.STATE, 0xaa55);
         if (width === 4 && at <= 0x10 && at % 4 === 0) return;
         expect(model.readRegister(at, width)).toBe(0);
         expect(model.writeRegister(at, width, value)).toBeNull();
@@ -54,13 +57,13 @@ describe('the registers', () => {
 
 describe('the Doorbell register', () => {
   it('names a target in bits 16-31 and a vector in bits 0-15', () => {
-    expect(write(new DeviceModel(identity), Register.DOORBELL, 0x0002_0003)).toEqual({
+    expect(write(new DeviceModel(identity), pci.Register.DOORBELL, 0x0002_0003)).toEqual({
       type: 'ring',
       peer: 2,
       vector: 3,
     });
     const many = new DeviceModel({ ...identity, maxPeers: 0x10000, vectors: 2048 });
-    expect(write(many, Register.DOORBELL, 0xffff_07ff)).toEqual({
+    expect(write(many, pci.Register.DOORBELL, 0xffff_07ff)).toEqual({
       type: 'ring',
       peer: 0xffff,
       vector: 0x7ff,
@@ -68,7 +71,7 @@ describe('the Doorbell register', () => {
   });
 
   it('may name this device itself', () => {
-    expect(write(new DeviceModel(identity), Register.DOORBELL, 0x0001_0000)).toEqual({
+    expect(write(new DeviceModel(identity), pci.Register.DOORBELL, 0x0001_0000)).toEqual({
       type: 'ring',
       peer: 1,
       vector: 0,
@@ -78,7 +81,7 @@ describe('the Doorbell register', () => {
   it.each([0x0003_0000, 0xffff_0000, 0x0000_0004, 0x0000_0100, 0x0000_ffff])(
     'has no effect by %i',
     (value) => {
-      expect(write(new DeviceModel(identity), Register.DOORBELL, value)).toBeNull();
+      expect(write(new DeviceModel(identity), pci.Register.DOORBELL, value)).toBeNull();
     },
   );
 });
@@ -86,11 +89,11 @@ describe('the Doorbell register', () => {
 describe('the State register', () => {
   it('tells a change, and no write that changes nothing', () => {
     const model = new DeviceModel(identity);
-    expect(write(model, Register.STATE, 0)).toBeNull();
-    expect(write(model, Register.STATE, 0xffffffff)).toEqual({ type: 'state', value: 0xffffffff });
-    expect(write(model, Register.STATE, -1)).toBeNull();
-    expect(read(model, Register.STATE)).toBe(0xffffffff);
-    expect(write(model, Register.STATE, 1)).toEqual({ type: 'state', value: 1 });
+    expect(write(model, pci.Register.STATE, 0)).toBeNull();
+    expect(write(model, pci.Register.STATE, 0xffffffff)).toEqual({ type: 'state', value: 0xffffffff });
+    expect(write(model, pci.Register.STATE, -1)).toBeNull();
+    expect(read(model, pci.Register.STATE)).toBe(0xffffffff);
+    expect(write(model, pci.Register.STATE, 1)).toEqual({ type: 'state', value: 1 });
   });
 });
 
@@ -98,28 +101,28 @@ describe('an interrupt', () => {
   it('is lost while interrupts are disabled', () => {
     const model = running();
     expect(model.interrupt()).toBe(false);
-    write(model, Register.INTERRUPT_CONTROL, 1);
+    write(model, pci.Register.INTERRUPT_CONTROL, 1);
     expect([model.interrupt(), model.interrupt()]).toEqual([true, true]);
-    write(model, Register.INTERRUPT_CONTROL, 0);
+    write(model, pci.Register.INTERRUPT_CONTROL, 0);
     expect(model.interrupt()).toBe(false);
   });
 
   it('disables further ones in one-shot mode, when it is delivered', () => {
     const model = running();
     model.configuration.write(0x43, Buffer.from([1]));
-    write(model, Register.INTERRUPT_CONTROL, 1);
+    write(model, pci.Register.INTERRUPT_CONTROL, 1);
     expect(model.interrupt()).toBe(true);
-    expect(read(model, Register.INTERRUPT_CONTROL)).toBe(0);
+    expect(read(model, pci.Register.INTERRUPT_CONTROL)).toBe(0);
     expect(model.interrupt()).toBe(false);
-    write(model, Register.INTERRUPT_CONTROL, 1);
+    write(model, pci.Register.INTERRUPT_CONTROL, 1);
     model.configuration.write(0x04, Buffer.from([0x02]));
     expect(model.interrupt()).toBe(false);
-    expect(read(model, Register.INTERRUPT_CONTROL)).toBe(1);
+    expect(read(model, pci.Register.INTERRUPT_CONTROL)).toBe(1);
   });
 
   it('needs MSI-X and Bus Master', () => {
     const model = new DeviceModel(identity);
-    write(model, Register.INTERRUPT_CONTROL, 1);
+    write(model, pci.Register.INTERRUPT_CONTROL, 1);
     const outcomes = [0x00, 0x04, 0x00, 0x04].map((command, i) => {
       model.configuration.write(0x04, Buffer.from([command]));
       model.configuration.write(0x5b, Buffer.from([i < 2 ? 0x00 : 0x80]));
@@ -133,8 +136,8 @@ describe('reset', () => {
   it('takes everything back, and tells the state once', () => {
     const model = running();
     model.configuration.write(0x43, Buffer.from([1]));
-    write(model, Register.INTERRUPT_CONTROL, 1);
-    write(model, Register.STATE, 3);
+    write(model, pci.Register.INTERRUPT_CONTROL, 1);
+    write(model, pci.Register.STATE, 3);
     expect(model.reset()).toEqual({ type: 'state', value: 0 });
     expect(model.reset()).toBeNull();
     expect(registers(model)).toEqual([1, 3, 0, 0, 0]);

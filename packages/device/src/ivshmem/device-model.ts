@@ -1,16 +1,7 @@
-import { COMMAND_BUS_MASTER, ConfigurationSpace, type DeviceIdentity } from './configuration-space.ts';
+import { pci } from '@ivshmem/transport/protocol';
+import { ConfigurationSpace, type DeviceIdentity } from './configuration-space.ts';
 
-/** Offsets in the register region. Source: specification, "Register Region". */
-export const Register = {
-  ID: 0x00,
-  MAXIMUM_PEERS: 0x04,
-  INTERRUPT_CONTROL: 0x08,
-  DOORBELL: 0x0c,
-  STATE: 0x10,
-} as const;
-
-/** Interrupt Control bit 0. */
-export const INTERRUPT_ENABLE = 1 << 0;
+const { Register } = pci;
 
 /** What whoever drives a device has to do after a register was written. */
 export type DeviceAction =
@@ -63,7 +54,7 @@ export class DeviceModel {
     if (size !== 4) return null;
     switch (offset) {
       case Register.INTERRUPT_CONTROL:
-        this.#interruptControl = value & INTERRUPT_ENABLE;
+        this.#interruptControl = value & pci.INTERRUPT_ENABLE;
         return null;
       case Register.DOORBELL: {
         const peer = value >>> 16;
@@ -85,7 +76,8 @@ export class DeviceModel {
    */
   interrupt(): boolean {
     const { command, msixEnabled, oneShot } = this.configuration;
-    if (this.#interruptControl === 0 || !msixEnabled || (command & COMMAND_BUS_MASTER) === 0) return false;
+    if (this.#interruptControl === 0 || !msixEnabled || (command & pci.COMMAND_BUS_MASTER) === 0)
+      return false;
     if (oneShot) this.#interruptControl = 0;
     return true;
   }

@@ -1,10 +1,10 @@
 import { closeFd, type SystemCallError } from '@ivshmem/linux';
 import { createMemfd } from '@ivshmem/linux/memory';
 import { createEventFd } from '@ivshmem/linux/wait';
+import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, openFds, useDevices } from '../device.test-support.ts';
 import type { Device } from '../device.ts';
-import { Register } from '../ivshmem/device-model.ts';
 import { Command, IrqIndex } from './messages.ts';
 import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
 
@@ -161,8 +161,8 @@ async function expectUnharmed(device: Device, before: number): Promise<void> {
   expect(openFds()).toBe(before);
   const next = fixture.vmm();
   next.start();
-  next.writeRegister(Register.STATE, 9);
-  expect(next.readRegister(Register.STATE)).toBe(9);
+  next.writeRegister(pci.Register.STATE, 9);
+  expect(next.readRegister(pci.Register.STATE)).toBe(9);
   next.close();
   await inState(device, 'waiting');
 }

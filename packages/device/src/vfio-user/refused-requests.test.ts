@@ -1,7 +1,7 @@
+import { pci } from '@ivshmem/transport/protocol';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { useDevices } from '../device.test-support.ts';
 import type { Device } from '../device.ts';
-import { Register } from '../ivshmem/device-model.ts';
 import { Command, IrqIndex, Region } from './messages.ts';
 import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
 
@@ -43,7 +43,7 @@ describe('a VMM is told by errno, and served on, when it', () => {
     ['sets interrupts that do not exist', set(0x21, 5, 0, 0), EINVAL],
   ] as const)('%s', (_, [command, payload], errno) => {
     expect(vmm.request(command, payload)).toMatchObject({ flags: 0x21, errno, payload: Buffer.alloc(0) });
-    expect(vmm.readRegister(Register.MAXIMUM_PEERS)).toBe(3);
+    expect(vmm.readRegister(pci.Register.MAXIMUM_PEERS)).toBe(3);
     expect(device.stats()).toMatchObject({ violations: 0, attached: 1 });
   });
 });

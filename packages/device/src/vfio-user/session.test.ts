@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { closeFd, setNonBlocking } from '@ivshmem/linux';
 import { clearEventFd } from '@ivshmem/linux/wait';
 import { ServerConnection } from '@ivshmem/transport';
+import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, openFds, useDevices } from '../device.test-support.ts';
 import type { Device } from '../device.ts';
-import { Register } from '../ivshmem/device-model.ts';
 import { Command, Region } from './messages.ts';
 import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
 
@@ -31,11 +31,11 @@ describe('a VMM', () => {
     vmm.start();
     vmm.post(
       Command.REGION_WRITE,
-      Buffer.concat([accessOf(Register.STATE, Region.BAR0, 4), u32s(5)]),
+      Buffer.concat([accessOf(pci.Register.STATE, Region.BAR0, 4), u32s(5)]),
       [],
       0x10,
     );
-    expect(vmm.readRegister(Register.STATE)).toBe(5);
+    expect(vmm.readRegister(pci.Register.STATE)).toBe(5);
   });
 
   it('that leaves its replies unread is read no further, and gets all of them when it reads', async () => {
@@ -47,7 +47,7 @@ describe('a VMM', () => {
     const ids = Array.from({ length: 20 }, () => vmm.post(Command.REGION_READ, access));
     while (device.stats().memoryReads === 0) await new Promise((resolve) => setImmediate(resolve));
     for (const id of ids) expect(vmm.reply(id, Command.REGION_READ).payload).toHaveLength(16 + 0x100000);
-    expect(vmm.readRegister(Register.ID)).toBe(0);
+    expect(vmm.readRegister(pci.Register.ID)).toBe(0);
   });
 
   it('that goes with replies unread has just gone', async () => {
@@ -89,7 +89,7 @@ describe('a VMM', () => {
     }
     expect(openFds()).toBe(before);
     expect(device.stats().refused).toBe(100);
-    expect(vmm.readRegister(Register.MAXIMUM_PEERS)).toBe(3);
+    expect(vmm.readRegister(pci.Register.MAXIMUM_PEERS)).toBe(3);
   });
 });
 
@@ -104,8 +104,8 @@ describe('a peer', () => {
     peer.block();
     const begin = performance.now();
     // These rings block if they are made by write(2), and so does the state, of which all peers are notified.
-    for (let i = 0; i < 200; i++) vmm.writeRegister(Register.DOORBELL, 1 << 16);
-    vmm.writeRegister(Register.STATE, 3);
+    for (let i = 0; i < 200; i++) vmm.writeRegister(pci.Register.DOORBELL, 1 << 16);
+    vmm.writeRegister(pci.Register.STATE, 3);
     // QEMU gives up on a device that takes five seconds for a single one.
     expect(performance.now() - begin).toBeLessThan(5000);
     expect(device.stats().doorbells).toBeGreaterThanOrEqual(200);
@@ -146,17 +146,17 @@ describe('a VMM', () => {
     hostile.start();
     other.start();
     const irqs = hostile.enableMsix(4);
-    hostile.writeRegister(Register.INTERRUPT_CONTROL, 1);
+    hostile.writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
     for (const fd of irqs) makeBlocking(fd);
     const interrupts = () => devices[0]!.stats().interrupts;
     for (let i = 0; i < 20; i++) {
       const before = interrupts();
       do {
-        other.writeRegister(Register.DOORBELL, 1);
+        other.writeRegister(pci.Register.DOORBELL, 1);
         await new Promise((resolve) => setImmediate(resolve));
       } while (interrupts() === before);
     }
-    expect(hostile.readRegister(Register.MAXIMUM_PEERS)).toBe(3);
+    expect(hostile.readRegister(pci.Register.MAXIMUM_PEERS)).toBe(3);
     await devices[0]!.close();
   });
 });
@@ -193,7 +193,7 @@ class BlockingPeer {
     }
     for (;;) {
       const { doorbellsWithoutEffect } = device.stats();
-      vmm.writeRegister(Register.DOORBELL, 1 << 16);
+      vmm.writeRegister(pci.Register.DOORBELL, 1 << 16);
       if (device.stats().doorbellsWithoutEffect === doorbellsWithoutEffect) return;
       await new Promise((resolve) => setImmediate(resolve));
     }

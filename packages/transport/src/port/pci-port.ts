@@ -14,7 +14,8 @@ import {
 import { createEventFd, EPOLLET, EPOLLIN, type Poller, Timer } from '@ivshmem/linux/wait';
 import { type Observable, Subject } from 'rxjs';
 import type { MemoryLayout } from '../protocol/memory-layout.ts';
-import * as pci from '../protocol/pci-config.ts';
+import { isIvshmem2, parsePciConfig, pciMemoryLayout, protocolOf } from '../protocol/pci-config.ts';
+import * as pci from '../protocol/pci-registers.ts';
 import { PollInterval } from './poll-interval.ts';
 import type { Port, PortEvent, Section } from './port.ts';
 
@@ -29,6 +30,14 @@ export interface PciSource {
   readonly interrupts?: PciInterrupts;
 }
 
+/** Index of each register in an array of 32-bit words. */
+const INDEX = {
+  ID: pci.Register.ID / 4,
+  MAXIMUM_PEERS: pci.Register.MAXIMUM_PEERS / 4,
+  INTERRUPT_CONTROL: pci.Register.INTERRUPT_CONTROL / 4,
+  DOORBELL: pci.Register.DOORBELL / 4,
+  STATE: pci.Register.STATE / 4,
+} as const;
 const ETHERNET = 0x0001;
 /** What reads return where nobody answers. */
 const NOBODY = 0xffffffff;
@@ -63,7 +72,7 @@ function findDevice(device: string): string {
     return device.length > 'bb:dd.f'.length ? device.toLowerCase() : `0000:${device.toLowerCase()}`;
   const found = listPciDevices().filter((address) => {
     const config = readPciConfig(address);
-    return pci.isIvshmem2(config) && pci.protocolOf(config) === ETHERNET;
+    return isIvshmem2(config) && protocolOf(config) === ETHERNET;
   });
   if (found.length === 1) return found[0]!;
   throw new Error(
@@ -105,28 +114,28 @@ class PciPort implements Port {
     this.events$ = this.#events.asObservable();
     try {
       const { address } = device;
-      const config = pci.parsePciConfig(readPciConfig(address));
+      const config = parsePciConfig(readPciConfig(address));
       const [low, high] = device.readConfig(pci.COMMAND, 2);
-      const enabled = low! | pci.COMMAND_MEMORY_SPACE | pci.COMMAND_BUS_MASTER;
+      const enabled = low! | pci.COMMAND_MEMORY | pci.COMMAND_BUS_MASTER;
       device.writeConfig(pci.COMMAND, Uint8Array.of(enabled, high!));
       this.#registers = new Uint32Array(
         this.#map(pci.REGISTER_BAR, 0, pci.REGISTER_REGION_SIZE, true).buffer,
       );
-      const id = this.#registers[pci.ID_REGISTER]!;
-      const maxPeers = this.#registers[pci.MAXIMUM_PEERS_REGISTER]!;
+      const id = this.#registers[INDEX.ID]!;
+      const maxPeers = this.#registers[INDEX.MAXIMUM_PEERS]!;
       if (id === NOBODY) {
         throw new Error(`PCI device ${address}: nobody answers: the process behind it on the host is gone`);
       }
       const barSize = statSync(pciDevicePath(address, `resource${pci.MEMORY_BAR}`)).size;
-      this.layout = pci.pciMemoryLayout(config, maxPeers, barSize, PAGE_SIZE);
+      this.layout = pciMemoryLayout(config, maxPeers, barSize, PAGE_SIZE);
       if (id >= maxPeers) throw new Error(`PCI device ${address}: has ID ${id}, but only ${maxPeers} peers`);
       this.id = id;
       this.maxPeers = maxPeers;
       this.protocol = config.protocol;
       this.vectors = Math.max(config.vectors, 1);
       // What an earlier driver left there says nothing about this one.
-      this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 0;
-      this.#registers[pci.STATE_REGISTER] = 0;
+      this.#registers[INDEX.INTERRUPT_CONTROL] = 0;
+      this.#registers[INDEX.STATE] = 0;
       device.writeConfig(config.vendorCapability + pci.PRIVILEGED_CONTROL, Uint8Array.of(0));
       const table = this.#map(pci.MEMORY_BAR, 0, config.stateTableSize, false);
       this.#stateTable = new Uint32Array(table.buffer, 0, maxPeers);
@@ -171,17 +180,17 @@ class PciPort implements Port {
   }
 
   get state(): number {
-    return this.#open ? this.#registers[pci.STATE_REGISTER]! : 0;
+    return this.#open ? this.#registers[INDEX.STATE]! : 0;
   }
 
   set state(value: number) {
-    if (this.#open) this.#registers[pci.STATE_REGISTER] = value;
+    if (this.#open) this.#registers[INDEX.STATE] = value;
   }
 
   ring(peer: number, vector: number): boolean {
     if (!this.#open || !(peer >= 0 && peer < this.maxPeers && vector >= 0 && vector < this.vectors))
       return false;
-    this.#registers[pci.DOORBELL_REGISTER] = (peer << 16) | vector;
+    this.#registers[INDEX.DOORBELL] = (peer << 16) | vector;
     return true;
   }
 
@@ -215,7 +224,7 @@ class PciPort implements Port {
       poller.add(fd, EPOLLIN | EPOLLET, () => this.#handler(vector));
     }
     vfio.enableMsix(fds);
-    this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 1;
+    this.#registers[INDEX.INTERRUPT_CONTROL] = 1;
   }
 
   #startPolling(poller: Poller): void {
@@ -238,7 +247,7 @@ class PciPort implements Port {
 
   /** A peer's state may be what is read where nobody answers, but the ID can't. */
   #checkPresence(): void {
-    if (!this.#present || this.#registers[pci.ID_REGISTER] !== NOBODY) return;
+    if (!this.#present || this.#registers[INDEX.ID] !== NOBODY) return;
     this.#present = false;
     const reason = `PCI device ${this.#device.address}: nobody answers any more: the process behind it on the host is gone`;
     this.#events.next({ type: 'provider-gone', reason, usable: false });
@@ -258,8 +267,8 @@ class PciPort implements Port {
   close(): void {
     if (!this.#open) return;
     if (this.#registers.length > 0) {
-      this.#registers[pci.STATE_REGISTER] = 0;
-      this.#registers[pci.INTERRUPT_CONTROL_REGISTER] = 0;
+      this.#registers[INDEX.STATE] = 0;
+      this.#registers[INDEX.INTERRUPT_CONTROL] = 0;
     }
     this.#open = false;
     this.#stopInterrupts();

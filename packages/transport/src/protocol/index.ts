@@ -14,6 +14,7 @@ export {
   pciMemoryLayout,
   protocolOf,
 } from './pci-config.ts';
+export * as pci from './pci-registers.ts';
 export * from './ring-layout.ts';
 export { RxQueue } from './rx-queue.ts';
 export * from './server-messages.ts';
