@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-// `npm run readme`: writes into README.md what the demo prints on this machine.
+// `npm run readme`: writes into README.md the summary that the demo prints on this machine.
 
 const README = new URL('../../README.md', import.meta.url);
 const COMMAND = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', import.meta.url));
@@ -12,7 +12,8 @@ if (status !== 0) throw new Error(`the demo failed: ${stderr}`);
 const document = readFileSync(README, 'utf8');
 const place = /(<!-- output: demo -->\n).*?(<!-- end -->)/s;
 if (!place.test(document)) throw new Error('README.md has no place for what the demo prints');
-const text = `\`\`\`\n${stdout.trim()}\n\`\`\`\n`;
+const summary = stdout.slice(stdout.lastIndexOf('\nSummary\n')).trim();
+const text = `\`\`\`\n${summary}\n\`\`\`\n`;
 writeFileSync(
   README,
   document.replace(place, (_whole, begin, end) => `${begin}${text}${end}`),

@@ -40,9 +40,7 @@ function section(result: PartResult): string {
   const { part, date, command, machine, measurements, omitted = [] } = result;
   const others = subjectsOf(measurements).filter((subject) => subject !== OURS);
   const compared =
-    others.length === 0
-      ? []
-      : ['', 'ivshmem is so many times the other, round by round:', '', ratioTable(measurements)];
+    others.length === 0 ? [] : ['', 'Ratio ivshmem : other, per round:', '', ratioTable(measurements)];
   return [
     `\`${command}\`, ${date.slice(0, 10)}, on ${machineText(machine)}. Median (minimum … maximum).`,
     '',
@@ -124,6 +122,9 @@ function panelsOf(measurements: readonly Measurement[]): Panel[] {
   }));
 }
 
+/** The rows of {@link summary}: the extremes of frame size and MTU. */
+const IN_SUMMARY = /64-byte|1514-byte|MTU 1500$|MTU 65521$|idle, p50$|idle, p99$/;
+
 /** What README shows: ours beside the kernel's own cable and beside C. */
 function summary(results: Results): string {
   const rows: string[][] = [];
@@ -131,7 +132,7 @@ function summary(results: Results): string {
     for (const [what, row] of rowsOf(results.get(part)?.measurements ?? [])) {
       const of = (...subjects: string[]) => row.find(({ subject }) => subjects.includes(subject));
       const ours = of(OURS);
-      if (ours === undefined || what.includes('under load')) continue;
+      if (ours === undefined || !IN_SUMMARY.test(what)) continue;
       const cell = (other: Measurement | undefined) => {
         return other === undefined ? '–' : figure(ratios(ours.values, other.values).median);
       };
@@ -148,8 +149,8 @@ function summary(results: Results): string {
   const result = results.get('tap') ?? results.get('rings');
   if (rows.length === 0 || result === undefined) return missing('tap rings');
   return [
-    `Measured on ${machineText(result.machine)}. Median (minimum … maximum); then how many times what a veth pair and the same in C have.`,
+    `Measured on ${machineText(result.machine)}. Median (minimum … maximum), and the ratio to a veth pair and to the same in C.`,
     '',
-    table(['', '', 'this', '× veth', '× C'], rows),
+    table(['', '', 'this', 'ratio to veth', 'ratio to C'], rows),
   ].join('\n');
 }
