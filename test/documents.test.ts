@@ -49,6 +49,17 @@ it.each(pages.map((page) => relative(root, page)))('%s links files and headings 
   expect(broken.map(([link]) => link)).toEqual([]);
 });
 
+it.each(['docs/architecture.md', 'docs/handshake.md', 'docs/conformance.md', 'CONTRIBUTING.md'])(
+  '%s names files and folders that exist',
+  (name) => {
+    const paths = [
+      ...text(join(root, name)).matchAll(/`((?:packages|bench|test|docs|examples)\/[\w./-]+)`/g),
+    ];
+    const missing = paths.map(([, path]) => path!).filter((path) => !existsSync(join(root, path)));
+    expect(missing).toEqual([]);
+  },
+);
+
 describe('docs/troubleshooting.md', () => {
   const sources = filesBelow(join(root, 'packages'), /(?<!\.test|\.d)\.ts$/)
     .map(text)
