@@ -34,4 +34,3 @@ export type CounterName = keyof DeviceStats;
 export const Counter = counters.positions;
 export const allocateCounters = counters.allocate;
 export const readCounters = counters.read;
-export const watchCounters = counters.watch;

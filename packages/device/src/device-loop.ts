@@ -104,7 +104,7 @@ export class DeviceLoop {
     port.onInterrupt((vector) => {
       if (this.#session !== undefined) this.#session.device.interrupt(vector);
     });
-    port.events$.subscribe((event) => this.#follow(event));
+    port.onEvent((event) => this.#follow(event));
     if (this.#up) this.#counters[Counter.reconnects]!++;
     this.#reports.latest({
       type: 'up',

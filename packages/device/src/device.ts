@@ -1,6 +1,6 @@
 import { startBlockingThread } from '@ivshmem/linux/thread';
-import { BehaviorSubject, type Observable, Subject } from 'rxjs';
-import { allocateCounters, type DeviceStats, readCounters, watchCounters } from './counters.ts';
+import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
+import { allocateCounters, type DeviceStats, readCounters } from './counters.ts';
 import type { DeviceInfo, DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
 import { checkDeviceOptions, type DeviceOptions } from './device-options.ts';
 
@@ -77,7 +77,11 @@ export async function createDevice(
     },
     info$: moves.asObservable(),
     state$: state.asObservable(),
-    stats$: watchCounters(counters, closed),
+    stats$: interval(1000).pipe(
+      startWith(0),
+      map(() => readCounters(counters)),
+      takeUntil(closed),
+    ),
     log$: lines.asObservable(),
     stats: () => readCounters(counters),
     closed,

@@ -48,4 +48,3 @@ export type CounterName = keyof LinkStats;
 export const Counter = counters.positions;
 export const allocateCounters = counters.allocate;
 export const readCounters = counters.read;
-export const watchCounters = counters.watch;

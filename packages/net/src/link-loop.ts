@@ -124,7 +124,6 @@ export class LinkLoop {
     this.#parked = new ParkedPort(port, {
       peerJoined: () => this.#move(),
       lost: (reason) => this.#forgetParked(reason),
-      failed: (error) => this.#fail(error),
     });
     this.#reports.log(
       'a host server is there, the peer is not: the link stays on the memory of the one before',
@@ -172,7 +171,6 @@ export class LinkLoop {
         counters,
         reports: this.#reports,
         providerGone: (reason, usable) => this.#providerGone(reason, usable),
-        failed: (error) => this.#fail(error),
       });
       const { id, vectors } = port;
       const { outputSectionSize, length: queueLength } = layout;

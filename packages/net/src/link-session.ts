@@ -2,6 +2,7 @@ import { type Poller, Timer } from '@ivshmem/linux/wait';
 import type { Port, PortEvent } from '@ivshmem/transport';
 import {
   Handshake,
+  type HandshakeStatus,
   HeaderFault,
   headerFaultText,
   type RingLayout,
@@ -36,8 +37,6 @@ export interface SessionOptions {
   readonly reports: LinkReports;
   /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */
   readonly providerGone: (reason: string, usable: boolean) => void;
-  /** The session cannot go on. */
-  readonly failed: (error: Error) => void;
 }
 
 /** A link on one port, from {@link begin} to {@link end}: the handshake, the data path, and the port's events. */
@@ -79,25 +78,24 @@ export class LinkSession {
 
   /** Starts the handshake, and reports its states from now on. Throws SystemCallError: call {@link end} then. */
   begin(): void {
-    const { counters, reports, failed } = this.#options;
+    const { counters } = this.#options;
     this.#end.listen(() => this.path.endReady());
     this.port.onInterrupt((vector) => {
       counters[Counter.interrupts]!++;
       if (vector === STATE_VECTOR) this.#evaluate();
     });
-    this.port.events$.subscribe((event) => {
-      // An error thrown by a subscriber would wait for an event loop, and this thread has none.
-      try {
-        this.#follow(event);
-      } catch (error) {
-        failed(error as Error);
-      }
-    });
-    this.#handshake.state$.subscribe((status) => {
-      const offloads = status.carrier ? offloadNames(this.path.capabilities) : [];
-      reports.latest({ type: 'state', status: { ...status, offloads } });
-    });
+    this.port.onEvent((event) => this.#follow(event));
+    this.#handshake.onChange((status) => this.#report(status));
+    this.#report(this.#handshake.status);
     this.#evaluate();
+  }
+
+  #report(status: HandshakeStatus): void {
+    const { counters } = this.#handshake;
+    this.#options.counters[Counter.resets] = counters.resets;
+    this.#options.counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
+    const offloads = status.carrier ? offloadNames(this.path.capabilities) : [];
+    this.#options.reports.latest({ type: 'state', status: { ...status, offloads } });
   }
 
   #follow(event: PortEvent): void {
@@ -128,9 +126,7 @@ export class LinkSession {
   }
 
   #followHandshake(): void {
-    const { counters, pollInterval } = this.#handshake;
-    this.#options.counters[Counter.resets] = counters.resets;
-    this.#options.counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
+    const { pollInterval } = this.#handshake;
     // A handshake that has failed needs no polls; what it threw ends the link.
     if (pollInterval === this.#pollInterval || !Number.isFinite(pollInterval)) return;
     this.#pollInterval = pollInterval;

@@ -1,7 +1,7 @@
 import { startBlockingThread } from '@ivshmem/linux/thread';
 import { State } from '@ivshmem/transport/protocol';
-import { BehaviorSubject, type Observable, Subject } from 'rxjs';
-import { allocateCounters, type LinkStats, readCounters, watchCounters } from './counters.ts';
+import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
+import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
 import type { LinkInfo, LinkStatus, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
@@ -81,7 +81,11 @@ export async function createLink(
     },
     info$: moves.asObservable(),
     state$: status.asObservable(),
-    stats$: watchCounters(counters, closed),
+    stats$: interval(1000).pipe(
+      startWith(0),
+      map(() => readCounters(counters)),
+      takeUntil(closed),
+    ),
     log$: lines.asObservable(),
     stats: () => readCounters(counters),
     closed,

@@ -7,8 +7,6 @@ export interface ParkedPortObserver {
   peerJoined(): void;
   /** The provider is gone. */
   lost(reason: string): void;
-  /** One of the above has failed. */
-  failed(error: Error): void;
 }
 
 /**
@@ -17,25 +15,19 @@ export interface ParkedPortObserver {
  */
 export class ParkedPort {
   readonly #port: Port;
-  readonly #subscription: { unsubscribe(): void };
 
   /** Takes over the port. */
   constructor(port: Port, observer: ParkedPortObserver) {
     this.#port = port;
-    this.#subscription = port.events$.subscribe((event) => {
-      // An error thrown by a subscriber would wait for an event loop, and this thread has none.
-      try {
-        if (event.type === 'peer-joined' && event.peer === 1 - port.id) observer.peerJoined();
-        else if (event.type === 'provider-gone') observer.lost(event.reason);
-      } catch (error) {
-        observer.failed(error as Error);
-      }
+    port.onEvent((event) => {
+      if (event.type === 'peer-joined' && event.peer === 1 - port.id) observer.peerJoined();
+      else if (event.type === 'provider-gone') observer.lost(event.reason);
     });
   }
 
   /** Gives the port to the caller. */
   release(): Port {
-    this.#subscription.unsubscribe();
+    this.#port.onEvent(() => {});
     return this.#port;
   }
 

@@ -1,15 +1,11 @@
-import { interval, map, type Observable, startWith, takeUntil } from 'rxjs';
-
-/** Counters that one worker writes and anyone reads: one double each in shared memory, exact up to 2^53. */
+/** Counters that one thread writes and every thread reads: one double each in shared memory, exact up to 2^53. */
 export interface CounterSet<Name extends string> {
-  /** Where each counter is in the array of {@link countersOf}. */
+  /** The index of each counter in the array of {@link countersOf}. */
   readonly positions: { readonly [name in Name]: number };
   /** Memory for all of them, at 0. */
   allocate(): SharedArrayBuffer;
   /** A snapshot. */
   read(buffer: SharedArrayBuffer): { readonly [name in Name]: number };
-  /** A snapshot now and then every second, for each subscriber; completes when `end` resolves. */
-  watch(buffer: SharedArrayBuffer, end: Promise<unknown>): Observable<{ readonly [name in Name]: number }>;
 }
 
 /** The counters in memory that {@link CounterSet.allocate} made, to be written. */
@@ -23,19 +19,12 @@ export function counterSet<Name extends string>(names: readonly Name[]): Counter
     Object.fromEntries(names.map((name, index) => [name, value(index)])) as {
       readonly [name in Name]: number;
     };
-  const read = (buffer: SharedArrayBuffer) => {
-    const counters = countersOf(buffer);
-    return byName((index) => counters[index]!);
-  };
   return {
     positions: byName((index) => index),
     allocate: () => new SharedArrayBuffer(names.length * Float64Array.BYTES_PER_ELEMENT),
-    read,
-    watch: (buffer, end) =>
-      interval(1000).pipe(
-        startWith(0),
-        map(() => read(buffer)),
-        takeUntil(end),
-      ),
+    read(buffer) {
+      const counters = countersOf(buffer);
+      return byName((index) => counters[index]!);
+    },
   };
 }

@@ -14,3 +14,4 @@ export {
 } from './port/server-port.ts';
 export { ServerTrust } from './port/server-trust.ts';
 export { SharedMemory } from './port/shared-memory.ts';
+export type { Section } from './protocol/memory-layout.ts';

@@ -1,8 +1,7 @@
 import { closeFd } from '@ivshmem/linux';
 import { clearEventFd, EPOLLET, EPOLLIN, type Poller, signalEventFd } from '@ivshmem/linux/wait';
-import { type Observable, Subject } from 'rxjs';
-import type { MemoryLayout } from '../protocol/memory-layout.ts';
-import type { Port, PortEvent, Section } from './port.ts';
+import type { MemoryLayout, Section } from '../protocol/memory-layout.ts';
+import type { Port, PortEvent } from './port.ts';
 import type { SharedMemory } from './shared-memory.ts';
 
 /** What a port is told about itself when it is opened. */
@@ -26,14 +25,13 @@ export class HostPort implements Port {
   readonly vectors: number;
   readonly layout: MemoryLayout;
   readonly dirtyOutput: number;
-  readonly events$: Observable<PortEvent>;
-  protected readonly events = new Subject<PortEvent>();
   readonly #memory: SharedMemory;
   readonly #poller: Poller;
   /** By peer, the eventfds of its vectors; all of them are ours to close. */
   readonly #doorbells: (readonly number[] | undefined)[] = [];
   #interrupts: readonly number[] = NO_DOORBELLS;
-  #handler: (vector: number) => void = () => {};
+  #onInterrupt: (vector: number) => void = () => {};
+  #onEvent: (event: PortEvent) => void = () => {};
   #open = true;
   #member = true;
   /** The value last written to the state, by this peer. */
@@ -47,7 +45,6 @@ export class HostPort implements Port {
     this.vectors = identity.vectors;
     this.layout = memory.layout;
     this.dirtyOutput = memory.dirtyOutput;
-    this.events$ = this.events.asObservable();
     this.#memory = memory;
     this.#poller = poller;
   }
@@ -93,7 +90,11 @@ export class HostPort implements Port {
   }
 
   onInterrupt(handler: (vector: number) => void): void {
-    this.#handler = handler;
+    this.#onInterrupt = handler;
+  }
+
+  onEvent(handler: (event: PortEvent) => void): void {
+    this.#onEvent = handler;
   }
 
   /**
@@ -114,7 +115,7 @@ export class HostPort implements Port {
     for (const [vector, fd] of fds.entries()) {
       this.#poller.add(fd, EPOLLIN | EPOLLET, () => {
         clearEventFd(fd);
-        this.#handler(vector);
+        this.#onInterrupt(vector);
       });
     }
   }
@@ -132,7 +133,12 @@ export class HostPort implements Port {
 
   /** Calls the interrupt handler as if the vector had been rung; not once the port is closed. */
   protected interrupt(vector: number): void {
-    if (this.#open) this.#handler(vector);
+    if (this.#open) this.#onInterrupt(vector);
+  }
+
+  /** Calls the event handler; not once the port is closed. */
+  protected report(event: PortEvent): void {
+    if (this.#open) this.#onEvent(event);
   }
 
   /** Whether another has written the entry of the state table that is this peer's own. */
@@ -160,7 +166,6 @@ export class HostPort implements Port {
     for (const fd of this.#interrupts) this.#poller.remove(fd);
     for (let peer = 0; peer < this.#doorbells.length; peer++) this.#dropDoorbells(peer);
     this.#memory.close();
-    this.events.complete();
   }
 
   [Symbol.dispose](): void {

@@ -12,12 +12,11 @@ import {
   type VfioDevice,
 } from '@ivshmem/linux/pci';
 import { createEventFd, EPOLLET, EPOLLIN, type Poller, Timer } from '@ivshmem/linux/wait';
-import { type Observable, Subject } from 'rxjs';
-import type { MemoryLayout } from '../protocol/memory-layout.ts';
+import type { MemoryLayout, Section } from '../protocol/memory-layout.ts';
 import { isIvshmem2, parsePciConfig, pciMemoryLayout, protocolOf } from '../protocol/pci-config.ts';
 import * as pci from '../protocol/pci-registers.ts';
 import { PollInterval } from './poll-interval.ts';
-import type { Port, PortEvent, Section } from './port.ts';
+import type { Port, PortEvent } from './port.ts';
 
 /** How a driver in user space hears of interrupts: through vfio-pci, or not at all, so that it has to look. */
 export type PciInterrupts = 'vfio' | 'poll';
@@ -92,8 +91,6 @@ class PciPort implements Port {
   readonly protocol: number;
   readonly vectors: number;
   readonly layout: MemoryLayout;
-  readonly events$: Observable<PortEvent>;
-  readonly #events = new Subject<PortEvent>();
   readonly #device: PciDevice;
   readonly #mappings: Mapping[] = [];
   readonly #registers: Uint32Array;
@@ -101,7 +98,8 @@ class PciPort implements Port {
   readonly #outputs: (Mapping | undefined)[] = [];
   #readWrite: Mapping | undefined;
   #stopInterrupts: () => void = () => {};
-  #handler: (vector: number) => void = () => {};
+  #onInterrupt: (vector: number) => void = () => {};
+  #onEvent: (event: PortEvent) => void = () => {};
   #poll: { readonly timer: Timer; readonly interval: PollInterval } | undefined;
   #present = true;
   #open = true;
@@ -111,7 +109,6 @@ class PciPort implements Port {
     this.#device = device;
     this.#registers = new Uint32Array(0);
     this.#stateTable = new Uint32Array(0);
-    this.events$ = this.#events.asObservable();
     try {
       const { address } = device;
       const config = parsePciConfig(readPciConfig(address));
@@ -195,7 +192,11 @@ class PciPort implements Port {
   }
 
   onInterrupt(handler: (vector: number) => void): void {
-    this.#handler = handler;
+    this.#onInterrupt = handler;
+  }
+
+  onEvent(handler: (event: PortEvent) => void): void {
+    this.#onEvent = handler;
   }
 
   expectMore(): void {
@@ -221,7 +222,7 @@ class PciPort implements Port {
       const fd = createEventFd();
       fds.push(fd);
       // Edge-triggered, and only the kernel signals it: the counter need never be emptied.
-      poller.add(fd, EPOLLIN | EPOLLET, () => this.#handler(vector));
+      poller.add(fd, EPOLLIN | EPOLLET, () => this.#onInterrupt(vector));
     }
     vfio.enableMsix(fds);
     this.#registers[INDEX.INTERRUPT_CONTROL] = 1;
@@ -235,9 +236,9 @@ class PciPort implements Port {
       const now = performance.now();
       if (this.vectors === 1 || now - lastState >= STATE_POLL) {
         lastState = now;
-        this.#handler(0);
+        this.#onInterrupt(0);
       }
-      for (let vector = 1; vector < this.vectors && this.#open; vector++) this.#handler(vector);
+      for (let vector = 1; vector < this.vectors && this.#open; vector++) this.#onInterrupt(vector);
       if (this.#open && interval.looked()) timer.every(interval.current);
     });
     this.#poll = { timer, interval };
@@ -250,7 +251,7 @@ class PciPort implements Port {
     if (!this.#present || this.#registers[INDEX.ID] !== NOBODY) return;
     this.#present = false;
     const reason = `PCI device ${this.#device.address}: nobody answers any more: the process behind it on the host is gone`;
-    this.#events.next({ type: 'provider-gone', reason, usable: false });
+    this.#onEvent({ type: 'provider-gone', reason, usable: false });
   }
 
   #checkPeer(peer: number): void {
@@ -275,7 +276,6 @@ class PciPort implements Port {
     this.#poll = undefined;
     for (const mapping of this.#mappings) mapping.close();
     this.#device.close();
-    this.#events.complete();
   }
 
   [Symbol.dispose](): void {

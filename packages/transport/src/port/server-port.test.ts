@@ -94,7 +94,7 @@ function openPort(...others: number[]): Port {
 
 function eventsOf(port: Port): PortEvent[] {
   const events: PortEvent[] = [];
-  port.events$.subscribe((event) => events.push(event));
+  port.onEvent((event) => events.push(event));
   return events;
 }
 
@@ -460,7 +460,7 @@ describe('a port on a host server', () => {
       opened = undefined;
       connect();
     };
-    if (from === 'an event') first.events$.subscribe(replace);
+    if (from === 'an event') first.onEvent(replace);
     else first.onInterrupt(replace);
     firstServer.send(encodePeerGone(0));
     firstServer.send(encodePeerGone(2));

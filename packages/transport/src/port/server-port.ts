@@ -129,7 +129,7 @@ class ServerPort extends HostPort {
       ready?.();
       return;
     }
-    this.events.next(news);
+    this.report(news);
     // Source: seed, the device treats it as an interrupt on vector 0.
     if (news.type === 'peer-gone') this.interrupt(0);
   }
@@ -145,7 +145,7 @@ class ServerPort extends HostPort {
         : 'the host server has disconnected this peer, which did not read its messages in time (see its --evict-after)');
     if (!usable) this.resign();
     if (this.#lost !== undefined) this.#lost(new Error(reason));
-    else this.events.next({ type: 'provider-gone', reason, usable });
+    else this.report({ type: 'provider-gone', reason, usable });
   }
 
   /**

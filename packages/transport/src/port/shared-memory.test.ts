@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { createMemfd } from '@ivshmem/linux/memory';
 import { createEventFd } from '@ivshmem/linux/wait';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Section } from '../protocol/memory-layout.ts';
 import { LayoutError } from '../protocol/memory-layout.ts';
-import type { Section } from './port.ts';
 import { SharedMemory } from './shared-memory.ts';
 
 const openFds = () => readdirSync('/proc/self/fd').length;

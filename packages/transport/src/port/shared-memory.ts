@@ -7,8 +7,13 @@ import {
   mapShared,
   PAGE_SIZE,
 } from '@ivshmem/linux/memory';
-import { LayoutError, type MemoryLayout, memoryLayout, STATE_TABLE_SIZE } from '../protocol/memory-layout.ts';
-import type { Section } from './port.ts';
+import {
+  LayoutError,
+  type MemoryLayout,
+  memoryLayout,
+  type Section,
+  STATE_TABLE_SIZE,
+} from '../protocol/memory-layout.ts';
 
 /**
  * The shared memory region as one peer may use it: state table and read/write section writable, the own output

@@ -1,4 +1,4 @@
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { FRAME_OVERHEAD, MAX_MTU, type RingLayout } from './ring-layout.ts';
 
 // What a side can receive beyond plain frames, announced where peers that know nothing of it write 0 and never look.

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { ringLayout } from './ring-layout.ts';
 import { RxQueue } from './rx-queue.ts';
 import { TxQueue } from './tx-queue.ts';

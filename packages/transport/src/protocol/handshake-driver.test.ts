@@ -60,8 +60,8 @@ function settle(): void {
 describe('Handshake', () => {
   it('brings both sides to RUN by interrupts alone, in the order of the protocol', () => {
     const { sides, paths } = pair();
-    const seen: HandshakeStatus[] = [];
-    sides[0].state$.subscribe((status) => seen.push(status));
+    const seen: HandshakeStatus[] = [sides[0].status];
+    sides[0].onChange((status) => seen.push(status));
     sides[0].evaluate();
     settle();
     expect(ports.map((port) => port.state)).toEqual([State.RUN, State.RUN]);
@@ -111,7 +111,7 @@ describe('Handshake', () => {
     sides[0].evaluate();
     settle();
     const states: number[] = [];
-    sides[1].state$.subscribe(({ peer }) => states.push(peer));
+    sides[1].onChange(({ peer }) => states.push(peer));
     sides[0].fault();
     expect(paths[0].calls.slice(3)).toEqual(['carrier off', 'stop']);
     expect(ports[0].state).toBe(State.RESET);
@@ -191,17 +191,17 @@ describe('Handshake', () => {
     const { sides, paths } = pair();
     sides[0].evaluate();
     settle();
-    let completed = false;
-    sides[0].state$.subscribe({ complete: () => (completed = true) });
     sides[0].shutdown();
     sides[0].shutdown();
     settle();
+    const seen: HandshakeStatus[] = [];
+    sides[0].onChange((status) => seen.push(status));
     sides[0].poll();
     sides[0].fault();
     expect(paths[0].calls).toEqual(['initialise', 'start', 'carrier on', 'carrier off', 'stop']);
     expect(ports[0].state).toBe(State.RESET);
     expect(ports[1].state).toBe(State.INIT);
-    expect({ completed, interval: sides[0].pollInterval }).toEqual({ completed: true, interval: Infinity });
+    expect({ seen, interval: sides[0].pollInterval }).toEqual({ seen: [], interval: Infinity });
   });
 
   it('shuts down from within an action once the step is done', () => {
@@ -234,8 +234,8 @@ describe('Handshake', () => {
       else if (ports[1].state === State.READY && seen >= State.READY) ports[1].state = State.RUN;
     });
     ports[0].onInterrupt(() => side.evaluate());
-    const seen: HandshakeStatus[] = [];
-    side.state$.subscribe((status) => seen.push(status));
+    const seen: HandshakeStatus[] = [side.status];
+    side.onChange((status) => seen.push(status));
     let polls = 0;
     for (; polls < 10 && !side.status.carrier; polls++) {
       side.poll();
@@ -249,9 +249,9 @@ describe('Handshake', () => {
 
   it('shows RESET less and less often while there is no answer, and often again once there is a peer', () => {
     const side = new Handshake(ports[0], 1, new Recorder());
-    const seen: HandshakeStatus[] = [];
     side.evaluate();
-    side.state$.subscribe((status) => seen.push(status));
+    const seen: HandshakeStatus[] = [side.status];
+    side.onChange((status) => seen.push(status));
     const pollsToReset = (): number => {
       for (let polls = 1; ; polls++) {
         side.poll();

@@ -1,5 +1,3 @@
-import { BehaviorSubject, type Observable } from 'rxjs';
-import type { Port } from '../port/port.ts';
 import {
   type HandshakeAction,
   type HandshakeState,
@@ -13,6 +11,20 @@ import {
 
 /** The vector that state changes interrupt on. Source: specification, "State Register". */
 export const STATE_VECTOR = 0;
+
+/** What the handshake needs of a port: the registers of the specification, and the state table. */
+export interface HandshakePort {
+  /** ID register: this peer, 0 … maxPeers - 1. */
+  readonly id: number;
+  /** Maximum Peers register. */
+  readonly maxPeers: number;
+  /** State register: a write interrupts the other peers on vector 0. */
+  state: number;
+  /** State table entry of any peer, an arbitrary u32. */
+  peerState(peer: number): number;
+  /** Doorbell register: interrupts `peer` on `vector`. */
+  ring(peer: number, vector: number): void;
+}
 
 /**
  * What the handshake governs. If one of these functions throws, the handshake shuts down for good, and the error
@@ -78,10 +90,11 @@ function hasDataPath(peerState: number): boolean {
  * {@link pollInterval} ms. Nothing begins before the first of these calls.
  */
 export class Handshake {
-  readonly #port: Port;
+  readonly #port: HandshakePort;
   readonly #peer: number;
   readonly #dataPath: DataPath;
-  readonly #status: BehaviorSubject<HandshakeStatus>;
+  #status: HandshakeStatus = { local: State.RESET, peer: State.RESET, carrier: false };
+  #changed: (status: HandshakeStatus) => void = () => {};
   readonly #counters = { resets: 0, faults: 0, invalidPeerStates: 0 };
   #self: HandshakeState = INITIAL_HANDSHAKE;
   #peerState: number = State.RESET;
@@ -96,7 +109,7 @@ export class Handshake {
    * Publishes RESET, since what an earlier user of the port has left in the register says nothing about this side,
    * and rings the peer, which may have missed that. Throws RangeError if `peer` is no other peer of the port.
    */
-  constructor(port: Port, peer: number, dataPath: DataPath) {
+  constructor(port: HandshakePort, peer: number, dataPath: DataPath) {
     if (!Number.isInteger(peer) || peer < 0 || peer >= port.maxPeers || peer === port.id) {
       throw new RangeError(
         `peer ${peer}: must be one of 0 to ${port.maxPeers - 1} other than ${port.id}, the ID of this side`,
@@ -107,20 +120,16 @@ export class Handshake {
     this.#dataPath = dataPath;
     port.state = State.RESET;
     port.ring(peer, STATE_VECTOR);
-    this.#status = new BehaviorSubject<HandshakeStatus>({
-      local: State.RESET,
-      peer: State.RESET,
-      carrier: false,
-    });
   }
 
-  /** The current status first, then every change. Completes with {@link shutdown}. */
-  get state$(): Observable<HandshakeStatus> {
-    return this.#status.asObservable();
+  /** Sets the function that is called with the new status after each change. It replaces the one set before. */
+  onChange(handler: (status: HandshakeStatus) => void): void {
+    this.#changed = handler;
   }
 
+  /** As of the last change. */
   get status(): HandshakeStatus {
-    return this.#status.value;
+    return this.#status;
   }
 
   get counters(): HandshakeCounters {
@@ -228,7 +237,6 @@ export class Handshake {
     if (step.next !== this.#self) this.#take(step);
     this.#readPeerState();
     this.#report();
-    this.#status.complete();
   }
 
   #readPeerState(): void {
@@ -281,15 +289,15 @@ export class Handshake {
     this.#port.state = State.RESET;
     this.#self = INITIAL_HANDSHAKE;
     this.#report();
-    this.#status.complete();
   }
 
   #report(): void {
     const local = this.#self.insisting ? State.INIT : this.#self.published;
     const peer = this.#peerState;
     const carrier = this.#self.carrier;
-    const last = this.#status.value;
+    const last = this.#status;
     if (last.local === local && last.peer === peer && last.carrier === carrier) return;
-    this.#status.next({ local, peer, carrier });
+    this.#status = { local, peer, carrier };
+    this.#changed(this.#status);
   }
 }

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { type RingLayout, ringLayout } from './ring-layout.ts';
 import { RxQueue } from './rx-queue.ts';
 import { TxQueue } from './tx-queue.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { alignUp, FRAME_OVERHEAD, RING_ALIGN, type RingLayout, ringLayout } from './ring-layout.ts';
 import { RxQueue } from './rx-queue.ts';
 

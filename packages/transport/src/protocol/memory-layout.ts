@@ -4,8 +4,18 @@ export const STATE_TABLE_SIZE = 4096;
 /** The most peers of a device. Source: specification, "Register Region", Maximum Peers. */
 export const MAX_PEERS = 65536;
 
-/** The most peers of a host server: as many as a state table of {@link STATE_TABLE_SIZE} bytes holds. */
+/** The most peers of a host server: those that a state table of {@link STATE_TABLE_SIZE} bytes has room for. */
 export const MAX_SERVER_PEERS = STATE_TABLE_SIZE / 4;
+
+/** One section of the shared memory, mapped into this process. */
+export interface Section {
+  /** Its address in this process, for system calls that read or write frames in place. */
+  readonly address: number;
+  /** Its length in bytes. */
+  readonly length: number;
+  /** The same bytes, for typed arrays. Writable only if the specification lets this peer write there. */
+  readonly buffer: ArrayBuffer;
+}
 
 /** Offsets and sizes of the sections, in bytes. Source: specification, "Shared Memory Region Layout". */
 export interface MemoryLayout {
@@ -15,7 +25,7 @@ export interface MemoryLayout {
   readonly readWriteOffset: number;
   /** Size of the read/write section; may be 0. */
   readonly readWriteSize: number;
-  /** Offset of output section 0; that of peer n begins n * outputSectionSize behind it. */
+  /** Offset of output section 0; that of peer n is n * outputSectionSize behind it. */
   readonly outputOffset: number;
   /** Size of each output section; may be 0. */
   readonly outputSectionSize: number;
@@ -29,8 +39,8 @@ export class LayoutError extends Error {
 
 /**
  * Lays out a shared memory of `size` bytes with `maxPeers` output sections of `outputSectionSize` bytes:
- * state table | read/write section | output sections. Throws {@link LayoutError} where sizes are no multiples of
- * `pageSize` bytes, the state table does not hold the peers, or the sections do not fit.
+ * state table | read/write section | output sections. Throws {@link LayoutError} if sizes are not multiples of
+ * `pageSize` bytes, the state table is too small for the peers, or the sections do not fit.
  */
 export function memoryLayout(
   size: number,

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
 import { announceCapabilities, announcedCapabilities } from './capabilities.ts';
+import type { Section } from './memory-layout.ts';
 import { type AnnouncedMtu, agreedMtu, announcedMtu, announceMtu, longestFrame } from './mtu.ts';
 import { MIN_MTU, ringLayout } from './ring-layout.ts';
 import { TxQueue } from './tx-queue.ts';

@@ -1,5 +1,5 @@
-import type { Section } from '../port/port.ts';
 import { announce, announcedBits, ringWords } from './capabilities.ts';
+import type { Section } from './memory-layout.ts';
 import { FRAME_OVERHEAD, MIN_MTU, type RingLayout } from './ring-layout.ts';
 
 // The MTU of a link, announced where peers that do not know the extension write 0 and never read.

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
 import {
   announceCapabilities,
   announcedCapabilities,
@@ -8,6 +7,7 @@ import {
   fitsLargeFrames,
 } from './capabilities.ts';
 import { agreedGsoTypes, checkFrameHeader, HeaderFault } from './frame-header.ts';
+import type { Section } from './memory-layout.ts';
 import { ringLayout } from './ring-layout.ts';
 
 interface Vectors {

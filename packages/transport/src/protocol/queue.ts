@@ -1,4 +1,4 @@
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { type RingLayout, USED_ENTRY_SIZE } from './ring-layout.ts';
 import { Violation } from './violation.ts';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { FRAME_OVERHEAD, MIN_FRAME, type RingLayout, ringLayout } from './ring-layout.ts';
 import { RxQueue } from './rx-queue.ts';
 import { TxQueue } from './tx-queue.ts';

@@ -1,4 +1,4 @@
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { Queue, U16 } from './queue.ts';
 import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import type { Section } from '../port/port.ts';
+import type { Section } from './memory-layout.ts';
 import { RING_ALIGN, ringLayout } from './ring-layout.ts';
 import { TxQueue } from './tx-queue.ts';
 import { Violation } from './violation.ts';

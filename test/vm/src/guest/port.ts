@@ -10,7 +10,7 @@ const port = openPciPort({ device: 'auto', interrupts: process.argv[2] as PciInt
 const print = (value: object) => process.stdout.write(`${JSON.stringify(value)}\n`);
 let interrupts = 0;
 port.onInterrupt((vector) => print({ interrupt: vector, number: ++interrupts }));
-port.events$.subscribe((event) => print(event));
+port.onEvent((event) => print(event));
 const { id, maxPeers, protocol, vectors, layout } = port;
 print({ open: true, id, maxPeers, protocol, vectors, layout, readWrite: port.readWrite?.length });
 
