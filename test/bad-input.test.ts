@@ -240,7 +240,7 @@ describeNetwork('an interface that can not be: one line, exit code 1', () => {
   });
 
   const cases: [string, string[], RegExp][] = [
-    ['its name is taken', ['--tap', 'br0'], /interface br0: EINVAL: .* is no TAP .*: choose another name/],
+    ['its name is taken', ['--tap', 'br0'], /interface br0: EINVAL: .* is no TAP: choose another name/],
     ['it is lo', ['--tap', 'lo'], /interface lo: EINVAL: .*: choose another name/],
     ['there is no such bridge', ['--bridge', 'br1'], /interface br1: ENODEV: no interface of this name/],
     ['the bridge is none', ['--bridge', 'lo'], /interface .*/],

@@ -189,7 +189,7 @@ describeNetwork('a program that makes links', () => {
 
   /** A program of its own, for what it does may end it. */
   const program = (handled: boolean) => `
-    import { getInterface, Netns } from '@ivshmem/linux';
+    import { getInterface, Netns } from '@ivshmem/linux/network';
     import { createLink } from '@ivshmem/net';
     import { Loopback } from '@ivshmem/transport';
     import { filter, firstValueFrom } from 'rxjs';
