@@ -3,13 +3,13 @@ import { type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/li
 import { mainPoller, type Poller } from '@ivshmem/linux/wait';
 import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
 import { defer, map, type Observable, Subject, startWith } from 'rxjs';
-import { reasonOf } from '../service/remedies.ts';
 import { Acceptor } from './acceptor.ts';
 import { Client } from './client.ts';
 import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
 import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
 import { completeSettings, type HostServerSettings, protocolOf, settingsWarnings } from './options.ts';
+import { reasonOf } from './remedies.ts';
 import { SharedFd } from './shared-fd.ts';
 import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
 

@@ -1,7 +1,7 @@
+import { reasonOf } from '../server/remedies.ts';
 import { parseServerArguments, type ServerDialect } from './arguments.ts';
 import type { ServerLog } from './log.ts';
 import { planLinks } from './plan.ts';
-import { reasonOf } from './remedies.ts';
 import { serve } from './serve.ts';
 
 /**

@@ -2,9 +2,9 @@ import type { Poller } from '@ivshmem/linux/wait';
 import type { DescriptorBudget } from '../server/descriptor-budget.ts';
 import type { HostServerEvent } from '../server/events.ts';
 import { createHostServer, type HostServer } from '../server/host-server.ts';
+import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
 import { type ControlSocket, listenControl } from './control-socket.ts';
-import { reasonOf } from './remedies.ts';
 import type { ActivatedSockets } from './service-manager.ts';
 
 /** Of a control socket: its listener, and the reserve of that. */

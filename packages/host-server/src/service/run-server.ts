@@ -1,12 +1,12 @@
 import { printable } from '@ivshmem/linux/process';
 import { LayoutError } from '@ivshmem/transport/protocol';
 import { HostServerOptionError, settingsWarnings } from '../server/options.ts';
+import { reasonOf } from '../server/remedies.ts';
 import { parseServerArguments, type ServerArguments, type ServerDialect } from './arguments.ts';
 import { ConfigurationError } from './configuration.ts';
 import { ServerArgumentError } from './getopt.ts';
 import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
 import { planLinks } from './plan.ts';
-import { reasonOf } from './remedies.ts';
 import { serve } from './serve.ts';
 import { type Environment, startedByServiceManager } from './service-manager.ts';
 import { startDaemon } from './start-daemon.ts';

@@ -1,5 +1,6 @@
 import { raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux/process';
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
+import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
 import { LinkSet, type ReloadResult } from './link-set.ts';
 import type { ListenAddress } from './listen-address.ts';
@@ -7,7 +8,6 @@ import type { ServerLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { MetricsService } from './metrics-service.ts';
 import { writePidFile } from './pid-file.ts';
-import { reasonOf } from './remedies.ts';
 import { ActivatedSockets, type Environment } from './service-manager.ts';
 
 /** How often to try again what could not be started, in ms. */

@@ -1,5 +1,5 @@
 import { SystemCallError } from '@ivshmem/linux';
-import { LIMIT_REMEDY } from '../server/descriptor-budget.ts';
+import { LIMIT_REMEDY } from './descriptor-budget.ts';
 
 /** What to do about an error, by its code. */
 const REMEDIES: Readonly<Record<string, string>> = {

@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { createHostServer } from '../server/host-server.ts';
-import { HostServerOptionError } from '../server/options.ts';
-import { writePidFile } from './pid-file.ts';
+import { writePidFile } from '../service/pid-file.ts';
+import { createHostServer } from './host-server.ts';
+import { HostServerOptionError } from './options.ts';
 import { reasonOf } from './remedies.ts';
 
 /** The line for what a function throws. */
