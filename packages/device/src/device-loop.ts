@@ -1,7 +1,7 @@
 import { hasProcessEnded } from '@ivshmem/linux/process';
 import { UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { Reports } from '@ivshmem/linux/thread';
-import { EPOLLIN, Epoll, Timer } from '@ivshmem/linux/wait';
+import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import {
   countersOf,
   type HostPort,
@@ -13,43 +13,37 @@ import {
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
 import { memoryRegionSize } from './ivshmem/configuration-space.ts';
+import { IvshmemDevice } from './ivshmem/ivshmem-device.ts';
+import { InterruptVectors } from './vfio-user/interrupt-vectors.ts';
 import { VfioUserSession } from './vfio-user/session.ts';
-import { VfioUserDevice } from './vfio-user-device.ts';
+import { type Obstacle, VmmAcceptor } from './vmm-acceptor.ts';
 
-/** How long after the end of a host server its successor is looked for, in ms. */
+/** Delay between the end of a host server and the first attempt to connect to its successor, in ms. */
 const RETRY = 100;
-/** How long to let clients wait while there are no descriptors for them, in ms. */
-const ACCEPT_PAUSE = 1000;
-/**
- * How long a client waits for the device of a process that has ended, or for the host server to come back, in ms; and
- * how often to look. io_uring closes the socket of a QEMU that was killed up to a second late.
- */
-const NEWCOMER_PATIENCE = 2000;
-const NEWCOMER_INTERVAL = 50;
-/** Clients that are accepted, or rejected, before other descriptors get their turn. */
-const CLIENTS_AT_ONCE = 16;
 
-/** What a device does, in the thread that does nothing else: one port of the host server, one VMM at a time. */
+/**
+ * The thread of a device: one port of a host server, one VMM at a time.
+ *
+ * A doorbell of the guest: VfioUserSession reads the request, RequestHandler decodes it, IvshmemDevice.writeBar passes it
+ * to the model and on to HostPort.ring. An interrupt: HostPort calls IvshmemDevice.interrupt, which signals the VMM's eventfd.
+ */
 export class DeviceLoop {
   readonly #input: WorkerInput;
   readonly #reports: Reports<WorkerMessage>;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
-  /** What belongs to the port, apart: it is looked at before each access of the guest, so that things keep their order. */
+  /** The port's descriptors. They are polled before each access of the guest as well, which keeps events in order. */
   readonly #portEpoll = new Epoll();
   readonly #seeker: PortSeeker<HostPort>;
-  readonly #acceptTimer: Timer;
-  readonly #newcomerTimer: Timer;
-  /** A client that waits for the device, until a time of performance.now(). */
-  #newcomer: { readonly socket: UnixSocket; readonly until: number } | undefined;
-  #listener: UnixListener | undefined;
+  #acceptor: VmmAcceptor | undefined;
   #port: HostPort | undefined;
-  #session: VfioUserSession | undefined;
+  /** From its connection on, also before it has sent VERSION. */
+  #vmm: { readonly session: VfioUserSession; readonly device: IvshmemDevice } | undefined;
   #state: DeviceState | undefined;
   #failure: Error | undefined;
   #up = false;
   #providerGone = false;
-  /** The port may not be used any more. */
+  /** The port must not be used any more. */
   #lost = false;
   #stopping = false;
 
@@ -69,19 +63,16 @@ export class DeviceLoop {
       log: (text) => this.#reports.log(text),
       wait,
     });
-    this.#acceptTimer = new Timer(this.#epoll, () => this.#accept());
-    this.#newcomerTimer = new Timer(this.#epoll, () => this.#lookAfterNewcomer());
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
     this.#epoll.add(this.#portEpoll.fd, EPOLLIN, () => this.#settle());
   }
 
-  /** Runs the device until it is stopped. Throws what makes it impossible to begin or to go on, an Error of one line. */
+  /** Runs the device until it is stopped. Throws an Error of one line if it cannot start or continue. */
   run(): void {
-    const { vfioUser, mode = 0o600, group } = this.#input.options;
-    // First of all: who cannot listen should not join the others.
-    this.#listener = UnixListener.listen(vfioUser, { mode, group });
+    // Before it joins the host server: without a socket, it should not take a place there.
+    this.#acceptor = this.#listen();
     this.#seeker.seek();
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
@@ -90,20 +81,38 @@ export class DeviceLoop {
     }
   }
 
+  #listen(): VmmAcceptor {
+    const { vfioUser, mode = 0o600, group } = this.#input.options;
+    const listener = UnixListener.listen(vfioUser, { mode, group });
+    try {
+      return new VmmAcceptor(listener, this.#epoll, {
+        obstacle: () => this.#obstacle(),
+        attach: (socket) => this.#attach(socket),
+        rejected: (reason) => {
+          this.#counters[Counter.refused]!++;
+          this.#reports.log(`a VMM was rejected: ${reason}`);
+        },
+        log: (text) => this.#reports.log(text),
+      });
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
+  }
+
+  /** Handles all pending events of the port. */
   #settle(): void {
     this.#portEpoll.wait(0);
   }
 
-  /** Takes over a port and lets VMMs in. */
+  /** Takes over a port, and accepts VMMs. */
   #begin(port: HostPort): void {
     const { id, maxPeers, protocol, vectors, layout } = port;
-    // The one before has no provider, and no VMM, any more.
+    // The one before has lost its host server, and has no VMM.
     this.#port?.close();
     this.#port = port;
     this.#providerGone = false;
-    port.onInterrupt((vector) => {
-      if (this.#session !== undefined) this.#session.device.interrupt(vector);
-    });
+    port.onInterrupt((vector) => this.#vmm?.device.interrupt(vector));
     port.onEvent((event) => this.#follow(event));
     if (this.#up) this.#counters[Counter.reconnects]!++;
     this.#reports.latest({
@@ -119,7 +128,7 @@ export class DeviceLoop {
       },
     });
     this.#setState('waiting');
-    if (!this.#up) this.#epoll.add(this.#listener!.fd, EPOLLIN, () => this.#accept());
+    this.#acceptor!.start();
     this.#up = true;
   }
 
@@ -127,10 +136,10 @@ export class DeviceLoop {
     if (event.type !== 'provider-gone') return;
     this.#providerGone = true;
     if (!event.usable) {
-      this.#reports.log(`${event.reason}; the device joins anew`);
-      // Not now: an access of the guest may be under way.
+      this.#reports.log(`${event.reason}; the device connects again`);
+      // Later, in run(): an access of the guest may be in progress.
       this.#lost = true;
-    } else if (this.#session === undefined) {
+    } else if (this.#vmm === undefined) {
       this.#reports.log(`${event.reason}; no VMM is accepted until it is back`);
       this.#seeker.seek(RETRY);
       this.#setState('no-server');
@@ -142,13 +151,14 @@ export class DeviceLoop {
     }
   }
 
-  /** Leaves a port that may not be used any more, as a VMM that has mapped its memory must, and looks for another. */
+  /** Closes a port that must not be used any more, disconnects the VMM, which has mapped its memory, and seeks another port. */
   #leave(): void {
     this.#lost = false;
-    if (this.#session !== undefined) {
-      this.#reports.log(`process ${this.#session.pid} was disconnected: restart its VM`);
-      this.#session.close();
-      this.#session = undefined;
+    if (this.#vmm !== undefined) {
+      const { session } = this.#vmm;
+      this.#reports.log(`process ${session.pid} was disconnected: restart its VM`);
+      session.close();
+      this.#vmm = undefined;
     }
     this.#port?.close();
     this.#port = undefined;
@@ -156,56 +166,13 @@ export class DeviceLoop {
     this.#seeker.seek();
   }
 
-  #accept(): void {
-    this.#acceptTimer.cancel();
-    // It came first.
-    this.#lookAfterNewcomer();
-    try {
-      for (let clients = 0; clients < CLIENTS_AT_ONCE; clients++) {
-        const socket = this.#listener!.accept();
-        if (socket === null) break;
-        this.#admit(socket, performance.now() + NEWCOMER_PATIENCE);
-      }
-      this.#epoll.modify(this.#listener!.fd, EPOLLIN);
-    } catch (error) {
-      this.#reports.log(`${(error as Error).message}; trying again`);
-      this.#epoll.modify(this.#listener!.fd, 0);
-      this.#acceptTimer.after(ACCEPT_PAUSE);
-    }
-  }
-
-  /** Gives a client the device, has it wait for that until a time, or rejects it. */
-  #admit(socket: UnixSocket, until: number): void {
-    // Its predecessor may have gone without that having been noticed.
-    this.#session?.advance();
-    const obstacle = this.#obstacle();
-    if (obstacle === null) {
-      this.#attach(socket);
-    } else if (obstacle.passes && this.#newcomer === undefined && performance.now() < until) {
-      this.#newcomer = { socket, until };
-      this.#newcomerTimer.after(NEWCOMER_INTERVAL);
-    } else {
-      socket.close();
-      this.#counters[Counter.refused]!++;
-      this.#reports.log(`a VMM was rejected: ${obstacle.text}`);
-    }
-  }
-
-  #lookAfterNewcomer(): void {
-    const newcomer = this.#newcomer;
-    if (newcomer === undefined) return;
-    this.#newcomer = undefined;
-    try {
-      this.#admit(newcomer.socket, newcomer.until);
-    } catch (error) {
-      this.#reports.log((error as Error).message);
-    }
-  }
-
-  /** Why a VMM cannot attach the device, and whether that is to pass soon; null if it can. */
-  #obstacle(): { readonly text: string; readonly passes: boolean } | null {
-    if (this.#session !== undefined) {
-      const { pid } = this.#session;
+  /** Why a VMM cannot attach the device now; null if it can. */
+  #obstacle(): Obstacle | null {
+    // The VMM or the host server may have gone without this thread having read it yet.
+    this.#vmm?.session.advance();
+    this.#settle();
+    if (this.#vmm !== undefined) {
+      const { pid } = this.#vmm.session;
       const text = `the device belongs to process ${pid}; start one device for each VM`;
       return { text, passes: hasProcessEnded(pid) };
     }
@@ -214,30 +181,40 @@ export class DeviceLoop {
   }
 
   #attach(socket: UnixSocket): void {
-    const device = new VfioUserDevice(this.#port!, {
-      isolate: this.#input.options.isolate ?? false,
-      counters: this.#counters,
-      settle: () => this.#settle(),
-    });
-    this.#session = new VfioUserSession(socket, this.#epoll, device, {
+    const port = this.#port!;
+    const vectors = new InterruptVectors(port.vectors);
+    let device: IvshmemDevice;
+    try {
+      device = new IvshmemDevice(port, {
+        isolate: this.#input.options.isolate ?? false,
+        counters: this.#counters,
+        interrupts: vectors,
+        settle: () => this.#settle(),
+      });
+    } catch (error) {
+      socket.close();
+      throw error;
+    }
+    const session = new VfioUserSession(socket, this.#epoll, {
+      device,
+      vectors,
       attached: (pid) => {
         this.#counters[Counter.attached]!++;
         this.#reports.log(`process ${pid} has attached the device`);
         this.#setState(this.#providerGone ? 'orphaned' : 'attached');
       },
-      ended: (pid, violation) => {
-        this.#session = undefined;
-        if (violation !== null) this.#counters[Counter.violations]!++;
-        const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
-        this.#reports.log(`process ${pid} ${why}; the device waits for the next VMM`);
-        this.#release();
-      },
+      ended: (pid, violation) => this.#detached(pid, violation),
     });
+    this.#vmm = { session, device };
   }
 
-  /** Without a VMM, nothing keeps the port of a server that has gone. */
-  #release(): void {
+  #detached(pid: number, violation: string | null): void {
+    this.#vmm = undefined;
+    if (violation !== null) this.#counters[Counter.violations]!++;
+    const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
+    this.#reports.log(`process ${pid} ${why}; the device waits for the next VMM`);
     this.#setState(this.#providerGone ? 'no-server' : 'waiting');
+    // Only a VMM needs the port of a host server that is gone.
     if (this.#providerGone) this.#seeker.seek();
   }
 
@@ -249,12 +226,9 @@ export class DeviceLoop {
 
   [Symbol.dispose](): void {
     this.#seeker.close();
-    this.#newcomer?.socket.close();
-    this.#session?.close();
+    this.#acceptor?.close();
+    this.#vmm?.session.close();
     this.#port?.close();
-    this.#listener?.close();
-    this.#acceptTimer.close();
-    this.#newcomerTimer.close();
     this.#reports.close();
     this.#portEpoll.close();
     this.#epoll.close();

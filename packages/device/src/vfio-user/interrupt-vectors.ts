@@ -1,11 +1,17 @@
 import { closeFd } from '@ivshmem/linux';
 import { signalEventFd } from '@ivshmem/linux/wait';
 
-/** The eventfds that a VMM has bound to the vectors of its device. It owns them. */
+/** The MSI-X vectors of a device, and the eventfds that a VMM has bound to them, which it owns. */
 export class InterruptVectors {
+  /** How many vectors the device has. */
+  readonly count: number;
   readonly #fds: (number | undefined)[] = [];
 
-  /** Whether an interrupt on `vector` has somewhere to go. */
+  constructor(count: number) {
+    this.count = count;
+  }
+
+  /** Whether the VMM has bound an eventfd to `vector`. */
   isBound(vector: number): boolean {
     return this.#fds[vector] !== undefined;
   }
@@ -17,13 +23,13 @@ export class InterruptVectors {
     if (old !== undefined) closeFd(old);
   }
 
-  /** Interrupts the VMM. False where the vector is not bound. */
+  /** Interrupts the guest. False if the vector is not bound. */
   signal(vector: number): boolean {
     const fd = this.#fds[vector];
     return fd !== undefined && signalEventFd(fd);
   }
 
-  /** Takes back all bindings. */
+  /** Removes all bindings, and closes their eventfds. */
   clear(): void {
     for (const fd of this.#fds) if (fd !== undefined) closeFd(fd);
     this.#fds.length = 0;

@@ -1,4 +1,4 @@
-import type { MappedArea } from '../ivshmem/memory-bar.ts';
+import type { MappedArea } from './pci-device.ts';
 
 // Messages of vfio-user 0.0, as a server sees them: requests are decoded, replies encoded. Little-endian, each behind a
 // header {u16 id, u16 command, u32 size with the header, u32 flags, u32 errno}.

@@ -1,210 +1,184 @@
-import { writeSync } from 'node:fs';
-import { connect } from 'node:net';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { closeFd, setNonBlocking } from '@ivshmem/linux';
-import { clearEventFd } from '@ivshmem/linux/wait';
-import { ServerConnection } from '@ivshmem/transport';
-import { pci } from '@ivshmem/transport/protocol';
-import { describe, expect, it } from 'vitest';
-import { inState, logLine, openFds, useDevices } from '../device.test-support.ts';
-import type { Device } from '../device.ts';
-import { Command, Region } from './messages.ts';
-import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
+import { closeFd, SystemCallError } from '@ivshmem/linux';
+import { createMemfd, mapShared } from '@ivshmem/linux/memory';
+import { UnixListener } from '@ivshmem/linux/socket';
+import { clearEventFd, EPOLLIN, Epoll } from '@ivshmem/linux/wait';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { InterruptVectors } from './interrupt-vectors.ts';
+import { Command, IrqIndex, Region } from './messages.ts';
+import type { PciDevice } from './pci-device.ts';
+import { VfioUserSession } from './session.ts';
+import { accessOf, u32s, VmmClient } from './vmm-client.test-support.ts';
 
-const fixture = useDevices();
+// A session serves any PCI device: this one has nothing to do with ivshmem.
 
-describe('a VMM', () => {
-  it('may send a byte at a time', async () => {
-    fixture.serve();
-    await fixture.device();
-    const vmm = fixture.vmm();
-    const request = Buffer.concat([u32s(Command.VERSION << 16, 20, 0, 0), u32s(0)]);
-    for (const byte of request) vmm.socket.send(Uint8Array.of(byte));
-    // Without room for capabilities, the reply has none.
-    expect(vmm.reply(0, Command.VERSION).payload).toEqual(u32s(0));
-  });
+const EIO = 5;
+const EINVAL = 22;
+const SCRATCH_SIZE = 0x2000;
 
-  it('gets no reply to what it wants none for', async () => {
-    fixture.serve();
-    await fixture.device();
-    const vmm = fixture.vmm();
-    vmm.start();
-    vmm.post(
-      Command.REGION_WRITE,
-      Buffer.concat([accessOf(pci.Register.STATE, Region.BAR0, 4), u32s(5)]),
-      [],
-      0x10,
-    );
-    expect(vmm.readRegister(pci.Register.STATE)).toBe(5);
-  });
+/** Adds what is written to BAR 0, interrupts at each overflow of 16 bits, and has memory in BAR 4. */
+class Adder implements PciDevice {
+  readonly configurationSize = 4096;
+  readonly scratch = createMemfd('adder', SCRATCH_SIZE);
+  readonly bars = [
+    { size: 16 },
+    undefined,
+    undefined,
+    undefined,
+    { size: SCRATCH_SIZE, mapped: { fd: this.scratch, areas: [{ offset: 0x1000, size: 0x1000 }] } },
+  ];
+  readonly vectors = new InterruptVectors(2);
+  readonly configuration = Buffer.alloc(4096);
+  sum = 0;
+  events: string[] = [];
 
-  it('that leaves its replies unread is read no further, and gets all of them when it reads', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    const vmm = fixture.vmm();
-    vmm.start();
-    const access = accessOf(0, Region.BAR2, 0x100000);
-    const ids = Array.from({ length: 20 }, () => vmm.post(Command.REGION_READ, access));
-    while (device.stats().memoryReads === 0) await new Promise((resolve) => setImmediate(resolve));
-    for (const id of ids) expect(vmm.reply(id, Command.REGION_READ).payload).toHaveLength(16 + 0x100000);
-    expect(vmm.readRegister(pci.Register.ID)).toBe(0);
-  });
-
-  it('that goes with replies unread has just gone', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    const before = openFds();
-    const vmm = fixture.vmm();
-    vmm.start();
-    const line = logLine(device, /is gone/);
-    for (let i = 0; i < 5; i++) vmm.post(Command.REGION_READ, accessOf(0, Region.BAR2, 0x100000));
-    vmm.close();
-    await line;
-    await inState(device, 'waiting');
-    expect(openFds()).toBe(before);
-  });
-
-  it('that says nothing is disconnected after five seconds, and keeps no place meanwhile but its own', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    const vmm = fixture.vmm();
-    expect(await logLine(device, /was disconnected/)).toMatch(/did not introduce itself for 5000 ms/);
-    vmm.close();
-  });
-
-  it('is one at a time: others are turned away, however many', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    const vmm = fixture.vmm();
-    vmm.start();
-    const before = openFds();
-    const path = join(fixture.directory, 'vfio-0');
-    for (let i = 0; i < 100; i++) {
-      await new Promise<void>((resolve) =>
-        connect(path)
-          .on('error', () => {})
-          .on('close', () => resolve())
-          .resume(),
-      );
-    }
-    expect(openFds()).toBe(before);
-    expect(device.stats().refused).toBe(100);
-    expect(vmm.readRegister(pci.Register.MAXIMUM_PEERS)).toBe(3);
-  });
-});
-
-describe('a peer', () => {
-  it('that makes its doorbells block delays no access of the guest, and keeps no device from ending', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    const vmm = fixture.vmm();
-    vmm.start();
-    const peer = new BlockingPeer(fixture.serverPath);
-    await peer.joined(device, vmm);
-    peer.block();
-    const begin = performance.now();
-    // These rings block if they are made by write(2), and so does the state, of which all peers are notified.
-    for (let i = 0; i < 200; i++) vmm.writeRegister(pci.Register.DOORBELL, 1 << 16);
-    vmm.writeRegister(pci.Register.STATE, 3);
-    // QEMU gives up on a device that takes five seconds for a single one.
-    expect(performance.now() - begin).toBeLessThan(5000);
-    expect(device.stats().doorbells).toBeGreaterThanOrEqual(200);
-    // The state goes to 0, which rings the peer.
-    vmm.close();
-    await device.close();
-    peer.close();
-  });
-});
-
-describe('a VMM', () => {
-  it('that connects and leaves all the time is reported in bounded numbers, and the last state is right', async () => {
-    fixture.serve();
-    const device = await fixture.device();
-    let reported = 0;
-    device.state$.subscribe(() => reported++);
-    const lines: string[] = [];
-    device.log$.subscribe((text) => lines.push(text));
-    const begin = performance.now();
-    for (let i = 0; i < 500; i++) {
-      const vmm = fixture.vmm();
-      vmm.version();
-      vmm.close();
-    }
-    const leftOut = await logLine(device, /\d+ lines before this one were left out/);
-    expect(leftOut).toMatch(/is gone; the device waits for the next VMM/);
-    await inState(device, 'waiting');
-    const seconds = Math.ceil((performance.now() - begin) / 1000);
-    expect(device.stats().attached).toBe(500);
-    expect(lines.length).toBeLessThanOrEqual(33 + seconds);
-    expect(reported).toBeLessThanOrEqual(34 + seconds);
-  });
-
-  it('whose MSI-X eventfds block delays neither its device nor the end of it', async () => {
-    fixture.serve();
-    const devices = [await fixture.device(), await fixture.device()];
-    const [hostile, other] = [fixture.vmm(0), fixture.vmm(1)];
-    hostile.start();
-    other.start();
-    const irqs = hostile.enableMsix(4);
-    hostile.writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
-    for (const fd of irqs) makeBlocking(fd);
-    const interrupts = () => devices[0]!.stats().interrupts;
-    for (let i = 0; i < 20; i++) {
-      const before = interrupts();
-      do {
-        other.writeRegister(pci.Register.DOORBELL, 1);
-        await new Promise((resolve) => setImmediate(resolve));
-      } while (interrupts() === before);
-    }
-    expect(hostile.readRegister(pci.Register.MAXIMUM_PEERS)).toBe(3);
-    await devices[0]!.close();
-  });
-});
-
-/** Brings the counter to its limit, and takes O_NONBLOCK off: what any holder of an eventfd can do. */
-function makeBlocking(fd: number): void {
-  setNonBlocking(fd, true);
-  clearEventFd(fd);
-  writeSync(fd, new Uint8Array(new BigUint64Array([0xfffffffffffffffen]).buffer));
-  setNonBlocking(fd, false);
-}
-
-/** A client of the host server with doorbells that swallow a thread. */
-class BlockingPeer {
-  readonly #connection: ServerConnection;
-  readonly #fds: number[] = [];
-  readonly #own: number[] = [];
-
-  constructor(path: string) {
-    this.#connection = ServerConnection.connect(path);
+  constructor() {
+    this.configuration.writeUInt32LE(0xadde1234, 0);
+    this.configuration.writeUInt32LE(0x10000, 4092);
   }
 
-  /** Resolves when the device can ring this peer. */
-  async joined(device: Device, vmm: VmmClient): Promise<void> {
-    while (this.#own.length < 4) {
-      const received = this.#connection.read();
-      if (received === 'end') throw new Error('the server is gone');
-      if (received === 'wait') {
-        await new Promise((resolve) => setImmediate(resolve));
-        continue;
-      }
-      if (received.fd !== null) this.#fds.push(received.fd);
-      if (received.message.type === 'event-fd' && received.message.id === 1) this.#own.push(received.fd!);
-    }
-    for (;;) {
-      const { doorbellsWithoutEffect } = device.stats();
-      vmm.writeRegister(pci.Register.DOORBELL, 1 << 16);
-      if (device.stats().doorbellsWithoutEffect === doorbellsWithoutEffect) return;
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+  readConfiguration(offset: number, into: Uint8Array): void {
+    this.configuration.copy(into, 0, offset, offset + into.length);
   }
 
-  block(): void {
-    for (const fd of this.#own) makeBlocking(fd);
+  writeConfiguration(offset: number, bytes: Uint8Array): void {
+    this.configuration.set(bytes, offset);
+  }
+
+  readBar(bar: number, offset: number, into: Uint8Array): void {
+    if (bar === 4) throw new SystemCallError('mmap', 'adder', 12);
+    if (offset === 0) into.set(u32s(this.sum).subarray(0, into.length));
+  }
+
+  writeBar(bar: number, offset: number, bytes: Uint8Array): void {
+    this.events.push(`write ${bar} ${offset}`);
+    for (const byte of bytes) this.sum += byte;
+    if (this.sum <= 0xffff) return;
+    this.sum &= 0xffff;
+    this.vectors.signal(1);
+  }
+
+  reset(): void {
+    this.sum = 0;
+    this.events.push('reset');
   }
 
   close(): void {
-    this.#connection.close();
-    for (const fd of this.#fds) closeFd(fd);
+    this.events.push('close');
   }
 }
+
+describe('a PCI device that is no ivshmem device', () => {
+  let directory: string;
+  let epoll: Epoll;
+  let listener: UnixListener;
+  let device: Adder;
+  let session: VfioUserSession | undefined;
+  let vmm: VmmClient;
+  let before: number;
+  let ends: (string | null)[];
+
+  beforeEach(() => {
+    before = readdirSync('/proc/self/fd').length;
+    directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+    epoll = new Epoll();
+    device = new Adder();
+    ends = [];
+    const path = join(directory, 'socket');
+    listener = UnixListener.listen(path);
+    epoll.add(listener.fd, EPOLLIN, () => {
+      session = new VfioUserSession(listener.accept()!, epoll, {
+        device,
+        vectors: device.vectors,
+        attached: (pid) => device.events.push(`attached by ${pid === process.pid ? 'us' : pid}`),
+        ended: (_, violation) => ends.push(violation),
+      });
+    });
+    vmm = new VmmClient(path, () => epoll.wait(0));
+    epoll.wait(-1);
+    vmm.version();
+  });
+
+  afterEach(() => {
+    vmm.close();
+    session?.close();
+    epoll.remove(listener.fd);
+    listener.close();
+    epoll.close();
+    closeFd(device.scratch);
+    rmSync(directory, { recursive: true });
+    expect(readdirSync('/proc/self/fd')).toHaveLength(before);
+  });
+
+  it('is found with its regions and vectors', () => {
+    expect(device.events).toEqual(['attached by us']);
+    expect(vmm.expect(Command.DEVICE_GET_INFO, u32s(16, 0, 0, 0)).payload).toEqual(u32s(16, 3, 9, 5));
+    const infos = Array.from({ length: 9 }, (_, region) => vmm.regionInfo(region));
+    expect(infos.map(({ size }) => size)).toEqual([16, 0, 0, 0, SCRATCH_SIZE, 0, 0, 4096, 0]);
+    expect(infos[4]).toMatchObject({ flags: 0xf, areas: [{ offset: 0x1000, size: 0x1000 }] });
+    const irqs = [IrqIndex.INTX, IrqIndex.MSI, IrqIndex.MSIX].map((index) =>
+      vmm.expect(Command.DEVICE_GET_IRQ_INFO, u32s(16, 0, index, 0)).payload.readUInt32LE(12),
+    );
+    expect(irqs).toEqual([0, 0, 2]);
+  });
+
+  it('has its accesses and its reset', () => {
+    expect(vmm.read(Region.CONFIGURATION, 0, 4).readUInt32LE()).toBe(0xadde1234);
+    expect(vmm.read(Region.CONFIGURATION, 4092, 4).readUInt32LE()).toBe(0x10000);
+    vmm.write(Region.CONFIGURATION, 0x40, Buffer.from('abcd', 'hex'));
+    expect(device.configuration.toString('hex', 0x3f, 0x43)).toBe('00abcd00');
+    vmm.write(0, 8, Uint8Array.of(1, 2, 3));
+    expect(vmm.read(0, 0, 4).readUInt32LE()).toBe(6);
+    vmm.expect(Command.DEVICE_RESET);
+    expect(vmm.read(0, 0, 2).readUInt16LE()).toBe(0);
+    expect(device.events.slice(1)).toEqual(['write 0 8', 'reset']);
+  });
+
+  it('never sees an access beyond a region', () => {
+    for (const access of [
+      accessOf(13, 0, 4),
+      accessOf(0, 1, 1),
+      accessOf(4093, Region.CONFIGURATION, 4),
+      accessOf(0, 8, 1),
+      accessOf(0, 0xffffffff, 4),
+    ]) {
+      expect(vmm.request(Command.REGION_READ, access).errno).toBe(EINVAL);
+    }
+    expect(
+      vmm.request(Command.REGION_WRITE, Buffer.concat([accessOf(16, 0, 1), u32s(0).subarray(3)])).errno,
+    ).toBe(EINVAL);
+    expect(device.events).toHaveLength(1);
+  });
+
+  it('fails an access with EIO, and goes on', () => {
+    expect(vmm.request(Command.REGION_READ, accessOf(0, 4, 4)).errno).toBe(EIO);
+    expect(vmm.read(0, 0, 4).readUInt32LE()).toBe(0);
+  });
+
+  it('shares its memory', () => {
+    const [mapping] = vmm.map(vmm.regionInfo(4));
+    using own = mapShared(device.scratch, SCRATCH_SIZE, { write: true });
+    new Uint8Array(own.buffer)[0x1005] = 77;
+    expect(new Uint8Array(mapping!.buffer)[5]).toBe(77);
+  });
+
+  it('interrupts on the vector that it signals', () => {
+    const [first, second] = [vmm.bind(0), vmm.bind(1)];
+    vmm.write(0, 0, new Uint8Array(16).fill(0xff));
+    expect(clearEventFd(second)).toBe(false);
+    device.sum = 0xffff;
+    vmm.write(0, 0, Uint8Array.of(1));
+    vmm.awaitInterrupt(second);
+    expect(clearEventFd(first)).toBe(false);
+    expect(vmm.request(Command.DEVICE_SET_IRQS, u32s(20, 0x24, IrqIndex.MSIX, 2, 1)).errno).toBe(EINVAL);
+  });
+
+  it('is closed when the VMM disconnects, or does what none should', () => {
+    vmm.post(Command.VERSION, u32s(0));
+    epoll.wait(-1);
+    expect(ends).toEqual(['VERSION twice']);
+    expect(device.events.at(-1)).toBe('close');
+  });
+});

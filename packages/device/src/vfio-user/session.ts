@@ -1,40 +1,45 @@
 import { SystemCallError } from '@ivshmem/linux';
 import type { UnixSocket } from '@ivshmem/linux/socket';
 import { EPOLLIN, EPOLLOUT, type Poller, Timer } from '@ivshmem/linux/wait';
-import type { VfioUserDevice } from '../vfio-user-device.ts';
 import { VfioUserConnection } from './connection.ts';
+import type { InterruptVectors } from './interrupt-vectors.ts';
 import { VfioUserError } from './messages.ts';
+import type { PciDevice } from './pci-device.ts';
+import { RequestHandler } from './request-handler.ts';
 
-/** How long a client may take to introduce itself, and to complete a request that it has begun, in ms. */
+/** How long a client may take to send VERSION, and to complete a request that it has begun, in ms. */
 const PATIENCE = 5000;
-/** Requests that are dealt with before other descriptors get their turn. */
+/** Requests that are handled before other descriptors get their turn. */
 const REQUESTS_AT_ONCE = 64;
 
-/** What becomes of a session. */
-export interface SessionObserver {
-  /** The client has introduced itself. */
-  attached(pid: number): void;
-  /** The session is over; `violation` says what the client did, null where it has just gone. */
-  ended(pid: number, violation: string | null): void;
+export interface SessionOptions {
+  /** The session calls its close() at the end. */
+  readonly device: PciDevice;
+  /** Those of the device; the VMM's eventfds are closed at the end. */
+  readonly vectors: InterruptVectors;
+  /** The client has sent VERSION. */
+  readonly attached: (pid: number) => void;
+  /** The session is over; `violation` says what the client did wrong, null if it has disconnected. Not after close(). */
+  readonly ended: (pid: number, violation: string | null) => void;
 }
 
-/** A connection and the device that it drives, until either end closes it. */
+/** One VMM and the PCI device that it uses, until either end disconnects. */
 export class VfioUserSession {
-  readonly device: VfioUserDevice;
   readonly pid: number;
   readonly #connection: VfioUserConnection;
+  readonly #handler: RequestHandler;
   readonly #poller: Poller;
   readonly #timer: Timer;
-  readonly #observer: SessionObserver;
+  readonly #options: SessionOptions;
   #timed = true;
   #muted = false;
   #open = true;
 
   /** Takes over the socket and the device. Throws SystemCallError, having closed both. */
-  constructor(socket: UnixSocket, poller: Poller, device: VfioUserDevice, observer: SessionObserver) {
-    this.device = device;
+  constructor(socket: UnixSocket, poller: Poller, options: SessionOptions) {
+    this.#handler = new RequestHandler(options.device, options.vectors);
     this.#poller = poller;
-    this.#observer = observer;
+    this.#options = options;
     let timer: Timer | undefined;
     try {
       this.#connection = new VfioUserConnection(socket);
@@ -45,13 +50,13 @@ export class VfioUserSession {
     } catch (error) {
       timer?.close();
       socket.close();
-      device.close();
+      options.device.close();
       throw error;
     }
     this.#timer = timer;
   }
 
-  /** Deals with what has come; where that is much, the connection is still readable after it. */
+  /** Handles pending requests. If there are many, the connection is still readable afterwards. */
   advance(): void {
     let requests = 0;
     try {
@@ -63,9 +68,9 @@ export class VfioUserSession {
           this.#end(null);
           return;
         }
-        const before = this.device.negotiated;
-        const { bytes, fds } = this.device.handle(request);
-        if (!before && this.device.negotiated) this.#observer.attached(this.pid);
+        const before = this.#handler.negotiated;
+        const { bytes, fds } = this.#handler.handle(request);
+        if (!before && this.#handler.negotiated) this.#options.attached(this.pid);
         if (!request.header.noReply) this.#connection.send(bytes, fds);
       }
     } catch (error) {
@@ -76,9 +81,9 @@ export class VfioUserSession {
     this.#watch(requests > 0);
   }
 
-  /** Limits the time of what is incomplete; reads on only when the reply that waits has gone. */
+  /** Limits the time for what is incomplete. While a reply is pending, no request is read. */
   #watch(progress: boolean): void {
-    const timed = this.#connection.isPartial || !this.device.negotiated;
+    const timed = this.#connection.isPartial || !this.#handler.negotiated;
     if (timed !== this.#timed || (timed && progress)) {
       this.#timed = timed;
       if (timed) this.#timer.after(PATIENCE);
@@ -91,25 +96,26 @@ export class VfioUserSession {
   }
 
   #expire(): void {
-    // An expiry that was taken back may still be reported.
+    // An expiry that was cancelled may still be reported.
     if (!this.#open || !this.#timed) return;
-    const what = this.device.negotiated ? 'left a request incomplete' : 'did not introduce itself';
+    const what = this.#handler.negotiated ? 'left a request incomplete' : 'did not send VERSION';
     this.#end(`${what} for ${PATIENCE} ms`);
   }
 
   #end(violation: string | null): void {
     if (!this.#open) return;
     this.close();
-    this.#observer.ended(this.pid, violation);
+    this.#options.ended(this.pid, violation);
   }
 
-  /** Disconnects the VMM. The device's state goes to 0. */
+  /** Disconnects the VMM, and closes the device. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;
     this.#poller.remove(this.#connection.fd);
     this.#timer.close();
     this.#connection.close();
-    this.device.close();
+    this.#options.vectors.clear();
+    this.#options.device.close();
   }
 }

@@ -29,15 +29,20 @@ export function u32s(...values: number[]): Buffer {
   return bytes;
 }
 
-/** What a VMM does with a vfio-user device, message by message as QEMU 11.1 does it. It blocks: the device has its own thread. */
+/**
+ * What a VMM does with a vfio-user device, message by message as QEMU 11.1 does it. It blocks, so a device needs a thread of
+ * its own, or is run by `serve` before each wait.
+ */
 export class VmmClient {
   readonly socket: UnixSocket;
   readonly #epoll = new Epoll();
   readonly #fds: number[] = [];
   readonly #mappings: Mapping[] = [];
+  readonly #serve: () => void;
   #id = 0;
 
-  constructor(path: string) {
+  constructor(path: string, serve: () => void = () => {}) {
+    this.#serve = serve;
     this.socket = UnixSocket.connect(path);
     this.#epoll.add(this.socket.fd, EPOLLIN, () => {});
   }
@@ -49,9 +54,14 @@ export class VmmClient {
       const received = this.socket.receive(bytes.subarray(filled), fds);
       if (received === 0) return null;
       if (received > 0) filled += received;
-      else if (this.#epoll.wait(10_000) === 0) throw new Error('no reply in ten seconds');
+      else this.#wait('reply');
     }
     return bytes;
+  }
+
+  #wait(what: string): void {
+    this.#serve();
+    if (this.#epoll.wait(10_000) === 0) throw new Error(`no ${what} in ten seconds`);
   }
 
   /** Sends a request without waiting for its reply. Returns its ID. */
@@ -213,8 +223,7 @@ export class VmmClient {
 
   /** Blocks until an interrupt has come. */
   awaitInterrupt(fd: number): void {
-    while (!clearEventFd(fd))
-      if (this.#epoll.wait(10_000) === 0) throw new Error('no interrupt in ten seconds');
+    while (!clearEventFd(fd)) this.#wait('interrupt');
   }
 
   /** Maps the areas that the device says can be mapped, as QEMU does. */

@@ -3,10 +3,10 @@ import { createMemfd } from '@ivshmem/linux/memory';
 import { createEventFd } from '@ivshmem/linux/wait';
 import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
-import { inState, logLine, openFds, useDevices } from '../device.test-support.ts';
-import type { Device } from '../device.ts';
-import { Command, IrqIndex } from './messages.ts';
-import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
+import { inState, logLine, openFds, useDevices } from './device.test-support.ts';
+import type { Device } from './device.ts';
+import { Command, IrqIndex } from './vfio-user/messages.ts';
+import { accessOf, u32s, type VmmClient } from './vfio-user/vmm-client.test-support.ts';
 
 const fixture = useDevices();
 

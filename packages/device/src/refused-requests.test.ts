@@ -1,9 +1,9 @@
 import { pci } from '@ivshmem/transport/protocol';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { useDevices } from '../device.test-support.ts';
-import type { Device } from '../device.ts';
-import { Command, IrqIndex, Region } from './messages.ts';
-import { accessOf, u32s, type VmmClient } from './vmm-client.test-support.ts';
+import { useDevices } from './device.test-support.ts';
+import type { Device } from './device.ts';
+import { Command, IrqIndex, Region } from './vfio-user/messages.ts';
+import { accessOf, u32s, type VmmClient } from './vfio-user/vmm-client.test-support.ts';
 
 // One VMM for all: each request must leave everything as it was.
 const fixture = useDevices('file');
