@@ -1,7 +1,7 @@
 import { yieldProcessor } from '@ivshmem/linux';
 import type { NetworkInterface } from '@ivshmem/linux/network';
 import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
-import { countersOf, openPort, type Port, PortSeeker, ServerTrust } from '@ivshmem/transport';
+import { countersOf, type Port } from '@ivshmem/transport';
 import type { AnnouncedMtu, RingLayout } from '@ivshmem/transport/protocol';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
@@ -11,22 +11,20 @@ import { LinkInterface } from './link-interface.ts';
 import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { LinkMtu, type MtuPlan } from './link-mtu.ts';
 import { DEFAULT_BUSY_POLL } from './link-options.ts';
+import { LinkPorts, type PortUser } from './link-ports.ts';
 import { LinkSession } from './link-session.ts';
-import { isPeerThere, ParkedPort } from './parked-port.ts';
 import { LinkReports } from './reports.ts';
 
-/** How long after the end of a provider its successor is looked for, in ms. */
-const RETRY = 100;
-/** Whatever the peer does, events are looked at every so many rounds. */
+/** Polls for events after this many rounds even if the peer keeps sending. */
 const ROUNDS_BETWEEN_EVENTS = 16;
 
-/** What a link does, in the thread that does nothing else: one session after the other, on the ports that it opens. */
-export class LinkLoop {
+/** The thread of a link, which does nothing else: one session after the other, on the ports that {@link LinkPorts} opens. */
+export class LinkLoop implements PortUser {
   readonly #input: WorkerInput;
   readonly #reports: LinkReports;
   readonly #counters: Float64Array;
   readonly #epoll = new Epoll();
-  readonly #seeker: PortSeeker<Port>;
+  readonly #ports: LinkPorts;
   readonly #interface: LinkInterface;
   readonly #mtu: LinkMtu;
   /** For the session that there is. */
@@ -36,10 +34,6 @@ export class LinkLoop {
   #mtuLine = '';
   #mtuChanged = false;
   #session: LinkSession | undefined;
-  /** The session's port may not be used any more. */
-  #lost = false;
-  /** On the new server, while the session stays on the memory of the one before. */
-  #parked: ParkedPort | undefined;
   #info: LinkInfo | undefined;
   #failure: Error | undefined;
   #stopping = false;
@@ -56,15 +50,7 @@ export class LinkLoop {
     );
     this.#mtu = new LinkMtu(input.options.mtu);
     const { port, wait = false } = input.options;
-    const trust = new ServerTrust();
-    this.#seeker = new PortSeeker({
-      poller: this.#epoll,
-      open: (opened) => openPort(port, this.#epoll, opened, trust),
-      use: (opened) => this.#take(opened),
-      failed: (error) => this.#fail(error),
-      log: (text) => this.#reports.log(text),
-      wait,
-    });
+    this.#ports = new LinkPorts(port, wait, this.#epoll, this);
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
@@ -72,13 +58,13 @@ export class LinkLoop {
 
   /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
   run(): void {
-    this.#seeker.seek();
+    this.#ports.start();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let rounds = 0;
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
       if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
-      if (this.#lost) this.#leave();
+      this.#ports.leaveLost();
       const moved = this.#session?.path.poll() ?? false;
       this.#session?.lookForFaults();
       if (this.#mtuChanged && this.#session !== undefined) {
@@ -101,55 +87,23 @@ export class LinkLoop {
     }
   }
 
-  #fail(error: Error): void {
+  failed(error: Error): void {
     this.#failure = error;
   }
 
-  /**
-   * Takes over a port. The memory of a server that has gone still links those that share it, such as a VM that cannot
-   * leave it before it is restarted: the link stays there until its peer is seen on the new server.
-   */
-  #take(port: Port): void {
-    const session = this.#session;
-    if (session === undefined || !isPeerThere(session.port) || isPeerThere(port)) {
-      this.#begin(port);
-      return;
-    }
-    try {
-      this.#mtu.plan(checkPort(port), this.#interface.bridge);
-    } catch (error) {
-      port.close();
-      throw error;
-    }
-    this.#parked = new ParkedPort(port, {
-      peerJoined: () => this.#move(),
-      lost: (reason) => this.#forgetParked(reason),
-    });
-    this.#reports.log(
-      'a host server is there, the peer is not: the link stays on the memory of the one before',
-    );
+  log(text: string): void {
+    this.#reports.log(text);
   }
 
-  /** The peer is on the new server. */
-  #move(): void {
-    const port = this.#parked!.release();
-    this.#parked = undefined;
-    try {
-      this.#begin(port);
-    } catch (error) {
-      this.#seeker.retry(error as Error);
-    }
+  get port(): Port | undefined {
+    return this.#session?.port;
   }
 
-  #forgetParked(reason: string): void {
-    this.#parked!.close();
-    this.#parked = undefined;
-    this.#reports.log(`${reason}; the link waits for the next`);
-    this.#seeker.seek(RETRY);
+  check(port: Port): void {
+    this.#mtu.plan(checkPort(port), this.#interface.bridge);
   }
 
-  /** Moves the link to `port`, which it owns from now on. */
-  #begin(port: Port): void {
+  begin(port: Port): void {
     let session: LinkSession;
     let info: LinkInfo;
     let plan: MtuPlan | undefined;
@@ -159,7 +113,7 @@ export class LinkLoop {
       const tap = this.#interface.prepare(() => {
         plan = this.#planMtu(layout);
       });
-      this.#end();
+      this.leave();
       const poller = this.#epoll;
       const counters = this.#counters;
       const failed = () => this.#interface.look();
@@ -170,7 +124,7 @@ export class LinkLoop {
         layout,
         counters,
         reports: this.#reports,
-        providerGone: (reason, usable) => this.#providerGone(reason, usable),
+        providerGone: (reason, usable) => this.#ports.providerGone(reason, usable),
       });
       const { id, vectors } = port;
       const { outputSectionSize, length: queueLength } = layout;
@@ -178,7 +132,7 @@ export class LinkLoop {
     } catch (error) {
       port.close();
       // No other port helps.
-      if (this.#interface.deleted) this.#fail(error as Error);
+      if (this.#interface.deleted) this.failed(error as Error);
       throw error;
     }
     this.#session = session;
@@ -247,36 +201,16 @@ export class LinkLoop {
     session.renewMtu();
   }
 
-  #providerGone(reason: string, usable: boolean): void {
-    if (usable) {
-      this.#reports.log(`${reason}; the link goes on without it, and waits for it to come back`);
-      this.#seeker.seek(RETRY);
-      return;
-    }
-    this.#reports.log(`${reason}; the link starts anew`);
-    // Not now: the handshake may be in the middle of a step.
-    this.#lost = true;
-  }
-
-  /** Leaves a port that may not be used any more, and looks for another. */
-  #leave(): void {
-    this.#lost = false;
-    this.#end();
-    this.#seeker.seek();
-  }
-
-  /** Leaves the port in use. */
-  #end(): void {
+  leave(): void {
     const session = this.#session;
     this.#session = undefined;
     session?.end();
   }
 
   [Symbol.dispose](): void {
-    this.#seeker.close();
-    this.#parked?.close();
+    this.#ports.close();
     try {
-      this.#end();
+      this.leave();
     } finally {
       this.#interface.close();
       this.#reports.close();
