@@ -19,7 +19,7 @@ import { DROPPED, type LinkEnd, NOTHING } from './ends/link-end.ts';
 /** Frames in a burst: one store of the index and one decision about the doorbell for all of them. */
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
-const BURST_BYTES = 0x20000;
+export const BURST_BYTES = 0x20000;
 /**
  * When a sender that may have missed the interrupt for its last completions gets another one, in ms after them or after
  * the interrupt before: at first, at last, and how many times as late each one is. One is enough, unless the sender's

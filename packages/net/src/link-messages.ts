@@ -8,11 +8,10 @@ export interface WorkerInput {
   readonly counters: SharedArrayBuffer;
 }
 
-/** What a link is, once its port is open. */
-export interface LinkInfo {
-  /** Own ID, 0 or 1. */
+/** What an Ethernet link is, whatever its end is, once its port is open. */
+export interface EthernetInfo {
+  /** The ID of this side, 0 or 1. */
   readonly id: number;
-  readonly tap: string;
   /** The MTU in use, in bytes; before the first peer, the one that this side will announce. */
   readonly mtu: number;
   /** Size of each output section in bytes. */
@@ -22,14 +21,20 @@ export interface LinkInfo {
   readonly vectors: number;
 }
 
-/** What a link has come to. */
+/** What a link is whose end is a TAP interface. */
+export interface LinkInfo extends EthernetInfo {
+  /** The interface's name. */
+  readonly tap: string;
+}
+
+/** The state of a link. */
 export interface LinkStatus extends HandshakeStatus {
-  /** What the two sides do for one another; nothing while the carrier is off, or where the peer is no party to it. */
+  /** Offloads in use; empty while the carrier is off or if the peer does not support the extension. */
   readonly offloads: readonly Offload[];
 }
 
-/** What a link's worker tells the main thread. */
-export type WorkerMessage =
-  | { readonly type: 'up'; readonly info: LinkInfo }
+/** What a link reports to the code that observes it; a worker to the main thread. */
+export type WorkerMessage<Info = LinkInfo> =
+  | { readonly type: 'up'; readonly info: Info }
   | { readonly type: 'state'; readonly status: LinkStatus }
   | { readonly type: 'log'; readonly text: string };

@@ -58,19 +58,24 @@ export const MAX_BUSY_POLL = 1_000_000;
 /** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
 export function checkLinkOptions(options: LinkOptions): void {
   checkTap(options);
-  if (options.port.type === 'server') checkSocketPath(options.port.socketPath);
-  if (options.port.type === 'pci') checkPciDevice(options.port.device);
+  checkPortAndMtu(options);
   if (options.bridge !== undefined) checkInterfaceName(options.bridge);
-  const { mtu, mac, busyPoll = DEFAULT_BUSY_POLL } = options;
-  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
-    throw new RangeError(`MTU ${mtu}: must be ${MIN_MTU} to ${TAP_MAX_MTU} bytes`);
-  }
+  const { mac, busyPoll = DEFAULT_BUSY_POLL } = options;
   if (mac !== undefined && !/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac)) {
     throw new RangeError(`MAC address ${mac}: must be a unicast address such as 02:00:00:00:00:01`);
   }
   for (const address of options.addresses ?? []) parseIpPrefix(address);
   if (!(busyPoll >= 0 && busyPoll <= MAX_BUSY_POLL)) {
     throw new RangeError(`busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
+  }
+}
+
+/** The options of every link. Throws as {@link checkLinkOptions} does. */
+export function checkPortAndMtu({ port, mtu }: Pick<LinkOptions, 'port' | 'mtu'>): void {
+  if (port.type === 'server') checkSocketPath(port.socketPath);
+  if (port.type === 'pci') checkPciDevice(port.device);
+  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
+    throw new RangeError(`MTU ${mtu}: must be ${MIN_MTU} to ${TAP_MAX_MTU} bytes`);
   }
 }
 

@@ -25,6 +25,9 @@ const REFUSED_HEADERS = 16;
 /** Least time between two such resets, in ms, in case it mends nothing. */
 const HEADER_RESET_INTERVAL = 10_000;
 
+/** What a session reports; the rest is up to the loop that runs it. */
+type SessionReports = Pick<LinkReports<never>, 'latest' | 'log' | 'violation'>;
+
 /** What a session needs besides its port. */
 export interface SessionOptions {
   readonly poller: Poller;
@@ -34,7 +37,7 @@ export interface SessionOptions {
   readonly layout: RingLayout;
   /** See {@link ./counters.ts}. */
   readonly counters: Float64Array;
-  readonly reports: LinkReports;
+  readonly reports: SessionReports;
   /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */
   readonly providerGone: (reason: string, usable: boolean) => void;
 }

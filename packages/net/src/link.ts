@@ -1,6 +1,5 @@
 import { startBlockingThread } from '@ivshmem/linux/thread';
-import { State } from '@ivshmem/transport/protocol';
-import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
+import type { Observable } from 'rxjs';
 import { allocateCounters, type LinkStats, readCounters } from './counters.ts';
 import type { LinkInfo, LinkStatus, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
@@ -15,14 +14,18 @@ export interface Link {
   readonly state$: Observable<LinkStatus>;
   /** The counters, now and then every second. */
   readonly stats$: Observable<LinkStats>;
-  /** One line for each thing worth knowing: a violation of the protocol, a server that went. */
+  /** One line for each noteworthy event: a violation of the protocol, the end of a server. */
   readonly log$: Observable<string>;
   /** The counters now. */
   stats(): LinkStats;
-  /** Resolves when the link has ended; to an Error where it ended by itself. */
+  /** Resolves when the link has ended: to null after {@link close}, to an Error of one line if it could not go on. */
   readonly closed: Promise<Error | null>;
-  /** Ends the link: the peer is told, the interface goes unless it is persistent. Resolves when all is given back. */
+  /**
+   * Ends the link: the peer sees the carrier go off, and the interface is removed unless it is persistent. Resolves when
+   * everything is released.
+   */
   close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -40,64 +43,35 @@ export async function createLink(
   checkLinkOptions(options);
   const counters = allocateCounters();
   const input: WorkerInput = { options, counters };
-  const status = new BehaviorSubject<LinkStatus>({
-    local: State.RESET,
-    peer: State.RESET,
-    carrier: false,
-    offloads: [],
-  });
-  const lines = new Subject<string>();
-  let info: BehaviorSubject<LinkInfo> | undefined;
+  const { LinkObservables } = await import('./link-observables.ts');
+  const observables = new LinkObservables<LinkInfo>(log);
   const thread = await startBlockingThread<WorkerMessage>({
     // The same file from src (under a test runner) and from dist.
     file: new URL('../dist/link-worker.js', import.meta.url),
     input,
     upWith: 'up',
-    receive(message) {
-      switch (message.type) {
-        case 'up':
-          if (info === undefined) info = new BehaviorSubject(message.info);
-          else info.next(message.info);
-          break;
-        case 'state':
-          if (!isSame(message.status, status.value)) status.next(message.status);
-          break;
-        case 'log':
-          if (info === undefined) log(message.text);
-          else lines.next(message.text);
-          break;
-      }
-    },
+    receive: (message) => observables.receive(message),
     signal,
   });
-  const moves = info!;
   const closed = thread.ended.then((failure) => {
-    for (const subject of [moves, status, lines]) subject.complete();
+    observables.complete();
     return failure;
   });
-  return {
+  const link: Link = {
     get info() {
-      return moves.value;
+      return observables.info;
     },
-    info$: moves.asObservable(),
-    state$: status.asObservable(),
-    stats$: interval(1000).pipe(
-      startWith(0),
-      map(() => readCounters(counters)),
-      takeUntil(closed),
-    ),
-    log$: lines.asObservable(),
+    info$: observables.info$,
+    state$: observables.state$,
+    stats$: observables.stats$(counters, closed),
+    log$: observables.log$,
     stats: () => readCounters(counters),
     closed,
     async close() {
       thread.stop();
       await closed;
     },
+    [Symbol.asyncDispose]: () => link.close(),
   };
-}
-
-/** A link that moves to another port begins where it ended on the one before. */
-function isSame(a: LinkStatus, b: LinkStatus): boolean {
-  const offloads = a.offloads.join() === b.offloads.join();
-  return a.local === b.local && a.peer === b.peer && a.carrier === b.carrier && offloads;
+  return link;
 }

@@ -1,11 +1,11 @@
 import { Reports } from '@ivshmem/linux/thread';
-import type { WorkerMessage } from './link-messages.ts';
+import type { LinkInfo, WorkerMessage } from './link-messages.ts';
 
 /** Least time between two log lines about violations of the protocol, in ms. */
 const VIOLATION_INTERVAL = 10_000;
 
-/** What a link's worker reports to the main thread. */
-export class LinkReports extends Reports<WorkerMessage> {
+/** What a link reports to the code that observes it. */
+export class LinkReports<Info = LinkInfo> extends Reports<WorkerMessage<Info>> {
   #lastViolation = Number.NEGATIVE_INFINITY;
   #silentViolations = 0;
 
