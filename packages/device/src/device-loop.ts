@@ -185,6 +185,8 @@ export class DeviceLoop {
     const vectors = new InterruptVectors(port.vectors);
     let device: IvshmemDevice;
     try {
+      // It holds what the previous VMM wrote, which may have run another VM.
+      port.clearOutput();
       device = new IvshmemDevice(port, {
         isolate: this.#input.options.isolate ?? false,
         counters: this.#counters,

@@ -66,6 +66,11 @@ export class HostPort implements Port {
     return this.#memory.output(peer);
   }
 
+  /** Sets the own output section to zero, as a new peer finds it. Throws SystemCallError. */
+  clearOutput(): void {
+    this.#memory.clearOutput();
+  }
+
   peerState(peer: number): number {
     if (!Number.isInteger(peer) || peer < 0 || peer >= this.maxPeers) {
       throw new RangeError(`peer ${peer}: only ${this.maxPeers} peers are possible`);

@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { closeFd } from '@ivshmem/linux';
 import {
   dataRanges,
@@ -6,6 +7,7 @@ import {
   type Mapping,
   mapShared,
   PAGE_SIZE,
+  punchHole,
 } from '@ivshmem/linux/memory';
 import {
   LayoutError,
@@ -14,6 +16,7 @@ import {
   type Section,
   STATE_TABLE_SIZE,
 } from '../protocol/memory-layout.ts';
+import { isSealed } from './server-trust.ts';
 
 /**
  * The shared memory region as one peer may use it: state table and read/write section writable, the own output
@@ -79,6 +82,17 @@ export class SharedMemory {
     return this.#outputs[peer];
   }
 
+  /** Sets this peer's output section to zero, unless it is known to be zero. Throws SystemCallError. */
+  clearOutput(): void {
+    const { outputOffset, outputSectionSize } = this.layout;
+    const begin = outputOffset + this.#id * outputSectionSize;
+    const dirty = [...dataRanges(this.fd, begin, begin + outputSectionSize)];
+    if (dirty.length === 0) return;
+    if (mayHaveHoles(this.fd) && punchHole(this.fd, begin, outputSectionSize)) return;
+    const bytes = new Uint8Array(this.output(this.#id)!.buffer);
+    for (const { from, to } of dirty) bytes.fill(0, from - begin, to - begin);
+  }
+
   #map(offset: number, length: number, write: boolean): Mapping {
     const mapping = mapShared(this.fd, length, { offset, write, subject: 'shared memory' });
     this.#mappings.push(mapping);
@@ -104,4 +118,12 @@ function dirtyBytes(fd: number, offset: number, length: number): number {
   let dirty = 0;
   for (const { to } of dataRanges(fd, offset, offset + length)) dirty = to - offset;
   return dirty;
+}
+
+/**
+ * Whether memory for a hole is certain to be available again. It is not on a file system, which may be full by then, nor
+ * with huge pages, whose reservation the hole releases. An access without memory kills its process.
+ */
+function mayHaveHoles(fd: number): boolean {
+  return isSealed(fd) && fstatSync(fd).blksize === PAGE_SIZE;
 }
