@@ -1,4 +1,4 @@
-import { limitRemedy, SystemCallError } from '@ivshmem/linux';
+import { limitRemedy, OptionError, SystemCallError } from '@ivshmem/linux';
 import { type Output, printable } from '@ivshmem/linux/process';
 import { CommanderError, InvalidArgumentError } from 'commander';
 
@@ -17,7 +17,7 @@ export function reportError(error: unknown, verbose: boolean, stderr: Output): n
   const message = messageOf(error);
   const stack = verbose && error instanceof Error ? (error.stack ?? '').split('\n') : [];
   for (const line of [`ivshmem: ${message}`, ...stack]) stderr.write(`${printable(line)}\n`);
-  return error instanceof UsageError || error instanceof RangeError ? EXIT_USAGE : EXIT_FAILURE;
+  return error instanceof UsageError || error instanceof OptionError ? EXIT_USAGE : EXIT_FAILURE;
 }
 
 /** In one line, with the remedy if a limit of the machine is behind it. */

@@ -1,4 +1,6 @@
-import { MAX_SOCKET_PATH } from '@ivshmem/linux/socket';
+import { checkWholeNumber, OptionError } from '@ivshmem/linux';
+import { MAX_ID } from '@ivshmem/linux/process';
+import { checkSocketPath } from '@ivshmem/linux/socket';
 
 /** What a device is made of. */
 export interface DeviceOptions {
@@ -19,27 +21,18 @@ export interface DeviceOptions {
   readonly wait?: boolean;
 }
 
-/** Throws RangeError, with one line that names the option, where one can't be right. */
+/** Throws {@link OptionError}, with one line that names the option, if one cannot be right. */
 export function checkDeviceOptions({ socketPath, vfioUser, mode = 0o600, group }: DeviceOptions): void {
-  checkSocketPath('host server', socketPath);
-  checkSocketPath('vfio-user', vfioUser);
+  checkSocketPath('socketPath', socketPath, 'host server socket');
+  checkSocketPath('vfioUser', vfioUser, 'vfio-user socket');
   if (socketPath === vfioUser) {
-    throw new RangeError(`vfio-user socket ${vfioUser}: is that of the host server; choose another path`);
+    throw new OptionError(
+      'vfioUser',
+      `vfio-user socket ${vfioUser}: is that of the host server; choose another path`,
+    );
   }
-  if (!(Number.isInteger(mode) && mode >= 0 && mode <= 0o777)) {
-    throw new RangeError(`socket mode ${mode}: must be 0 to ${0o777}, 0o777`);
-  }
-  if (group !== undefined && !(Number.isInteger(group) && group >= 0 && group < 0xffffffff)) {
-    throw new RangeError(`group ${group}: must be a group ID, 0 to ${0xfffffffe}`);
-  }
-}
-
-function checkSocketPath(what: string, path: string): void {
-  const length = Buffer.byteLength(path);
-  if (length >= 1 && length <= MAX_SOCKET_PATH && !path.includes('\0')) return;
-  throw new RangeError(
-    `${what} socket ${JSON.stringify(path)}: must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${length}`,
-  );
+  checkWholeNumber('mode', 'socket mode', mode, [0, 0o777]);
+  if (group !== undefined) checkWholeNumber('group', 'group', group, [0, MAX_ID]);
 }
 
 /** The option that makes QEMU (10.1 or later) use the device at a vfio-user socket. */

@@ -27,7 +27,7 @@ export interface Device {
 /**
  * Makes a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its
  * own. One VMM at a time; when it goes, the next one may come. Resolves when a VMM can connect. Rejects, with an Error
- * of one line and nothing left behind, where an option can't be right (RangeError), the socket can't be had, or
+ * of one line and nothing left behind, if an option cannot be right (OptionError), the socket can't be had, or
  * no host server answers. An aborted `signal` gives up, and rejects with its reason; later it has no effect.
  * `log` is called with the lines that come before that, such as what `options.wait` waits for.
  */

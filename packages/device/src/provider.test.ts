@@ -1,5 +1,6 @@
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { SystemCallError } from '@ivshmem/linux';
 import { pci } from '@ivshmem/transport/protocol';
 import { describe, expect, it } from 'vitest';
 import { inState, logLine, pair, tableEntry, useDevices } from './device.test-support.ts';
@@ -9,7 +10,10 @@ const fixture = useDevices();
 
 describe('a device and its host server', () => {
   it('says in one line where none answers, and leaves nothing behind', async () => {
-    await expect(fixture.device()).rejects.toThrow(/^connect .*server: ENOENT: [^\n]+$/);
+    const rejected = fixture.device();
+    await expect(rejected).rejects.toThrow(/^connect .*server: ENOENT: [^\n]+$/);
+    await expect(rejected).rejects.toBeInstanceOf(SystemCallError);
+    await expect(rejected).rejects.toMatchObject({ code: 'ENOENT', subject: fixture.serverPath });
   });
 
   it('says in one line where its socket is in use', async () => {
@@ -17,7 +21,7 @@ describe('a device and its host server', () => {
     await fixture.device();
     const options = { socketPath: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };
     await expect(createDevice(options)).rejects.toThrow(/^bind .*vfio-0: EADDRINUSE: another server [^\n]+$/);
-    await expect(createDevice({ ...options, vfioUser: '' })).rejects.toThrow(RangeError);
+    await expect(createDevice({ ...options, vfioUser: '' })).rejects.toMatchObject({ option: 'vfioUser' });
     await expect(createDevice({ ...options, vfioUser: options.socketPath })).rejects.toThrow(
       /choose another path$/,
     );

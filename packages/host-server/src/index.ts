@@ -9,7 +9,6 @@ export {
 } from './server/events.ts';
 export { createHostServer, type HostServer, type HostServerOptions } from './server/host-server.ts';
 export {
-  HostServerOptionError,
   type HostServerSettings,
   MAX_SERVER_VECTORS,
   type SharedMemorySource,

@@ -3,3 +3,4 @@ export { check, limitRemedy, SystemCallError, threadError } from './errors.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 // Unchecked, for hot paths: -1 means that errno() tells why.
 export { errno, read, readv, recv, schedYield as yieldProcessor, send, write, writev } from './libc.ts';
+export { checkOption, checkWholeNumber, OptionError } from './option-error.ts';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { SystemCallError } from '@ivshmem/linux';
+import { OptionError, SystemCallError } from '@ivshmem/linux';
 import {
   ensureAddress,
   getInterface,
@@ -55,7 +55,7 @@ export class LinkInterface {
 
   /**
    * The TAP, with carrier off, and with the MTU that `setMtu` gives it by {@link setMtu}; the first time also up, and with
-   * the addresses of the options. Throws RangeError, SystemCallError, and what `setMtu` throws; an interface that was to
+   * the addresses of the options. Throws {@link OptionError}, SystemCallError, and what `setMtu` throws; an interface that was to
    * be made does not exist then.
    */
   prepare(setMtu: () => void): Tap {
@@ -135,7 +135,10 @@ export class LinkInterface {
       const taken = tapOf(tapFd);
       if (vnetHeader || !taken.vnetHeader) return [taken, false];
       taken.close();
-      throw new Error(`fd ${tapFd}: a link without offload needs a TAP that was opened without IFF_VNET_HDR`);
+      throw new OptionError(
+        'offload',
+        `fd ${tapFd}: a link without offload needs a TAP that was opened without IFF_VNET_HDR`,
+      );
     }
     try {
       return [openTap(tap!, { vnetHeader, exclusive: true }), true];

@@ -1,4 +1,4 @@
-import { yieldProcessor } from '@ivshmem/linux';
+import { OptionError, yieldProcessor } from '@ivshmem/linux';
 import type { NetworkInterface } from '@ivshmem/linux/network';
 import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import { countersOf, type Port } from '@ivshmem/transport';
@@ -191,7 +191,7 @@ export class LinkLoop implements PortUser {
       this.#plan = this.#planMtu(session.layout);
     } catch (error) {
       // The bridge asks for more than the sections allow: all stays as it was.
-      if (!(error instanceof RangeError)) throw error;
+      if (!(error instanceof OptionError)) throw error;
       this.#reports.log(error.message);
       return;
     }

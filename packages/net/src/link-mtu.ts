@@ -1,3 +1,4 @@
+import { OptionError } from '@ivshmem/linux';
 import { TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { type AnnouncedMtu, agreedMtu, MIN_MTU, type RingLayout } from '@ivshmem/transport/protocol';
 
@@ -73,7 +74,7 @@ export class LinkMtu {
     this.setOnInterface(bytes);
   }
 
-  /** Throws RangeError if output sections of this layout are too small for an option or for the bridge. */
+  /** Throws {@link OptionError} if output sections of this layout are too small for an option or for the bridge. */
   plan(layout: RingLayout, bridge: BridgeMtu | null): MtuPlan {
     const { outputSectionSize } = layout;
     const largest = Math.min(layout.maxMtu, TAP_MAX_MTU);
@@ -91,7 +92,8 @@ export class LinkMtu {
           by === BY_OPTION
             ? ['', 'a smaller MTU']
             : [` of bridge ${bridge!.name}`, 'a smaller MTU, which lowers the bridge, too (--mtu)'];
-        throw new RangeError(
+        throw new OptionError(
+          by === BY_OPTION ? 'mtu' : 'bridge',
           `MTU ${bytes}${owner}: output sections of ${outputSectionSize} bytes allow ${largest} at most; choose ${remedy}, or start the server with larger sections (-o)`,
         );
       }

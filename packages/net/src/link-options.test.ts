@@ -1,3 +1,4 @@
+import { OptionError } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
 import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
@@ -20,16 +21,16 @@ describe('checkLinkOptions', () => {
   it('takes a descriptor instead of a name', () => {
     const { port } = good;
     checkLinkOptions({ port, tapFd: 3 });
-    expect(() => checkLinkOptions({ port })).toThrow(RangeError);
+    expect(() => checkLinkOptions({ port })).toThrow(OptionError);
     expect(() => checkLinkOptions({ port, tapFd: -1 })).toThrow('TAP descriptor -1: must be');
     expect(() => checkLinkOptions({ port, tapFd: 3, netns: 'blue' })).toThrow('leave out blue');
   });
 
-  it.each<[string, Partial<LinkOptions>]>([
+  it.each<[string, Partial<LinkOptions>, string?]>([
     ['tap', { tap: 'sixteen-bytes-xx' }],
     ['tap', { tap: '' }],
     ['tap', { tap: 'a/b' }],
-    ['tapFd', { tapFd: 3 }],
+    ['tapFd', { tapFd: 3 }, 'tap'],
     ['bridge', { bridge: 'not a name' }],
     ['MTU 67', { mtu: 67 }],
     ['MTU 65522', { mtu: 65522 }],
@@ -40,13 +41,14 @@ describe('checkLinkOptions', () => {
     ['10.0.0.1/33', { addresses: ['10.0.0.1/33'] }],
     ['busy-poll time -1', { busyPoll: -1 }],
     ['busy-poll time NaN', { busyPoll: Number.NaN }],
-    ['socket', { port: { type: 'server', socketPath: 'x'.repeat(108) } }],
-  ])('refuses a wrong %s in one line', (named, change) => {
+    ['socket', { port: { type: 'server', socketPath: 'x'.repeat(108) } }, 'socketPath'],
+  ])('refuses a wrong %s in one line', (named, change, option = Object.keys(change)[0]) => {
     let message = '';
     try {
       checkLinkOptions({ ...good, ...change });
     } catch (error) {
-      expect(error).toBeInstanceOf(RangeError);
+      expect(error).toBeInstanceOf(OptionError);
+      expect((error as OptionError).option).toBe(option);
       message = (error as Error).message;
     }
     expect(message).toMatch(/^[^\n]+$/);

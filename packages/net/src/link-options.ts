@@ -1,5 +1,6 @@
+import { checkOption, checkWholeNumber, OptionError } from '@ivshmem/linux';
 import { checkInterfaceName, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux/network';
-import { MAX_SOCKET_PATH } from '@ivshmem/linux/socket';
+import { checkSocketPath } from '@ivshmem/linux/socket';
 import { checkPciDevice, type PortSource } from '@ivshmem/transport';
 import { MIN_MTU } from '@ivshmem/transport/protocol';
 
@@ -55,50 +56,45 @@ export const DEFAULT_BUSY_POLL = 50;
 /** The longest {@link LinkOptions.busyPoll}, in µs. */
 export const MAX_BUSY_POLL = 1_000_000;
 
-/** Throws RangeError, with one line that names the option, where one can't be right whatever the server says. */
+/** Throws {@link OptionError}, with one line that names the option, if one cannot be right whatever the server offers. */
 export function checkLinkOptions(options: LinkOptions): void {
   checkTap(options);
   checkPortAndMtu(options);
-  if (options.bridge !== undefined) checkInterfaceName(options.bridge);
+  checkName('bridge', options.bridge);
   const { mac, busyPoll = DEFAULT_BUSY_POLL } = options;
   if (mac !== undefined && !/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac)) {
-    throw new RangeError(`MAC address ${mac}: must be a unicast address such as 02:00:00:00:00:01`);
+    throw new OptionError('mac', `MAC address ${mac}: must be a unicast address such as 02:00:00:00:00:01`);
   }
-  for (const address of options.addresses ?? []) parseIpPrefix(address);
+  checkOption('addresses', () => options.addresses?.forEach(parseIpPrefix));
   if (!(busyPoll >= 0 && busyPoll <= MAX_BUSY_POLL)) {
-    throw new RangeError(`busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
+    throw new OptionError('busyPoll', `busy-poll time ${busyPoll}: must be 0 to ${MAX_BUSY_POLL} µs`);
   }
 }
 
 /** The options of every link. Throws as {@link checkLinkOptions} does. */
 export function checkPortAndMtu({ port, mtu }: Pick<LinkOptions, 'port' | 'mtu'>): void {
-  if (port.type === 'server') checkSocketPath(port.socketPath);
+  if (port.type === 'server') checkSocketPath('socketPath', port.socketPath);
   if (port.type === 'pci') checkPciDevice(port.device);
-  if (mtu !== undefined && !(Number.isInteger(mtu) && mtu >= MIN_MTU && mtu <= TAP_MAX_MTU)) {
-    throw new RangeError(`MTU ${mtu}: must be ${MIN_MTU} to ${TAP_MAX_MTU} bytes`);
-  }
+  if (mtu !== undefined) checkWholeNumber('mtu', 'MTU', mtu, [MIN_MTU, TAP_MAX_MTU], 'bytes');
 }
 
 function checkTap({ tap, tapFd, netns }: LinkOptions): void {
   if ((tap === undefined) === (tapFd === undefined)) {
-    throw new RangeError('TAP: give either the name of an interface (tap) or a descriptor (tapFd)');
+    throw new OptionError('tap', 'TAP: give either the name of an interface (tap) or a descriptor (tapFd)');
   }
-  if (tap !== undefined) checkInterfaceName(tap);
+  checkName('tap', tap);
   if (tapFd === undefined) return;
   if (!(Number.isInteger(tapFd) && tapFd >= 0 && tapFd <= 0x7fffffff)) {
-    throw new RangeError(`TAP descriptor ${tapFd}: must be the number of an open descriptor`);
+    throw new OptionError('tapFd', `TAP descriptor ${tapFd}: must be the number of an open descriptor`);
   }
   if (netns !== undefined) {
-    throw new RangeError(
+    throw new OptionError(
+      'netns',
       `TAP descriptor ${tapFd}: its network namespace is that of its interface: leave out ${netns}`,
     );
   }
 }
 
-function checkSocketPath(path: string): void {
-  const length = Buffer.byteLength(path);
-  if (length >= 1 && length <= MAX_SOCKET_PATH && !path.includes('\0')) return;
-  throw new RangeError(
-    `socket ${JSON.stringify(path)}: must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${length}`,
-  );
+function checkName(option: 'tap' | 'bridge', name: string | undefined): void {
+  if (name !== undefined) checkOption(option, () => checkInterfaceName(name));
 }

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, writeSync } from 'node:fs';
-import { setNonBlocking } from '@ivshmem/linux';
+import { SystemCallError, setNonBlocking } from '@ivshmem/linux';
 import { mapShared } from '@ivshmem/linux/memory';
 import {
   deleteInterface,
@@ -20,6 +20,18 @@ import { createLink, type Link } from './link.ts';
 const OUTPUT_SIZE = 0x10000;
 const missing = missingNetworkPrivilege();
 const skip = missing !== null && process.env.CI === undefined;
+
+it('a link without its server is rejected with the error of the system call', async () => {
+  const socketPath = '/nonexistent/server';
+  const rejected = createLink({ port: { type: 'server', socketPath }, tap: 'ivn0' });
+  await expect(rejected).rejects.toBeInstanceOf(SystemCallError);
+  await expect(rejected).rejects.toMatchObject({
+    code: 'ENOENT',
+    errno: 2,
+    syscall: 'connect',
+    subject: socketPath,
+  });
+});
 
 describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () => {
   let netns: Netns;

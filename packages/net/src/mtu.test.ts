@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { OptionError } from '@ivshmem/linux';
 import {
   createBridge,
   getInterface,
@@ -246,6 +247,8 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
       netns: netns.path,
       bridge: 'br0',
     } as const;
+    await expect(createLink(options)).rejects.toBeInstanceOf(OptionError);
+    await expect(createLink(options)).rejects.toMatchObject({ option: 'bridge' });
     await expect(createLink(options)).rejects.toThrow(
       /^MTU 1500 of bridge br0: output sections of 4096 bytes allow 576 at most; [^\n]*$/,
     );

@@ -1,3 +1,4 @@
+import { OptionError } from '@ivshmem/linux';
 import { PATTERN_LENGTH, Pattern } from './pattern.ts';
 
 /** Bytes before the pattern: {u32 sequence, u32 token}, little-endian. */
@@ -8,10 +9,11 @@ export const MAX_PAYLOAD_SIZE = 65507;
 /** Where one payload's pattern begins relative to the one before: any number that is no divisor will do. */
 const STRIDE = 7919;
 
-/** Throws RangeError where a datagram cannot have a payload of `size` bytes. */
+/** Throws OptionError if a datagram cannot have a payload of `size` bytes. */
 export function checkPayloadSize(size: number): void {
   if (!Number.isInteger(size) || size < PAYLOAD_HEADER_SIZE || size > MAX_PAYLOAD_SIZE) {
-    throw new RangeError(
+    throw new OptionError(
+      'size',
       `a payload of ${size} bytes: it can have ${PAYLOAD_HEADER_SIZE} to ${MAX_PAYLOAD_SIZE}`,
     );
   }

@@ -1,3 +1,4 @@
+import { OptionError } from '@ivshmem/linux';
 import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED, SENT } from './control.ts';
 import { checkPayloadSize } from './numbered-payload.ts';
@@ -24,13 +25,16 @@ export interface PingOptions extends EchoOptions {
   readonly to: string;
 }
 
-/** Checks {@link EchoOptions} and fills in what is left out. Throws RangeError. */
+/** Checks {@link EchoOptions} and fills in what is left out. Throws OptionError. */
 export function echoParameters(options: EchoOptions) {
   const { count, size = 56, intervalMs = 0, timeoutMs = 1000 } = options;
-  if (!Number.isInteger(count) || count < 1) throw new RangeError(`${count} requests: send 1 or more`);
+  if (!Number.isInteger(count) || count < 1)
+    throw new OptionError('count', `${count} requests: send 1 or more`);
   checkPayloadSize(size);
-  if (!(intervalMs >= 0)) throw new RangeError(`an interval of ${intervalMs} ms: must be 0 or more`);
-  if (!(timeoutMs > 0)) throw new RangeError(`a time-out of ${timeoutMs} ms: must be more than 0`);
+  if (!(intervalMs >= 0))
+    throw new OptionError('intervalMs', `an interval of ${intervalMs} ms: must be 0 or more`);
+  if (!(timeoutMs > 0))
+    throw new OptionError('timeoutMs', `a time-out of ${timeoutMs} ms: must be more than 0`);
   return { count, size, intervalMs, timeoutMs };
 }
 
@@ -44,7 +48,7 @@ export function echoProgress({ onProgress }: EchoOptions) {
 
 /**
  * Sends ICMP or ICMPv6 echo requests, verifies each answer byte by byte, and measures the round trips. Needs
- * CAP_NET_RAW. Throws RangeError for bad options, and Error where there is no route to the destination.
+ * CAP_NET_RAW. Throws OptionError for bad options, and Error where there is no route to the destination.
  */
 export async function ping(options: PingOptions): Promise<EchoResult> {
   const { netns, to, signal } = options;

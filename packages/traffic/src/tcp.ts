@@ -1,3 +1,4 @@
+import { OptionError } from '@ivshmem/linux';
 import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED } from './control.ts';
 import { type RunOptions, runWorkers } from './run-workers.ts';
@@ -34,7 +35,7 @@ export interface TcpTransferResult {
 }
 
 /**
- * Sends a TCP stream from one network namespace to another, with 256 KiB at a time. Throws RangeError for bad options,
+ * Sends a TCP stream from one network namespace to another, with 256 KiB at a time. Throws OptionError for bad options,
  * and Error if the kernel does not know the algorithm, it can't connect, the connection breaks, or nothing moves for ten
  * seconds.
  */
@@ -58,15 +59,15 @@ export async function tcpTransfer(options: TcpTransferOptions): Promise<TcpTrans
   };
 }
 
-/** An amount or a duration, whichever is there; the other one is Infinity. Throws RangeError. */
+/** An amount or a duration, whichever is there; the other one is Infinity. Throws OptionError. */
 export function limits(what: string, amount: number | undefined, seconds: number | undefined) {
   if ((amount === undefined) === (seconds === undefined))
-    throw new RangeError(`say either ${what} or seconds`);
+    throw new OptionError(what, `say either ${what} or seconds`);
   if (amount !== undefined && (!Number.isSafeInteger(amount) || amount < 1)) {
-    throw new RangeError(`${amount} ${what}: must be 1 or more`);
+    throw new OptionError(what, `${amount} ${what}: must be 1 or more`);
   }
   if (seconds !== undefined && !(seconds > 0 && Number.isFinite(seconds))) {
-    throw new RangeError(`${seconds} seconds: must be more than 0`);
+    throw new OptionError('seconds', `${seconds} seconds: must be more than 0`);
   }
   return { amount: amount ?? Number.POSITIVE_INFINITY, seconds: seconds ?? Number.POSITIVE_INFINITY };
 }

@@ -14,7 +14,7 @@ export interface UdpEchoOptions extends EchoOptions {
 
 /**
  * Sends datagrams to a process-to-process echo, and measures the round trips: unlike with a ping, a process is woken at
- * either end. Throws RangeError for bad options, and Error where an end can't be set up.
+ * either end. Throws OptionError for bad options, and Error where an end can't be set up.
  */
 export async function udpEcho(options: UdpEchoOptions): Promise<EchoResult> {
   const { client, server, address, signal } = options;

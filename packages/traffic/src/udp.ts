@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { OptionError } from '@ivshmem/linux';
 import { parseIpAddress } from '@ivshmem/linux/network';
 import { RECEIVED, SENT } from './control.ts';
 import { checkPayloadSize } from './numbered-payload.ts';
@@ -42,7 +43,7 @@ export interface UdpTransferResult {
 }
 
 /**
- * Sends numbered datagrams from one network namespace to another, and counts what becomes of them. Throws RangeError for
+ * Sends numbered datagrams from one network namespace to another, and counts what becomes of them. Throws OptionError for
  * bad options, and Error where an end can't be set up.
  */
 export async function udpTransfer(options: UdpTransferOptions): Promise<UdpTransferResult> {
@@ -50,7 +51,8 @@ export async function udpTransfer(options: UdpTransferOptions): Promise<UdpTrans
   const { rate = Number.POSITIVE_INFINITY } = options;
   parseIpAddress(address);
   checkPayloadSize(size);
-  if (!(rate > 0)) throw new RangeError(`a rate of ${rate} datagrams per second: must be more than 0`);
+  if (!(rate > 0))
+    throw new OptionError('rate', `a rate of ${rate} datagrams per second: must be more than 0`);
   const { amount: count, seconds } = limits('count', options.count, options.seconds);
   const token = randomInt(2 ** 32);
   const [sent, arrived] = (await runWorkers(

@@ -51,7 +51,7 @@ export interface HostServer {
 }
 
 /**
- * Starts a host server. Throws {@link HostServerOptionError} or LayoutError before it has touched the system;
+ * Starts a host server. Throws OptionError before it has touched the system;
  * SystemCallError, or Error of `node:fs`, where a socket or the memory can't be had. It leaves nothing behind then.
  */
 export function createHostServer(options: HostServerOptions = {}): HostServer {

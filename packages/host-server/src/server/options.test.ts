@@ -1,12 +1,6 @@
-import { LayoutError } from '@ivshmem/transport/protocol';
+import { OptionError } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
-import {
-  completeSettings,
-  HostServerOptionError,
-  type HostServerSettings,
-  protocolOf,
-  settingsWarnings,
-} from './options.ts';
+import { completeSettings, type HostServerSettings, protocolOf, settingsWarnings } from './options.ts';
 
 describe('settings of the host server', () => {
   it("have the defaults of the specification's server, and a sealed memfd", () => {
@@ -52,7 +46,7 @@ describe('settings of the host server', () => {
     [{ sharedMemory: { kind: 'directory', path: '' } }, 'directory ""'],
     [{ protocol: 0x8000, maxPeers: 3 }, 'virtio protocols (0x8000 to 0xffff) have two'],
   ])('%o is refused', (given, text) => {
-    expect(() => completeSettings(given)).toThrow(HostServerOptionError);
+    expect(() => completeSettings(given)).toThrow(OptionError);
     expect(() => completeSettings(given)).toThrow(text);
   });
 
@@ -62,7 +56,7 @@ describe('settings of the host server', () => {
     [{ outputSectionSize: 100 }, 'output sections of 100 bytes'],
     [{ size: 8192, outputSectionSize: 4096 }, 'is too small'],
   ])('%o cannot be laid out', (given, text) => {
-    expect(() => completeSettings(given)).toThrow(LayoutError);
+    expect(() => completeSettings(given)).toThrow(OptionError);
     expect(() => completeSettings(given)).toThrow(text);
   });
 

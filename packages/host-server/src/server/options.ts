@@ -1,6 +1,13 @@
+import { checkWholeNumber, OptionError } from '@ivshmem/linux';
 import { PAGE_SIZE } from '@ivshmem/linux/memory';
-import { MAX_SOCKET_PATH, type PeerCredentials } from '@ivshmem/linux/socket';
-import { memoryLayout, STATE_TABLE_SIZE } from '@ivshmem/transport/protocol';
+import { MAX_ID } from '@ivshmem/linux/process';
+import { checkSocketPath, type PeerCredentials } from '@ivshmem/linux/socket';
+import {
+  type LayoutError,
+  MAX_SERVER_PEERS,
+  memoryLayout,
+  STATE_TABLE_SIZE,
+} from '@ivshmem/transport/protocol';
 
 /** Where the shared memory comes from. */
 export type SharedMemorySource =
@@ -73,28 +80,6 @@ export const DEFAULT_SETTINGS: HostServerSettings = {
   evictAfter: 30,
 };
 
-/** Settings that no server can have. The message names the setting and its range. */
-export class HostServerOptionError extends Error {
-  override readonly name = 'HostServerOptionError';
-  readonly setting: keyof HostServerSettings;
-
-  constructor(setting: keyof HostServerSettings, message: string) {
-    super(message);
-    this.setting = setting;
-  }
-}
-
-function checkInteger(
-  setting: keyof HostServerSettings,
-  what: string,
-  value: number,
-  minimum: number,
-  maximum: number,
-): void {
-  if (Number.isSafeInteger(value) && value >= minimum && value <= maximum) return;
-  throw new HostServerOptionError(setting, `${what} ${value}: must be ${minimum} to ${maximum}`);
-}
-
 function nextPowerOfTwo(size: number): number {
   let power = 1;
   while (power < size) power *= 2;
@@ -112,7 +97,7 @@ function isSharedMemoryName(name: string): boolean {
 /**
  * Completes settings with defaults, rounds the size of the memory, and checks them all without touching the system.
  * `hostPage`: the size of the host's pages, in bytes; clients refuse sections that are no multiples of it. Throws
- * {@link HostServerOptionError}, and `LayoutError` for sections that the memory does not hold.
+ * {@link OptionError}, whose `option` is the name of the setting.
  */
 export function completeSettings(
   given: Partial<HostServerSettings>,
@@ -122,47 +107,47 @@ export function completeSettings(
   const defaults = { ...DEFAULT_SETTINGS, ...protocolDefaults({ ...DEFAULT_SETTINGS, ...known }, hostPage) };
   const settings: HostServerSettings = { ...defaults, ...known };
   const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
-  const pathLength = Buffer.byteLength(socketPath);
-  if (pathLength < 1 || pathLength > MAX_SOCKET_PATH || socketPath.includes('\0')) {
-    const problem = `must be a path of 1 to ${MAX_SOCKET_PATH} bytes, not ${pathLength}`;
-    throw new HostServerOptionError('socketPath', `socket ${JSON.stringify(socketPath)}: ${problem}`);
-  }
+  checkSocketPath('socketPath', socketPath);
   if (sharedMemory.kind === 'posix' && !isSharedMemoryName(sharedMemory.name)) {
     const problem = 'must be one name of up to 255 bytes, without slashes but a leading one';
-    throw new HostServerOptionError(
+    throw new OptionError(
       'sharedMemory',
       `shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`,
     );
   }
   if (sharedMemory.kind === 'directory' && !/^[^\0]+$/.test(sharedMemory.path)) {
-    throw new HostServerOptionError(
-      'sharedMemory',
-      `directory ${JSON.stringify(sharedMemory.path)}: must be a path`,
-    );
+    throw new OptionError('sharedMemory', `directory ${JSON.stringify(sharedMemory.path)}: must be a path`);
   }
-  checkInteger('mode', 'socket mode', settings.mode, 0, 0o777);
-  checkInteger('vectors', 'vectors', settings.vectors, 1, MAX_SERVER_VECTORS);
-  checkInteger('protocol', 'protocol', settings.protocol, 0, 0xffff);
-  checkInteger('size', 'size of shared memory', settings.size, 1, MAX_SIZE);
-  checkInteger('evictAfter', 'time to evict', settings.evictAfter, 1, 86400);
-  if (settings.group !== undefined) checkInteger('group', 'group', settings.group, 0, 0xfffffffe);
+  checkWholeNumber('mode', 'socket mode', settings.mode, [0, 0o777]);
+  checkWholeNumber('vectors', 'vectors', settings.vectors, [1, MAX_SERVER_VECTORS]);
+  checkWholeNumber('protocol', 'protocol', settings.protocol, [0, 0xffff]);
+  checkWholeNumber('size', 'size of shared memory', settings.size, [1, MAX_SIZE]);
+  checkWholeNumber('evictAfter', 'time to evict', settings.evictAfter, [1, 86400]);
+  if (settings.group !== undefined) checkWholeNumber('group', 'group', settings.group, [0, MAX_ID]);
   const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || hostPage;
-  checkInteger('sharedMemory', 'size of huge pages', pageSize, 4096, MAX_SIZE);
+  checkWholeNumber('sharedMemory', 'size of huge pages', pageSize, [4096, MAX_SIZE]);
   if (!Number.isInteger(Math.log2(pageSize))) {
-    throw new HostServerOptionError(
+    throw new OptionError(
       'sharedMemory',
       `size of huge pages ${pageSize}: must be a power of two, such as 2M`,
     );
   }
   const size = Math.max(nextPowerOfTwo(settings.size), pageSize);
-  memoryLayout(size, maxPeers, outputSectionSize, hostPage);
+  checkLayout(size, maxPeers, outputSectionSize, hostPage);
   if (settings.protocol >= FIRST_VIRTIO_PROTOCOL && maxPeers > 2) {
-    throw new HostServerOptionError(
-      'maxPeers',
-      `${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`,
-    );
+    throw new OptionError('maxPeers', `${maxPeers} peers: virtio protocols (0x8000 to 0xffff) have two`);
   }
   return { ...settings, size };
+}
+
+/** The peers are counted first, then the sizes; if the sections do not fit, that is their fault. */
+function checkLayout(size: number, maxPeers: number, outputSectionSize: number, hostPage: number): void {
+  const option = maxPeers >= 2 && maxPeers <= MAX_SERVER_PEERS ? 'outputSectionSize' : 'maxPeers';
+  try {
+    memoryLayout(size, maxPeers, outputSectionSize, hostPage);
+  } catch (error) {
+    throw new OptionError(option, (error as LayoutError).message);
+  }
 }
 
 /** Protocol 0x0001 does not work with the defaults of the original server: its own, as far as the settings allow. */

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { OptionError } from '@ivshmem/linux';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { writePidFile } from '../service/pid-file.ts';
 import { createHostServer } from './host-server.ts';
-import { HostServerOptionError } from './options.ts';
 import { reasonOf } from './remedies.ts';
 
 /** The line for what a function throws. */
@@ -59,7 +59,7 @@ describe('what the environment refuses comes in one line, with the remedy', () =
       /EADDRINUSE: another server answers there: stop it, or choose another path$/,
     );
     taken.close();
-    const wrong = new HostServerOptionError('vectors', 'vectors 0: must be 1 to 64');
+    const wrong = new OptionError('vectors', 'vectors 0: must be 1 to 64');
     expect(reasonOf(wrong)).toBe(wrong.message);
     expect(reasonOf('text')).toBe('text');
   });

@@ -1,6 +1,6 @@
+import { OptionError } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_PID_FILE, parseServerArguments } from './arguments.ts';
-import { ServerArgumentError } from './getopt.ts';
 import { serverUsage } from './usage.ts';
 
 const settings = (...argv: string[]) => parseServerArguments(argv).settings;
@@ -101,7 +101,7 @@ describe('command line of the host server', () => {
     [['--help=1'], '--help: takes no value'],
     [['-P', '99999999999999999999'], '-P 99999999999999999999: must be a number'],
   ])('%j is refused', (argv, text) => {
-    expect(() => parseServerArguments(argv)).toThrow(ServerArgumentError);
+    expect(() => parseServerArguments(argv)).toThrow(OptionError);
     expect(() => parseServerArguments(argv)).toThrow(text);
   });
 
@@ -166,7 +166,7 @@ describe('extended command line of the host server', () => {
     [['--m', '660'], '--m: ambiguous, it may be --metrics, --mode'],
     [['stray'], '"stray": unexpected, there are only options'],
   ])('%j is refused', (argv, text) => {
-    expect(() => extended(...argv)).toThrow(ServerArgumentError);
+    expect(() => extended(...argv)).toThrow(OptionError);
     expect(() => extended(...argv)).toThrow(text);
   });
 

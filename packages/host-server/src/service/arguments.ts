@@ -1,7 +1,8 @@
+import { OptionError } from '@ivshmem/linux';
 import { groupId, userId } from '@ivshmem/linux/process';
 import { allowedBy } from '../server/access.ts';
 import type { HostServerSettings } from '../server/options.ts';
-import { type GivenOption, getopt, type OptionKind, ServerArgumentError } from './getopt.ts';
+import { type GivenOption, getopt, type OptionKind } from './getopt.ts';
 import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
 
@@ -54,7 +55,7 @@ const LONG: Record<ServerDialect, ReadonlyMap<string, OptionKind>> = {
 function read<T>({ option, value }: GivenOption, parse: (text: string) => T | null, expected: string): T {
   const parsed = parse(value);
   if (parsed !== null) return parsed;
-  throw new ServerArgumentError(`${option} ${value}: must be ${expected}`);
+  throw new OptionError(option, `${option} ${value}: must be ${expected}`);
 }
 
 const readNumber = (given: GivenOption) => read(given, parseCount, 'a number, such as 2 or 0x8003');
@@ -64,14 +65,14 @@ function readAccount({ option, value }: GivenOption, find: (text: string) => num
   try {
     return find(value);
   } catch (error) {
-    throw new ServerArgumentError(`${option}: ${(error as Error).message}`);
+    throw new OptionError(option, `${option}: ${(error as Error).message}`);
   }
 }
 
 /**
  * Reads a command line (without program name) as {@link getopt} does; the last one of several equal options counts,
  * except for those that say who may connect. The help is asked for as soon as `-h` is met: what follows is not looked at.
- * Throws {@link ServerArgumentError}. Ranges are checked when the server is made of it.
+ * Throws {@link OptionError}. Ranges are checked when the server is made of it.
  */
 export function parseServerArguments(
   argv: readonly string[],
@@ -171,14 +172,14 @@ export function parseServerArguments(
   }
   const [operand] = next.value;
   if (operand !== undefined) {
-    throw new ServerArgumentError(`${JSON.stringify(operand)}: unexpected, there are only options`);
+    throw new OptionError(operand, `${JSON.stringify(operand)}: unexpected, there are only options`);
   }
   if (result.config !== null && ofLink !== undefined) {
-    throw new ServerArgumentError(`${ofLink}: --config describes the links: say it there`);
+    throw new OptionError(ofLink, `${ofLink}: --config describes the links: say it there`);
   }
   if (hugePageSize !== undefined) {
     if (settings.sharedMemory !== undefined) {
-      throw new ServerArgumentError('--hugepages: is for a memfd: leave out -M and -m');
+      throw new OptionError('--hugepages', '--hugepages: is for a memfd: leave out -M and -m');
     }
     settings.sharedMemory = { kind: 'memfd', seal: true, hugePageSize };
   }

@@ -1,5 +1,6 @@
+import { OptionError } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
-import { ConfigurationError, parseConfiguration } from './configuration.ts';
+import { parseConfiguration } from './configuration.ts';
 
 const links = (...list: unknown[]) => parseConfiguration(JSON.stringify({ links: list }));
 
@@ -113,7 +114,7 @@ describe('configuration of several links', () => {
       'links[1].sharedMemory.posix "m": links[0] has it already',
     ],
   ])('%j is refused, naming the key', (text, message) => {
-    expect(() => parseConfiguration(text)).toThrow(ConfigurationError);
+    expect(() => parseConfiguration(text)).toThrow(OptionError);
     expect(() => parseConfiguration(text)).toThrow(message);
   });
 });

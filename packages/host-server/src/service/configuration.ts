@@ -1,7 +1,7 @@
+import { OptionError } from '@ivshmem/linux';
 import { groupId, userId } from '@ivshmem/linux/process';
-import { LayoutError } from '@ivshmem/transport/protocol';
 import { allowedBy } from '../server/access.ts';
-import { completeSettings, HostServerOptionError, type HostServerSettings } from '../server/options.ts';
+import { completeSettings, type HostServerSettings } from '../server/options.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
 
 /** One server of a configuration. */
@@ -13,12 +13,10 @@ export interface LinkConfiguration {
   readonly source: string;
 }
 
-/** A configuration that is no good. The message names the key, such as `links[2].outputSectionSize`. */
-export class ConfigurationError extends Error {
-  override readonly name = 'ConfigurationError';
-}
-
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+/** The key, and what is wrong with it. */
+const configurationError = (key: string, problem: string) => new OptionError(key, `${key}${problem}`);
 
 /** A value in the file, with its key. */
 class Node {
@@ -32,8 +30,9 @@ class Node {
 
   fail(expected: string): never {
     const shown = JSON.stringify(this.value);
-    throw new ConfigurationError(
-      `${this.key} ${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}: must be ${expected}`,
+    throw configurationError(
+      this.key,
+      ` ${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}: must be ${expected}`,
     );
   }
 
@@ -44,7 +43,7 @@ class Node {
     for (const [name, value] of Object.entries(this.value)) {
       const key = this.key === '' ? name : `${this.key}.${name}`;
       if (!known.includes(name)) {
-        throw new ConfigurationError(`${key}: unknown key, known are ${known.join(', ')}`);
+        throw configurationError(key, `: unknown key, known are ${known.join(', ')}`);
       }
       members.set(name, new Node(key, value));
     }
@@ -71,7 +70,7 @@ class Node {
     try {
       return find(String(this.value));
     } catch (error) {
-      throw new ConfigurationError(`${this.key}: ${(error as Error).message}`);
+      throw configurationError(this.key, `: ${(error as Error).message}`);
     }
   }
 }
@@ -98,18 +97,19 @@ const MEMORY = '"memfd", {"posix": NAME}, {"directory": PATH} or {"hugePages": S
 
 /**
  * Reads a configuration: JSON text `{"links": [{"socket": …}, …]}`, all keys but `socket` optional. Checks everything
- * that can be checked without touching the system, and throws {@link ConfigurationError}.
+ * that can be checked without touching the system, and throws {@link OptionError}, whose `option` is
+ * the key, such as `links[2].outputSectionSize`.
  */
 export function parseConfiguration(text: string): LinkConfiguration[] {
   let json: Json;
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw new ConfigurationError(`no JSON: ${(error as Error).message.replace(/\s+/g, ' ')}`);
+    throw new OptionError('', `no JSON: ${(error as Error).message.replace(/\s+/g, ' ')}`);
   }
   const root = new Node('', json).object(['links'], 'an object with the key "links"');
   const list = root.get('links');
-  if (list === undefined) throw new ConfigurationError('links: is missing: list the servers there');
+  if (list === undefined) throw configurationError('links', ': is missing: list the servers there');
   const nodes = list.list('a list of links');
   const links = nodes.map(parseLink);
   checkUnique(nodes, links, 'name', ({ name }) => name);
@@ -170,7 +170,7 @@ function parseLink(node: Node): LinkConfiguration {
         break;
     }
   }
-  if (settings.socketPath === undefined) throw new ConfigurationError(`${node.key}.socket: is missing`);
+  if (settings.socketPath === undefined) throw configurationError(`${node.key}.socket`, ': is missing');
   // A list that is there and empty is a mistake: it would let in everybody.
   for (const key of ['allowUids', 'allowGids']) {
     const list = members.get(key);
@@ -202,20 +202,10 @@ function checked(node: Node, settings: Partial<HostServerSettings>): HostServerS
   try {
     return completeSettings(settings);
   } catch (error) {
-    if (error instanceof HostServerOptionError) {
-      const key = Object.entries(KEYS).find(([, setting]) => setting === error.setting)![0];
-      throw new ConfigurationError(`${node.key}.${key}: ${error.message}`);
-    }
-    if (error instanceof LayoutError) {
-      throw new ConfigurationError(`${node.key}.${keyOfLayout(error)}: ${error.message}`);
-    }
-    throw error;
+    if (!(error instanceof OptionError)) throw error;
+    const key = Object.entries(KEYS).find(([, setting]) => setting === error.option)![0];
+    throw configurationError(`${node.key}.${key}`, `: ${error.message}`);
   }
-}
-
-/** What the sections need: the peers are counted first, then the sizes; what does not fit is the sections' fault. */
-function keyOfLayout(error: LayoutError): keyof typeof KEYS {
-  return / peers: the state table/.test(error.message) ? 'maxPeers' : 'outputSectionSize';
 }
 
 function checkUnique(
@@ -230,8 +220,9 @@ function checkUnique(
     if (value === undefined) return;
     const first = seen.get(value);
     if (first !== undefined) {
-      throw new ConfigurationError(
-        `${nodes[i]!.key}.${key} ${JSON.stringify(value)}: ${first.key} has it already`,
+      throw configurationError(
+        `${nodes[i]!.key}.${key}`,
+        ` ${JSON.stringify(value)}: ${first.key} has it already`,
       );
     }
     seen.set(value, nodes[i]!);

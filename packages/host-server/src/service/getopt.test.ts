@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { OptionError } from '@ivshmem/linux';
 import { describe, expect, it } from 'vitest';
-import { getopt, type OptionKind, ServerArgumentError } from './getopt.ts';
+import { getopt, type OptionKind } from './getopt.ts';
 
 const SHORT = new Map<string, OptionKind>([
   ['h', 'flag'],
@@ -66,7 +67,7 @@ function byOurs(line: string[]): string[] | null {
     }
     return [...result, '--', ...next.value];
   } catch (error) {
-    expect(error).toBeInstanceOf(ServerArgumentError);
+    expect(error).toBeInstanceOf(OptionError);
     return null;
   }
 }

@@ -1,3 +1,5 @@
+import { OptionError } from '@ivshmem/linux';
+
 /** `value`: needs a value. `optional`: has one only if it is attached by `=`. */
 export type OptionKind = 'flag' | 'value' | 'optional';
 
@@ -7,16 +9,11 @@ export interface GivenOption {
   readonly value: string;
 }
 
-/** A wrong command line. The message names the option and what it takes. */
-export class ServerArgumentError extends Error {
-  override readonly name = 'ServerArgumentError';
-}
-
 /**
  * Reads a command line as getopt_long(3) of the GNU C library does: short options may be bundled (`-Fv`), values are
  * attached (`-l4M`, `--mode=660`) or follow, whatever they look like; long names may be shortened as long as they are
  * unambiguous; operands may stand between options; `--` ends the options. Yields the options in their order, and returns
- * the operands. Throws {@link ServerArgumentError} at the place of what is wrong, after the options before it.
+ * the operands. Throws {@link OptionError} at the place of what is wrong, after the options before it.
  */
 export function* getopt(
   argv: readonly string[],
@@ -27,7 +24,7 @@ export function* getopt(
   const rest = [...argv];
   const following = (option: string): string => {
     const value = rest.shift();
-    if (value === undefined) throw new ServerArgumentError(`${option}: needs a value`);
+    if (value === undefined) throw new OptionError(option, `${option}: needs a value`);
     return value;
   };
   for (let argument = rest.shift(); argument !== undefined; argument = rest.shift()) {
@@ -43,7 +40,7 @@ export function* getopt(
       const option = `--${name}`;
       const kind = long.get(name);
       if (kind === 'flag' && attached !== undefined) {
-        throw new ServerArgumentError(`${option}: takes no value`);
+        throw new OptionError(option, `${option}: takes no value`);
       }
       yield { option, value: attached ?? (kind === 'value' ? following(option) : '') };
       continue;
@@ -51,7 +48,7 @@ export function* getopt(
     for (let at = 1; at < argument.length; at++) {
       const option = `-${argument[at]}`;
       const kind = short.get(argument[at]!);
-      if (kind === undefined) throw new ServerArgumentError(`${option}: unknown option`);
+      if (kind === undefined) throw new OptionError(option, `${option}: unknown option`);
       if (kind === 'flag') {
         yield { option, value: '' };
         continue;
@@ -67,8 +64,8 @@ export function* getopt(
 function fullName(given: string, long: ReadonlyMap<string, OptionKind>): string {
   if (long.has(given)) return given;
   const [name, ...others] = [...long.keys()].filter((candidate) => candidate.startsWith(given));
-  if (name === undefined) throw new ServerArgumentError(`--${given}: unknown option`);
+  if (name === undefined) throw new OptionError(`--${given}`, `--${given}: unknown option`);
   if (others.length === 0) return name;
   const names = [name, ...others].map((candidate) => `--${candidate}`);
-  throw new ServerArgumentError(`--${given}: ambiguous, it may be ${names.join(', ')}`);
+  throw new OptionError(`--${given}`, `--${given}: ambiguous, it may be ${names.join(', ')}`);
 }

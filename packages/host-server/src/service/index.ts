@@ -3,9 +3,8 @@ export {
   type ServerArguments,
   type ServerDialect,
 } from './arguments.ts';
-export { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
+export { type LinkConfiguration, parseConfiguration } from './configuration.ts';
 export { CONTROL_SUFFIX, type ControlSocket, listenControl } from './control-socket.ts';
-export { ServerArgumentError } from './getopt.ts';
 export { type LinkServer, LinkSet, type LinkSetOptions, type ReloadResult } from './link-set.ts';
 export { createMetrics, type ServerMetrics } from './metrics.ts';
 export { type PeerList, queryPeers } from './peer-list.ts';

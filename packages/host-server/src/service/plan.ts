@@ -1,7 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { OptionError } from '@ivshmem/linux';
 import { completeSettings, DEFAULT_SETTINGS } from '../server/options.ts';
 import type { ServerArguments, ServerDialect } from './arguments.ts';
-import { ConfigurationError, type LinkConfiguration, parseConfiguration } from './configuration.ts';
+import { type LinkConfiguration, parseConfiguration } from './configuration.ts';
 import type { ServeOptions } from './serve.ts';
 
 /** The largest configuration file, in bytes. */
@@ -9,7 +10,7 @@ const MAX_CONFIGURATION = 2 ** 24;
 
 /**
  * The links that a command line asks for, checked without touching anything but the configuration file. Throws
- * HostServerOptionError, LayoutError and {@link ConfigurationError}.
+ * {@link OptionError}.
  */
 export function planLinks(
   given: ServerArguments,
@@ -35,18 +36,18 @@ export function planLinks(
   };
 }
 
-/** Throws {@link ConfigurationError}, which names the file. */
+/** Throws {@link OptionError}, which names the file. */
 function readConfiguration(path: string): LinkConfiguration[] {
   let text: string;
   try {
     text = readBounded(path);
   } catch (error) {
-    throw new ConfigurationError(`${path}: cannot be read: ${(error as Error).message}`);
+    throw new OptionError('--config', `${path}: cannot be read: ${(error as Error).message}`);
   }
   try {
     return parseConfiguration(text);
   } catch (error) {
-    if (error instanceof ConfigurationError) throw new ConfigurationError(`${path}: ${error.message}`);
+    if (error instanceof OptionError) throw new OptionError(error.option, `${path}: ${error.message}`);
     throw error;
   }
 }

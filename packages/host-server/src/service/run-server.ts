@@ -1,10 +1,8 @@
+import { OptionError } from '@ivshmem/linux';
 import { printable } from '@ivshmem/linux/process';
-import { LayoutError } from '@ivshmem/transport/protocol';
-import { HostServerOptionError, settingsWarnings } from '../server/options.ts';
+import { settingsWarnings } from '../server/options.ts';
 import { reasonOf } from '../server/remedies.ts';
 import { parseServerArguments, type ServerArguments, type ServerDialect } from './arguments.ts';
-import { ConfigurationError } from './configuration.ts';
-import { ServerArgumentError } from './getopt.ts';
 import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
 import { planLinks } from './plan.ts';
 import { serve } from './serve.ts';
@@ -30,8 +28,8 @@ export interface RunServerOptions {
 
 /**
  * The host server as a command: `argv` without the program's name. Fulfilled with the exit status: 0 after a signal,
- * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a command line or a
- * configuration that is no good, where nothing has been touched.
+ * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a wrong option
+ * (OptionError) on the command line or in the configuration; nothing has been touched then.
  */
 export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
   const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
@@ -51,7 +49,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     }
     if (!foreground) {
       for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
-        if (isGiven) throw new ServerArgumentError(`${option}: a daemon has nowhere to log to: add -F`);
+        if (isGiven) throw new OptionError(option, `${option}: a daemon has nowhere to log to: add -F`);
       }
       for (const problem of await startDaemon(argv, dialect)) complain(problem);
       return 0;
@@ -67,12 +65,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     return 0;
   } catch (error) {
     complain(reasonOf(error));
-    const isUsage =
-      error instanceof ServerArgumentError ||
-      error instanceof HostServerOptionError ||
-      error instanceof ConfigurationError ||
-      error instanceof LayoutError;
-    if (!isUsage) return 1;
+    if (!(error instanceof OptionError)) return 1;
     stderr.write(`Try '${program} -h' for more information.\n`);
     return 2;
   }

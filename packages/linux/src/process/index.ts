@@ -1,6 +1,6 @@
 // Symbol.dispose in the types, for users whose tsconfig.json does not list it in "lib".
 /// <reference lib="esnext.disposable" preserve="true" />
-export { groupId, userId } from './accounts.ts';
+export { groupId, MAX_ID, userId } from './accounts.ts';
 export { isFileInUse, markFileInUse, tryLockFile } from './file-lock.ts';
 export {
   type OpenFilesLimit,

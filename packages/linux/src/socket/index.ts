@@ -1,3 +1,4 @@
+export { checkSocketPath, MAX_SOCKET_PATH } from './socket-path.ts';
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
 export { listeningPath, UnixListener } from './unix-listener.ts';
-export { MAX_FDS, MAX_SOCKET_PATH, type PeerCredentials, UnixSocket } from './unix-socket.ts';
+export { MAX_FDS, type PeerCredentials, UnixSocket } from './unix-socket.ts';

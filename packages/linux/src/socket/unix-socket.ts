@@ -4,6 +4,7 @@ import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { mapPrivate } from '../memory/memory.ts';
 import { MessageHeader } from './message-header.ts';
+import { MAX_SOCKET_PATH } from './socket-path.ts';
 
 export const AF_UNIX = 1;
 export const SOCK_STREAM = 1;
@@ -22,8 +23,6 @@ const EMFILE = 24;
 const ENAMETOOLONG = 36;
 const EINVAL = 22;
 
-/** The longest path of a Unix socket, in bytes: sun_path without its final 0. */
-export const MAX_SOCKET_PATH = 107;
 /** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
 export const MAX_FDS = 253;
 

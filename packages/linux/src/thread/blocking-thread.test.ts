@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { SystemCallError } from '../errors.ts';
 import { startBlockingThread } from './index.ts';
 
 const root = JSON.stringify(new URL('../../dist/index.js', import.meta.url).href);
@@ -64,6 +65,12 @@ describe('startBlockingThread', () => {
   it('rejects with what the thread throws before it is up', async () => {
     const before = openFds();
     await expect(start(`throw new RangeError('no room');`)).rejects.toThrow(/^no room$/);
+    await expect(start(`throw new RangeError('no room');`)).rejects.toBeInstanceOf(RangeError);
+    const missing = start(`
+      const epoll = new Epoll();
+      try { epoll.add(1000000, EPOLLIN, () => {}); } finally { epoll.close(); }`);
+    await expect(missing).rejects.toMatchObject({ code: 'EBADF', errno: 9, syscall: 'epoll_ctl' });
+    await expect(missing).rejects.toBeInstanceOf(SystemCallError);
     await expect(start(`tell({ type: 'other' });`)).rejects.toThrow(/^the thread ended without a word$/);
     expect(openFds()).toBe(before);
   });

@@ -3,6 +3,7 @@ import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { threadError } from '../errors.ts';
 import { releaseSignals } from '../wait/doorbell.ts';
 import { EventFd } from '../wait/eventfd.ts';
+import { type ErrorRecord, errorOf, errorRecord } from './error-record.ts';
 
 /** How long the exit of the process waits for a thread to end, in ms. */
 const EXIT_PATIENCE = 5000;
@@ -19,16 +20,15 @@ const STARTING = 0;
 const RUNNING = 1;
 const OVER = 2;
 
-/** The last words of a thread. */
+/** The last message of a thread that has thrown. */
 interface Failed {
   readonly type: 'failed';
-  readonly message: string;
-  readonly stack: string | undefined;
+  readonly error: ErrorRecord;
 }
 
 /** A thread that blocks in system calls, as the one that started it sees it. */
 export interface BlockingThread {
-  /** Resolves when the thread has ended; to an Error where it ended by itself. */
+  /** Resolves when the thread has ended: to null if it was stopped, to the error that it threw otherwise. */
   readonly ended: Promise<Error | null>;
   /** Asks the thread to end. */
   stop(): void;
@@ -40,8 +40,9 @@ export interface BlockingThread {
  * which it waits for beside all others, and which is also signalled when the process exits.
  *
  * `file` calls {@link runBlockingThread}, `input` is cloned. All messages go to `receive`; the first with the type
- * `upWith` says that the thread is up, which is what the promise waits for. Rejects with an Error when the thread
- * ends before that. An aborted `signal` stops it, and rejects with the signal's reason when it has ended; once the
+ * `upWith` says that the thread is up, which is what the promise waits for. If the thread ends before that, rejects with
+ * the error that it threw: class ({@link SystemCallError}, OptionError, RangeError, TypeError), name and properties such as
+ * `code` are kept. An aborted `signal` stops it, and rejects with the signal's reason when it has ended; once the
  * thread is up it has no effect.
  */
 export async function startBlockingThread<Message extends { readonly type: string }>(options: {
@@ -80,8 +81,7 @@ export async function startBlockingThread<Message extends { readonly type: strin
   });
   worker.on('message', (message: Message | Failed) => {
     if (isFailed(message)) {
-      failure = new Error(message.message);
-      if (message.stack !== undefined) failure.stack = message.stack;
+      failure = errorOf(message.error);
       return;
     }
     receive(message);
@@ -128,8 +128,7 @@ export function runBlockingThread<Input, Message extends { readonly type: string
   try {
     run(input, stopFd, post);
   } catch (error) {
-    const { message, stack } = error instanceof Error ? error : new Error(String(error));
-    post({ type: 'failed', message, stack });
+    post({ type: 'failed', error: errorRecord(error) });
   } finally {
     releaseSignals();
     Atomics.store(phase, 0, OVER);

@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { closeFd } from '@ivshmem/linux';
+import { closeFd, OptionError } from '@ivshmem/linux';
 import { type Mapping, PAGE_SIZE } from '@ivshmem/linux/memory';
 import {
   iommuGroup,
@@ -46,15 +46,15 @@ const LONGEST_POLL = 10;
 /** States are looked at less often: the device may have to answer for each of them. In ms. */
 const STATE_POLL = 20;
 
-/** Throws RangeError where a device can't be named like that. */
+/** Throws {@link OptionError} if no device can be named like that. */
 export function checkPciDevice(device: string): void {
   if (device === 'auto' || /^([0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(device)) return;
-  throw new RangeError(`PCI device ${device}: must be "auto" or an address such as 0000:00:05.0`);
+  throw new OptionError('device', `PCI device ${device}: must be "auto" or an address such as 0000:00:05.0`);
 }
 
 /**
  * Opens the port of an ivshmem v2 device inside the machine that has it. Interrupts are handled on `poller`. Needs root.
- * Throws RangeError for an impossible address, else Error with one line: no such device, no IOMMU, a driver or another
+ * Throws {@link OptionError} for an impossible address, else Error with one line: no such device, no IOMMU, a driver or another
  * process has it, nobody answers behind it.
  */
 export function openPciPort(source: PciSource, poller: Poller): Port {
