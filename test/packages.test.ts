@@ -149,6 +149,27 @@ it('all of them compile in a strict program with TypeScript 5.5, and run', async
   expect(JSON.parse(stdout)).toMatchObject({ refusal: 'EBADF', median: 2, model: 'function' });
 });
 
+it('npm has nothing to correct in their package.json, and publishes them for everyone', async () => {
+  // "npm publish" corrects by itself what "npm pkg fix" does: it left out commands that began with "./".
+  const checkout = join(directory, 'checkout');
+  const texts = () =>
+    packages.map((name) => readFileSync(join(checkout, 'packages', name, 'package.json'), 'utf8'));
+  const before = texts();
+  await call('npm', ['pkg', 'fix', '--workspaces'], { cwd: checkout, env });
+  expect(texts()).toEqual(before);
+  expect(before.map((text) => JSON.parse(text).publishConfig)).toEqual(
+    before.map(() => ({ access: 'public' })),
+  );
+});
+
+it('nothing else in the workspace can be published', () => {
+  const { workspaces } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
+  for (const path of ['.', ...workspaces.filter((path: string) => !path.startsWith('packages/'))]) {
+    const manifest = JSON.parse(readFileSync(join(ROOT, path, 'package.json'), 'utf8'));
+    expect([path, manifest.private]).toEqual([path, true]);
+  }
+});
+
 it('its commands run', async () => {
   for (const command of ['ivshmem', 'ivshmem2-server']) {
     const path = join(directory, 'consumer/node_modules/.bin', command);
