@@ -1,6 +1,6 @@
 import type { DeviceOptions } from './device-options.ts';
 
-/** What the main thread gives a device's worker. */
+/** Input of a device's worker. */
 export interface WorkerInput {
   readonly options: DeviceOptions;
   readonly counters: SharedArrayBuffer;
@@ -21,12 +21,12 @@ export interface DeviceInfo {
 }
 
 /**
- * `waiting` for a VMM; `attached` to one; `orphaned`: attached, but the host server has gone, so that the guest learns
- * of no new peers; `no-server`: no VMM is let in until the host server is back.
+ * `waiting` for a VMM; `attached` to one; `orphaned`: attached, but the host server has gone, so the guest gets no new
+ * peers; `no-server`: no VMM is accepted until the host server is back.
  */
 export type DeviceState = 'waiting' | 'attached' | 'orphaned' | 'no-server';
 
-/** What a device's worker tells the main thread. */
+/** Messages of a device's worker to the main thread. */
 export type WorkerMessage =
   | { readonly type: 'up'; readonly info: DeviceInfo }
   | { readonly type: 'state'; readonly state: DeviceState }

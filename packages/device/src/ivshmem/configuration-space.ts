@@ -11,7 +11,7 @@ const MSIX_ENTRY_SIZE = 16;
 /** The most vectors of a function. */
 export const MAX_MSIX_VECTORS = pci.MSIX_TABLE_SIZE_MASK + 1;
 
-/** What the configuration space tells of a device. */
+/** What the configuration space says of a device. */
 export interface DeviceIdentity {
   /** 0 … maxPeers - 1. */
   readonly id: number;
@@ -35,13 +35,13 @@ export function msixRegionSize(vectors: number): number {
   return Math.max(0x1000, 2 * nextPowerOfTwo(vectors * MSIX_ENTRY_SIZE));
 }
 
-/** Size of BAR 2 in bytes: that of the shared memory, rounded up to a power of two as PCI has it. */
+/** Size of BAR 2 in bytes: that of the shared memory, rounded up to a power of two as PCI requires. */
 export function memoryRegionSize(layout: MemoryLayout): number {
   return Math.max(0x1000, nextPowerOfTwo(layout.size));
 }
 
 /**
- * The configuration space: bytes, and for each which of its bits can be written. MSI-X only, so there is no interrupt
+ * The configuration space: its bytes, and which of their bits can be written. MSI-X only, so there is no interrupt
  * pin; registers that the specification does not name return 0 and ignore writes.
  * Source: specification, "Configuration Space Registers".
  */
@@ -50,7 +50,7 @@ export class ConfigurationSpace {
   readonly #writable = new Uint8Array(CONFIGURATION_SIZE);
   readonly #current = new Uint8Array(CONFIGURATION_SIZE);
 
-  /** Throws RangeError where vectors are too few or too many for MSI-X. */
+  /** Throws RangeError if there are too few or too many vectors for MSI-X. */
   constructor(identity: DeviceIdentity) {
     const { protocol, vectors, layout } = identity;
     if (!Number.isInteger(vectors) || vectors < 1 || vectors > MAX_MSIX_VECTORS) {
@@ -68,7 +68,7 @@ export class ConfigurationSpace {
     initial.setUint16(pci.STATUS, pci.STATUS_CAPABILITIES, true);
     initial.setUint16(pci.CLASS_CODE, protocol, true);
     initial.setUint8(pci.CLASS_CODE + 2, pci.BASE_CLASS);
-    // Address bits below the size of a BAR read 0, which is how its size is found out.
+    // Address bits below the size of a BAR read 0: software finds out the size that way.
     const msixSize = msixRegionSize(vectors);
     writable.setUint32(pci.BAR0, -pci.REGISTER_REGION_SIZE, true);
     writable.setUint32(pci.BAR1, -msixSize, true);
@@ -122,7 +122,7 @@ export class ConfigurationSpace {
     into.set(this.#current.subarray(offset, offset + into.length));
   }
 
-  /** Writes what is writable in those bytes; any size and alignment, within {@link CONFIGURATION_SIZE}. */
+  /** Writes the writable bits of those bytes; any size and alignment, within {@link CONFIGURATION_SIZE}. */
   write(offset: number, bytes: Uint8Array): void {
     for (let i = 0; i < bytes.length; i++) {
       const writable = this.#writable[offset + i]!;
@@ -130,7 +130,7 @@ export class ConfigurationSpace {
     }
   }
 
-  /** Takes all registers to what they are after reset. */
+  /** Sets all registers to their values after reset. */
   reset(): void {
     this.#current.set(this.#initial);
   }

@@ -3,16 +3,17 @@ import { ConfigurationSpace, type DeviceIdentity } from './configuration-space.t
 
 const { Register } = pci;
 
-/** What whoever drives a device has to do after a register was written. */
+/** What the caller has to do after a register was written. */
 export type DeviceAction =
-  /** Interrupt a peer, perhaps this one itself; whether it is there is not known here. */
+  /** Interrupt a peer, perhaps this one itself. The peer may not exist. */
   | { readonly type: 'ring'; readonly peer: number; readonly vector: number }
   /** Put a changed state into the state table, then interrupt all other peers on vector 0. */
   | { readonly type: 'state'; readonly value: number };
 
 /**
- * The ivshmem v2 PCI device as its guest sees it, but for the shared memory: register accesses go in, actions come
- * out. It knows of no transport, makes no system call and keeps no time.
+ * The ivshmem v2 PCI device as its guest sees it, without the shared memory: register accesses go in, actions come out. It
+ * depends on no transport, makes no system call and reads no clock. Offsets are those of `pci.Register` in
+ * `@ivshmem/transport/protocol`.
  * Source: specification, "Guest-side Programming Model".
  */
 export class DeviceModel {
@@ -32,7 +33,7 @@ export class DeviceModel {
     return this.#state;
   }
 
-  /** Reads `size` bytes at `offset` of the register region. 0 where there is no register, or for another access than 32 bits, aligned. */
+  /** Reads `size` bytes at `offset` of the register region. 0 if there is no register, or the access is not of 32 bits, aligned. */
   readRegister(offset: number, size: number): number {
     if (size !== 4) return 0;
     switch (offset) {
@@ -49,7 +50,7 @@ export class DeviceModel {
     }
   }
 
-  /** Writes a u32. No effect, and null, where there is no register, or for another access than 32 bits, aligned. */
+  /** Writes a u32. No effect, and null, if there is no register, or the access is not of 32 bits, aligned. */
   writeRegister(offset: number, size: number, value: number): DeviceAction | null {
     if (size !== 4) return null;
     switch (offset) {
@@ -70,9 +71,9 @@ export class DeviceModel {
   }
 
   /**
-   * An interrupt has come for a vector that a message can be sent for. Returns whether to send it; there are no pending
-   * interrupts, so what is not sent is lost. Delivery disables further ones in one-shot mode. What has no Bus Master
-   * bit may not write to memory, so it sends no messages.
+   * An interrupt has arrived, for a vector whose message can be sent. Returns whether to send it; there are no pending
+   * interrupts, so one that is not sent is lost. In one-shot mode, delivery disables further ones. A device without the Bus
+   * Master bit may not write to memory, so it sends no messages.
    */
   interrupt(): boolean {
     const { command, msixEnabled, oneShot } = this.configuration;
@@ -82,7 +83,7 @@ export class DeviceModel {
     return true;
   }
 
-  /** Takes all registers to what they are after reset; doing it again changes nothing. */
+  /** Sets all registers to their values after reset; a second reset changes nothing. */
   reset(): DeviceAction | null {
     this.configuration.reset();
     this.#interruptControl = 0;

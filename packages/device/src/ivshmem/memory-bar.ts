@@ -9,11 +9,11 @@ export interface MappedArea {
 }
 
 /**
- * The parts of BAR 2 that the VMM of peer `id` maps, with read and write access, since a VMM has no other; what is
- * left is trapped. The state table is always trapped: only the device writes it. The output sections of others are
- * trapped with `isolate`; without, the guest could write them. QEMU maps all areas or, if one is not made of whole pages of
- * the host, none: of a page that an area shares with something else, that area's part is trapped, too. `pageSize` is in
- * bytes, a power of two.
+ * The areas of BAR 2 that the VMM of peer `id` may map, always for reading and writing, since vfio-user has no other
+ * way; the rest is trapped. The state table is trapped, so only the device writes it. With `isolate`, the output sections of
+ * other peers are trapped; without, the guest could write them. If one area is not made of whole pages of the host, QEMU
+ * maps none of them, so a page that an area shares with a trapped part is trapped. `pageSize` is in bytes, a power of
+ * two.
  */
 export function mappedAreas(
   layout: MemoryLayout,
@@ -29,7 +29,7 @@ export function mappedAreas(
         [own, own + outputSectionSize],
       ]
     : [[readWriteOffset, size]];
-  // Two that adjoin are one, which has no page in common with anything in between.
+  // Adjacent ranges are one area: they may share a page.
   if (ranges.length === 2 && ranges[0]![1] === ranges[1]![0])
     ranges.splice(0, 2, [readWriteOffset, ranges[1]![1]]);
   const areas: MappedArea[] = [];
@@ -52,13 +52,13 @@ interface Views {
 interface Part {
   readonly offset: number;
   readonly end: number;
-  /** Null where nothing is, behind the end of the memory. */
+  /** Null beyond the end of the memory. */
   readonly section: Section | null;
   readonly writable: boolean;
 }
 
 /**
- * BAR 2 for accesses that are trapped, with the rights of the specification: state table and sections of others are
+ * BAR 2 for trapped accesses, with the rights of the specification: state table and sections of other peers are
  * read-only. Aligned accesses of 1, 2, 4 or 8 bytes are single loads and stores, as they are in mapped memory.
  */
 export class MemoryBar {
@@ -69,7 +69,7 @@ export class MemoryBar {
     this.#port = port;
   }
 
-  /** Copies bytes from `offset`; zeros from behind the memory's end. Throws SystemCallError where a section can't be mapped. */
+  /** Copies bytes from `offset`; zeros beyond the memory's end. Throws SystemCallError if a section cannot be mapped. */
   read(offset: number, into: Uint8Array): void {
     for (let done = 0; done < into.length; ) {
       const at = offset + done;
@@ -85,7 +85,7 @@ export class MemoryBar {
     }
   }
 
-  /** Writes bytes where this peer may write; ignores the others. Throws SystemCallError where a section can't be mapped. */
+  /** Writes the bytes that this peer may write, and ignores the others. Throws SystemCallError if a section cannot be mapped. */
   write(offset: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length; ) {
       const at = offset + done;
@@ -96,7 +96,7 @@ export class MemoryBar {
     }
   }
 
-  /** Each entry is loaded once. Returns how many bytes the state table had. */
+  /** Each entry is loaded once. Returns the number of bytes that lie in the state table. */
   #readStateTable(offset: number, into: Uint8Array): number {
     const length = Math.min(into.length, STATE_TABLE_SIZE - offset);
     for (let done = 0; done < length; ) {

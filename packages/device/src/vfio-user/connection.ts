@@ -9,10 +9,10 @@ import {
   VfioUserError,
 } from './messages.ts';
 
-/** Requests are this short, but for large writes. */
+/** A buffer for all requests but large writes, in bytes. */
 const USUAL_PAYLOAD = 1024;
 
-/** A request. The payload is good until the next one is read; the descriptors belong to whoever read it. */
+/** A request. The payload is valid until the next one is read; the descriptors belong to the caller of {@link VfioUserConnection.read}. */
 export interface Request {
   readonly header: RequestHeader;
   readonly payload: Uint8Array;
@@ -20,9 +20,8 @@ export interface Request {
 }
 
 /**
- * The server's side of a vfio-user socket. It reads a header, then the rest, never more: descriptors come with the
- * first byte of the message they belong to. A client that leaves its replies unread is read no further, so that at most one reply
- * waits for it.
+ * The server's side of a vfio-user socket. It reads a header, then the rest, never more: descriptors arrive with the
+ * first byte of the message they belong to. While a reply is pending, no request is read, so there is at most one.
  */
 export class VfioUserConnection {
   readonly credentials: PeerCredentials;
@@ -42,24 +41,24 @@ export class VfioUserConnection {
     this.#socket = socket;
   }
 
-  /** Readable when there may be something to {@link read}, writable when {@link flush} gets further. */
+  /** Poll it for input to {@link read}, and for output to {@link flush}. */
   get fd(): number {
     return this.#socket.fd;
   }
 
-  /** A part of a request has come, and the rest has not. */
+  /** Only a part of a request has been received. */
   get isPartial(): boolean {
     return this.#filled > 0 || this.#request !== null;
   }
 
-  /** A reply waits for room in the socket. */
+  /** A reply is pending: the socket has no room for it. */
   get isBlocked(): boolean {
     return this.#unsent !== null;
   }
 
   /**
-   * The next request; `'wait'` where it has not come completely, or a reply has to be sent first; `'end'` where the
-   * client has closed the connection. Throws {@link VfioUserError} and SystemCallError: close it then.
+   * The next request; `'wait'` if it is incomplete, or a reply is pending; `'end'` if the client has closed the
+   * connection. Throws {@link VfioUserError} and SystemCallError: close it then.
    */
   read(): Request | 'wait' | 'end' {
     if (this.isBlocked) return 'wait';
@@ -106,7 +105,7 @@ export class VfioUserConnection {
     try {
       return this.#socket.receive(into, this.#fds);
     } catch (error) {
-      // It was killed with replies unread, which is an end like any other.
+      // The client has closed the connection with replies unread.
       if (error instanceof SystemCallError && error.code === 'ECONNRESET') return 0;
       throw error;
     }
@@ -132,14 +131,14 @@ export class VfioUserConnection {
     try {
       return this.#socket.send(bytes, fds);
     } catch (error) {
-      // Who has gone needs no reply; the end shows when the next request is read.
+      // The client has closed the connection; the next read returns that.
       if (error instanceof SystemCallError && ['EPIPE', 'ECONNRESET'].includes(error.code))
         return bytes.length;
       throw error;
     }
   }
 
-  /** Closes the connection, and the descriptors of a request that has not come completely. */
+  /** Closes the connection, and the descriptors of an incomplete request. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;

@@ -5,7 +5,7 @@ import type { MappedArea } from './pci-device.ts';
 // Source: QEMU, docs/interop/vfio-user.rst.
 
 export const HEADER_SIZE = 16;
-/** The most bytes that one access to a region moves: what a client may assume without being told. */
+/** The most bytes of one access to a region; the protocol's default. */
 export const MAX_DATA_TRANSFER = 1 << 20;
 /** The largest message: a write of that many bytes. */
 export const MAX_MESSAGE_SIZE = HEADER_SIZE + 16 + MAX_DATA_TRANSFER;
@@ -27,7 +27,7 @@ export const Command = {
 
 const names = new Map(Object.entries(Command).map(([name, value]) => [value as number, name]));
 
-/** For texts: the name of a command. */
+/** The name of a command, for messages to people. */
 export function commandName(command: number): string {
   return names.get(command) ?? `command ${command}`;
 }
@@ -37,7 +37,7 @@ const FLAG_REPLY = 1;
 const FLAG_NO_REPLY = 0x10;
 const FLAG_ERROR = 0x20;
 
-/** A client that does not speak vfio-user, or not as it should. The message says what it did. */
+/** A client violated the protocol. The message says what it did. */
 export class VfioUserError extends Error {
   override readonly name = 'VfioUserError';
 }
@@ -47,13 +47,13 @@ export interface RequestHeader {
   readonly command: number;
   /** Bytes, with the header. */
   readonly size: number;
-  /** The client waits for no reply, and may not be sent any. */
+  /** The client expects no reply, and none may be sent. */
   readonly noReply: boolean;
 }
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** Decodes {@link HEADER_SIZE} bytes. Throws {@link VfioUserError} for what is no request, or too large or small for one. */
+/** Decodes {@link HEADER_SIZE} bytes. Throws {@link VfioUserError} if this is no request, or its size is out of range. */
 export function decodeHeader(bytes: Uint8Array): RequestHeader {
   const view = viewOf(bytes);
   const id = view.getUint16(0, true);
@@ -94,7 +94,7 @@ function encodeHeader(view: DataView, request: RequestHeader, size: number, flag
   view.setUint32(12, errno, true);
 }
 
-/** The payload as a view. Throws {@link VfioUserError} where it has not the size that its command needs. */
+/** The payload as a view. Throws {@link VfioUserError} if it does not have the size that its command needs. */
 function payloadOf(command: number, payload: Uint8Array, least: number, most = Number.POSITIVE_INFINITY) {
   if (payload.length < least || payload.length > most) {
     throw new VfioUserError(
@@ -120,7 +120,7 @@ const CAPABILITIES = Buffer.from(
   `${JSON.stringify({ capabilities: { max_msg_fds: MAX_MESSAGE_FDS, max_data_xfer_size: MAX_DATA_TRANSFER } })}\0`,
 );
 
-/** VERSION reply, 0.0; the capabilities, which are the defaults but one, only where the client has room for them. */
+/** VERSION reply, 0.0. Capabilities are left out if the reply would be longer than the request. */
 export function encodeVersion(request: RequestHeader): Uint8Array {
   const room = request.size - HEADER_SIZE - 4;
   const capabilities = room >= CAPABILITIES.length ? CAPABILITIES : new Uint8Array(0);
@@ -129,7 +129,7 @@ export function encodeVersion(request: RequestHeader): Uint8Array {
   return encodeReply(request, payload);
 }
 
-/** DMA_MAP, DMA_UNMAP: only their size matters to a device without DMA. Throws {@link VfioUserError}. */
+/** DMA_MAP, DMA_UNMAP: a device without DMA checks only their size. Throws {@link VfioUserError}. */
 export function checkDma(command: number, payload: Uint8Array): void {
   payloadOf(command, payload, command === Command.DMA_MAP ? 32 : 24);
 }
@@ -161,9 +161,9 @@ export function decodeRegionInfo(payload: Uint8Array): { argsz: number; index: n
 }
 
 /**
- * DEVICE_GET_REGION_INFO reply for a region of `size` bytes (0: there is none) of which `areas` can be mapped. Where the
- * areas need more than the `argsz` bytes that the client has room for, they are left out, and it asks again:
- * `complete` tells, and the file to map goes with a complete reply only.
+ * DEVICE_GET_REGION_INFO reply for a region of `size` bytes (0: there is none) of which `areas` can be mapped. If the
+ * client has no room for the areas (`argsz` bytes), they are left out, and it asks again with more. The file to map must be
+ * sent with the reply if `complete` is true.
  */
 export function encodeRegionInfo(
   request: RequestHeader,
@@ -214,7 +214,7 @@ export const IRQ_DATA_NONE = 1 << 0;
 export const IRQ_DATA_EVENTFD = 1 << 2;
 export const IRQ_ACTION_TRIGGER = 1 << 5;
 
-/** What to do to `count` interrupts of an index, from `start` on. */
+/** An operation on `count` interrupts of an index, from `start` on. */
 export interface SetIrqs {
   /** One of IRQ_DATA_*, and one of IRQ_ACTION_*. */
   readonly flags: number;
@@ -236,7 +236,7 @@ export function decodeSetIrqs(payload: Uint8Array): SetIrqs {
 
 /** An access to a region, in bytes. */
 export interface RegionAccess {
-  /** Above 2^53 not exact, but above it all the same. */
+  /** Not exact above 2^53, but never rounded to less than that. */
   readonly offset: number;
   readonly region: number;
   readonly count: number;
@@ -244,7 +244,7 @@ export interface RegionAccess {
 
 const ACCESS_SIZE = 16;
 
-/** REGION_READ, REGION_WRITE: {u64 offset, u32 region, u32 count}, for a write the bytes, too. Throws {@link VfioUserError}. */
+/** REGION_READ, REGION_WRITE: {u64 offset, u32 region, u32 count}, and the bytes of a write. Throws {@link VfioUserError}. */
 export function decodeRegionAccess(command: number, payload: Uint8Array): RegionAccess {
   const view = payloadOf(command, payload, ACCESS_SIZE);
   const count = view.getUint32(12, true);
@@ -261,7 +261,7 @@ export function dataOf(payload: Uint8Array): Uint8Array {
   return payload.subarray(ACCESS_SIZE);
 }
 
-/** REGION_READ reply, and where its `count` bytes of data go. */
+/** REGION_READ reply. The caller fills in `data`, its `count` bytes, which are 0. */
 export function encodeRegionRead(
   request: RequestHeader,
   payload: Uint8Array,
