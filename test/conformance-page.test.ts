@@ -6,7 +6,7 @@ const at = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url
 const page = readFileSync(at('docs/conformance.md'), 'utf8');
 /** Rows of the tables that number their requirements. */
 const rows = page.split('\n').filter((line) => /^\| [A-Z]\d+ \|/.test(line));
-const proofs = [...page.matchAll(/`([\w-]+\/src\/[\w.-]+\.test\.ts)`: "([^"]+)"/g)];
+const proofs = [...page.matchAll(/`([\w-]+\/src\/[\w./-]+\.test\.ts)`: "([^"]+)"/g)];
 
 /** The titles of a file's tests. */
 function titlesOf(file: string): Set<string> {

@@ -145,7 +145,7 @@ export class DeviceLoop {
       this.#setState('no-server');
     } else {
       this.#reports.log(
-        `${event.reason}; the VMM keeps its memory and the peers that are there, but will see no new ones until it is restarted`,
+        `${event.reason}; the VMM keeps its memory and its current peers; restart its VM to connect it to new ones`,
       );
       this.#setState('orphaned');
     }

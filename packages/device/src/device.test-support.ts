@@ -29,7 +29,7 @@ export interface Fixture {
   readonly serverPath: string;
   /** Those that {@link serve} has started. */
   readonly servers: readonly HostServer[];
-  /** A host server; three peers, four vectors and sections of 64 KiB unless told. */
+  /** A host server; by default three peers, four vectors and sections of 64 KiB. */
   serve(options?: HostServerOptions): HostServer;
   device(options?: Partial<DeviceOptions>): Promise<Device>;
   /** A VMM that is connected to the device made last, or to the one with a number. */
@@ -56,7 +56,7 @@ export function useDevices(scope: 'test' | 'file' = 'test'): Fixture {
       });
     });
     b.close();
-    const path = join(tmpdir(), `nobody-${process.pid}`);
+    const path = join(tmpdir(), `no-server-${process.pid}`);
     await expect(createDevice({ socketPath: path, vfioUser: `${path}-vfio` })).rejects.toThrow('ENOENT');
   });
 

@@ -14,7 +14,7 @@ const MEMORY = 0x100000;
 const outputs = MEMORY - 3 * SECTION;
 
 describe('createDevice', () => {
-  it('tells what it is, and removes its socket when it ends', async () => {
+  it('has information about itself, and removes its socket when it ends', async () => {
     fixture.serve();
     const device = await fixture.device();
     expect(device.info).toEqual({
@@ -80,7 +80,7 @@ describe('createDevice', () => {
     expect(irqs.flat().map((fd) => drainEventFd(fd!))).toEqual(Array(8).fill(0n));
   });
 
-  it('loses interrupts that come while they are disabled, also where they are enabled right afterwards', async () => {
+  it('loses interrupts that arrive while they are disabled, even if they are enabled right afterwards', async () => {
     const { devices, vmms, irqs } = await pair(fixture);
     for (let round = 0; round < 200; round++) {
       vmms[1].writeRegister(pci.Register.INTERRUPT_CONTROL, 0);
@@ -106,7 +106,7 @@ describe('createDevice', () => {
     }
   });
 
-  it('tells a state to all other peers once, by state table and vector 0', async () => {
+  it('publishes a state to all other peers once, by state table and vector 0', async () => {
     const { vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(pci.Register.STATE, 0x87654321);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
@@ -125,7 +125,7 @@ describe('createDevice', () => {
     expect([0, 1, 2, 1023].map((peer) => tableEntry(vmms[1], peer))).toEqual([7, 0, 0, 0]);
   });
 
-  it('goes to state 0 by a reset, which may come twice, and tells the others', async () => {
+  it('goes to state 0 by a reset, even by two, and notifies the others', async () => {
     const { vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(pci.Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
@@ -146,7 +146,7 @@ describe('createDevice', () => {
     vmms[0].awaitInterrupt(irqs[0]![1]!);
   });
 
-  it('has memory that both VMMs map, and that reads the same where it is trapped', async () => {
+  it('has memory that both VMMs map, and that reads the same if it is trapped', async () => {
     const { vmms, bars } = await pair(fixture);
     const [a, b] = vmms.map((vmm, i) => new Uint8Array(vmm.map(bars[i]!)[0]!.buffer));
     const at = outputs + SECTION + 5;
@@ -219,7 +219,7 @@ describe('createDevice', () => {
     expect(clearEventFd(irqs[1]![3]!)).toBe(false);
   });
 
-  it('interrupts nobody without Bus Master or MSI-X', async () => {
+  it('sends no interrupt without Bus Master or MSI-X', async () => {
     const { vmms, irqs } = await pair(fixture);
     const ring = () => {
       vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);

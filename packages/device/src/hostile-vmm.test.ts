@@ -23,7 +23,7 @@ function withFds(count: number, use: (fds: number[]) => void): void {
 }
 
 type Attack = (vmm: VmmClient) => void;
-/** What a VMM can do wrong before it has introduced itself; what the log says of it. */
+/** What a VMM can do wrong before VERSION, and its line in the log. */
 const early: [string, RegExp, Attack][] = [
   [
     'speaks another protocol',
@@ -54,7 +54,7 @@ const early: [string, RegExp, Attack][] = [
 ];
 /** The same for one that has. */
 const late: [string, RegExp, Attack][] = [
-  ['introduces itself twice', /VERSION twice/, (v) => void v.post(Command.VERSION, u32s(0))],
+  ['sends VERSION twice', /VERSION twice/, (v) => void v.post(Command.VERSION, u32s(0))],
   [
     'announces 4 GiB',
     /REGION_WRITE of 4294967280 bytes/,
@@ -88,7 +88,7 @@ const late: [string, RegExp, Attack][] = [
     (v) => withFds(2, (fds) => void v.post(Command.DEVICE_SET_IRQS, u32s(20), fds)),
   ],
   [
-    'sends descriptors where none belong',
+    'sends descriptors with a command that takes none',
     /DEVICE_RESET with 3 descriptors/,
     (v) => withFds(3, (fds) => void v.post(Command.DEVICE_RESET, Buffer.alloc(0), fds)),
   ],
@@ -181,7 +181,7 @@ async function attackWith(said: RegExp, attack: Attack, started: boolean): Promi
   await expectUnharmed(device, before);
 }
 
-describe('a VMM that has not introduced itself is disconnected when it', () => {
+describe('a VMM that has not sent VERSION is disconnected when it', () => {
   it.each(early)('%s', (_, said, attack) => attackWith(said, attack, false));
 });
 

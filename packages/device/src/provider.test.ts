@@ -9,14 +9,14 @@ import { createDevice } from './device.ts';
 const fixture = useDevices();
 
 describe('a device and its host server', () => {
-  it('says in one line where none answers, and leaves nothing behind', async () => {
+  it('rejects with one line if none answers, and leaves nothing behind', async () => {
     const rejected = fixture.device();
     await expect(rejected).rejects.toThrow(/^connect .*server: ENOENT: [^\n]+$/);
     await expect(rejected).rejects.toBeInstanceOf(SystemCallError);
     await expect(rejected).rejects.toMatchObject({ code: 'ENOENT', subject: fixture.serverPath });
   });
 
-  it('says in one line where its socket is in use', async () => {
+  it('rejects with one line if its socket is in use', async () => {
     fixture.serve();
     await fixture.device();
     const options = { socketPath: fixture.serverPath, vfioUser: join(fixture.directory, 'vfio-0') };

@@ -17,7 +17,7 @@ beforeAll(async () => {
   vmm.start();
 });
 
-describe('a VMM is told by errno, and served on, when it', () => {
+describe('a VMM gets an errno, and stays connected, when it', () => {
   const EINVAL = 22;
   const info = (index: number, argsz = 32) =>
     [Command.DEVICE_GET_REGION_INFO, u32s(argsz, 0, index, 0, 0, 0, 0, 0)] as const;

@@ -38,7 +38,7 @@ describe('a VMM', () => {
     expect(vmm.readRegister(pci.Register.STATE)).toBe(5);
   });
 
-  it('that leaves its replies unread is read no further, and gets all of them when it reads', async () => {
+  it('that leaves its replies unread is not read from, and gets all of them later', async () => {
     fixture.serve();
     const device = await fixture.device();
     const vmm = fixture.vmm();
@@ -64,7 +64,7 @@ describe('a VMM', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('that says nothing is disconnected after five seconds, and keeps no place meanwhile but its own', async () => {
+  it('that sends nothing is disconnected after five seconds', async () => {
     fixture.serve();
     const device = await fixture.device();
     const vmm = fixture.vmm();
@@ -72,7 +72,7 @@ describe('a VMM', () => {
     vmm.close();
   });
 
-  it('is one at a time: others are turned away, however many', async () => {
+  it('is one at a time: others are rejected, however many', async () => {
     fixture.serve();
     const device = await fixture.device();
     const vmm = fixture.vmm();
@@ -117,7 +117,7 @@ describe('a peer', () => {
 });
 
 describe('a VMM', () => {
-  it('that connects and leaves all the time is reported in bounded numbers, and the last state is right', async () => {
+  it('that connects and disconnects in a loop causes a bounded number of reports, and the last state is right', async () => {
     fixture.serve();
     const device = await fixture.device();
     let reported = 0;

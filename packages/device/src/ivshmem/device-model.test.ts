@@ -87,7 +87,7 @@ describe('the Doorbell register', () => {
 });
 
 describe('the State register', () => {
-  it('tells a change, and no write that changes nothing', () => {
+  it('publishes a change, and no write that changes nothing', () => {
     const model = new DeviceModel(identity);
     expect(write(model, pci.Register.STATE, 0)).toBeNull();
     expect(write(model, pci.Register.STATE, 0xffffffff)).toEqual({ type: 'state', value: 0xffffffff });
@@ -133,7 +133,7 @@ describe('an interrupt', () => {
 });
 
 describe('reset', () => {
-  it('takes everything back, and tells the state once', () => {
+  it('resets everything, and publishes the state once', () => {
     const model = running();
     model.configuration.write(0x43, Buffer.from([1]));
     write(model, pci.Register.INTERRUPT_CONTROL, 1);

@@ -62,7 +62,7 @@ describe('mappedAreas', () => {
     }
   });
 
-  it('leave nothing but the first page to be trapped where sections begin at a page of 64 KiB', () => {
+  it('leave only the first page to be trapped if sections begin at a page of 64 KiB', () => {
     const { outputOffset, size } = memoryLayout(0x400000, 2, 0x100000);
     expect(outputOffset % 65536).toBe(0);
     expect(mappedAreas(memoryLayout(0x400000, 2, 0x100000), 1, true, 65536)).toEqual([
@@ -78,7 +78,7 @@ describe('BAR 2, trapped', () => {
   let ports: LoopbackPort[];
   let bar: MemoryBar;
 
-  // state table 0 | R/W 0x1000 | output 0 0x2000 | output 1 0x3000 | end 0x4000, where a BAR is 0x4000.
+  // state table 0 | R/W 0x1000 | output 0 0x2000 | output 1 0x3000 | end 0x4000; the BAR has 0x4000.
   beforeEach(() => {
     loopback = new Loopback({ outputSectionSize: 0x1000, readWriteSize: 0x1000 });
     epoll = new Epoll();

@@ -59,7 +59,7 @@ describe('VERSION', () => {
     );
   });
 
-  it('is answered without capabilities where there is no room for them', () => {
+  it('is answered without capabilities if there is no room for them', () => {
     expect(encodeVersion(request(1, 83))).toHaveLength(20);
     expect(encodeVersion(request(1, 84))).toHaveLength(84);
   });
@@ -100,7 +100,7 @@ describe('DEVICE_GET_REGION_INFO', () => {
     );
   });
 
-  it('is answered in two steps where areas can be mapped', () => {
+  it('is answered in two steps if areas can be mapped', () => {
     const first = encodeRegionInfo(request(5), { argsz: 32, index: 2 }, 0x20000, areas);
     expect(first.complete).toBe(false);
     expect(hex(first.bytes)).toBe(

@@ -19,7 +19,7 @@ export interface RegionInfo {
   readonly size: number;
   readonly flags: number;
   readonly areas: { offset: number; size: number }[];
-  /** Owned by the client; -1 where none came. */
+  /** Owned by the client; -1 if there is none. */
   readonly fd: number;
 }
 
@@ -112,7 +112,7 @@ export class VmmClient {
     this.expect(Command.DMA_MAP, payload, fds);
   }
 
-  /** In two steps where the region has capabilities. */
+  /** In two steps if the region has capabilities. */
   regionInfo(index: number): RegionInfo {
     const ask = (argsz: number) =>
       this.expect(Command.DEVICE_GET_REGION_INFO, u32s(argsz, 0, index, 0, 0, 0, 0, 0));
