@@ -163,7 +163,7 @@ function startServer(socketPath: string, outputSectionSize: number): { server: R
       hide();
     },
     server: {
-      closed: server.closed.then(() => null),
+      closed: server.closed,
       async close() {
         process.off('exit', hide);
         server.close();

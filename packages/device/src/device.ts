@@ -14,21 +14,23 @@ export interface Device {
   readonly state$: Observable<DeviceState>;
   /** The counters, now and then every second. */
   readonly stats$: Observable<DeviceStats>;
-  /** One line for each thing worth knowing: a VMM that came or went, a server that went. */
+  /** One line for each noteworthy event: a VMM that attaches or leaves, the end of a server. */
   readonly log$: Observable<string>;
   /** The counters now. */
   stats(): DeviceStats;
-  /** Resolves when the device has ended; to an Error where it ended by itself. */
+  /** Resolves when the device has ended: to null after {@link close}, to an Error of one line if it could not go on. */
   readonly closed: Promise<Error | null>;
-  /** Ends the device: the VMM is disconnected, the peers are told. Resolves when all is given back. */
+  /** Ends the device: the VMM is disconnected, the peers see it leave. Resolves when everything is released. */
   close(): Promise<void>;
+  /** The same as {@link close}. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
  * Makes a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its
  * own. One VMM at a time; when it goes, the next one may come. Resolves when a VMM can connect. Rejects, with an Error
- * of one line and nothing left behind, if an option cannot be right (OptionError), the socket can't be had, or
- * no host server answers. An aborted `signal` gives up, and rejects with its reason; later it has no effect.
+ * of one line and having released everything, if an option cannot be right (OptionError), the socket cannot be made
+ * (SystemCallError), or no host server answers (SystemCallError: ENOENT, ECONNREFUSED). An aborted `signal` gives up, and rejects with its reason; later it has no effect.
  * `log` is called with the lines that come before that, such as what `options.wait` waits for.
  */
 export async function createDevice(
@@ -71,7 +73,7 @@ export async function createDevice(
     for (const subject of [moves, state, lines]) subject.complete();
     return failure;
   });
-  return {
+  const device: Device = {
     get info() {
       return moves.value;
     },
@@ -89,5 +91,7 @@ export async function createDevice(
       thread.stop();
       await closed;
     },
+    [Symbol.asyncDispose]: () => device.close(),
   };
+  return device;
 }

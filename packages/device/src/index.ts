@@ -1,3 +1,5 @@
+// Symbol.asyncDispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
 export type { DeviceStats } from './counters.ts';
 export { createDevice, type Device } from './device.ts';
 export type { DeviceInfo, DeviceState } from './device-messages.ts';

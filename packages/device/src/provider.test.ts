@@ -27,6 +27,17 @@ describe('a device and its host server', () => {
     );
   });
 
+  it('ends with the block that made it, and resolves closed to null', async () => {
+    fixture.serve();
+    let closed: Promise<Error | null>;
+    {
+      await using device = await fixture.device();
+      closed = device.closed;
+      expect(fixture.servers[0]!.peers).toHaveLength(1);
+    }
+    expect(await closed).toBeNull();
+  });
+
   it('can be given up while the server says nothing', async () => {
     const server = createServer().listen(fixture.serverPath);
     await new Promise((resolve) => server.once('listening', resolve));

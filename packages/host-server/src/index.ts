@@ -1,3 +1,5 @@
+// Symbol.asyncDispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
 export { type AccessList, allowedBy } from './server/access.ts';
 export { DescriptorBudget } from './server/descriptor-budget.ts';
 export {

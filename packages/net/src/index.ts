@@ -1,3 +1,5 @@
+// Symbol.asyncDispose in the types, for users whose tsconfig.json does not list it in "lib".
+/// <reference lib="esnext.disposable" preserve="true" />
 export type { CounterName, LinkStats } from './counters.ts';
 export { type Ethernet, type EthernetOptions, openEthernet } from './ethernet.ts';
 export { createLink, type Link } from './link.ts';

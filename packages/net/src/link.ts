@@ -31,8 +31,9 @@ export interface Link {
 /**
  * Makes a link: opens the port, makes and configures the TAP interface, and runs the handshake and the data path in a
  * worker thread. Resolves when the interface is there; the peer may come later. Rejects, with an Error of one line
- * and nothing left behind, if an option cannot be right or does not fit what the server offers (OptionError), the port can't be opened, or the interface
- * can't be made. An aborted `signal` gives up the wait for the port, and rejects with its reason; later it has no effect.
+ * and having released everything, if an option cannot be right or does not fit what the server offers (OptionError), the
+ * port cannot be opened (SystemCallError with code ENOENT or ECONNREFUSED if no server is there), or the interface cannot
+ * be made. An aborted `signal` gives up the wait for the port, and rejects with its reason; later it has no effect.
  * `log` is called with the lines that come before the link is there, such as what `options.wait` waits for.
  */
 export async function createLink(

@@ -3,7 +3,9 @@ import { closeFd } from '@ivshmem/linux';
 import { mapShared } from '@ivshmem/linux/memory';
 import { UnixSocket } from '@ivshmem/linux/socket';
 import { drainEventFd, signalEventFd } from '@ivshmem/linux/wait';
+import { take } from 'rxjs';
 import { describe, expect, it } from 'vitest';
+import { eventText } from './events.ts';
 import { occurrence, readable, useHostServers } from './strict-client.test-support.ts';
 
 describe('host server', () => {
@@ -115,7 +117,7 @@ describe('host server', () => {
     writeSync(a.memory, Uint8Array.of(3), 0, 1, 0);
     server.close();
     server.close();
-    await server.closed;
+    expect(await server.closed).toBeNull();
     await a.expectEnd();
     await b.expectEnd();
     expect(existsSync(fixture.socketPath)).toBe(false);
@@ -126,6 +128,21 @@ describe('host server', () => {
     signalEventFd(a.fds.get('1.0')!);
     expect(drainEventFd(b.fds.get('1.0')!)).toBe(1n);
     expect(server.peers).toEqual([]);
+  });
+
+  it('events$ begins with where the server listens for each subscriber, and ends with the server', async () => {
+    const seen: string[] = [];
+    {
+      await using server = fixture.start();
+      server.events$.subscribe({
+        next: ({ type }) => seen.push(type),
+        complete: () => seen.push('complete'),
+      });
+      await fixture.join(1, []);
+      server.events$.pipe(take(1)).subscribe((event) => seen.push(eventText(event)));
+    }
+    const listening = expect.stringMatching(/^listening at \S+: \d+ bytes, sealed memfd$/);
+    expect(seen).toEqual(['listening', 'peer-joined', listening, 'closed', 'complete']);
   });
 
   it("refuses to take a living server's place, which does not notice", async () => {

@@ -2,7 +2,7 @@ import { openFilesLimit } from '@ivshmem/linux/process';
 import { type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { mainPoller, type Poller } from '@ivshmem/linux/wait';
 import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
-import { defer, map, type Observable, Subject, startWith } from 'rxjs';
+import { defer, EMPTY, map, type Observable, Subject, startWith } from 'rxjs';
 import { Acceptor } from './acceptor.ts';
 import { Client } from './client.ts';
 import { ClientTable } from './client-table.ts';
@@ -38,6 +38,10 @@ export interface HostServer {
   readonly peers: readonly Peer[];
   /** The same, at once and after each change; their states as of then. Completes when the server is closed. */
   readonly peers$: Observable<readonly Peer[]>;
+  /**
+   * `listening` for each subscriber, then what happens from now on. Completes when the server is closed. What happened
+   * before, such as warnings about the options, reaches `log` of the options only.
+   */
   readonly events$: Observable<HostServerEvent>;
   /** What waits for all clients together. */
   readonly waiting: { readonly messages: number; readonly bytes: number };
@@ -46,8 +50,10 @@ export interface HostServer {
    * their eventfds, so their links go on. Doing it again changes nothing.
    */
   close(): void;
-  /** Fulfilled when it is closed. */
-  readonly closed: Promise<void>;
+  /** Resolves when the server is closed: to null, since it does not end by itself. As with links and devices. */
+  readonly closed: Promise<Error | null>;
+  /** The same as {@link close}. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -77,7 +83,7 @@ class Refusal extends Error {
 class Server implements HostServer {
   readonly options: HostServerSettings;
   readonly layout: MemoryLayout;
-  readonly closed: Promise<void>;
+  readonly closed: Promise<null>;
   readonly #budget: DescriptorBudget;
   readonly #memory: SharedMemory;
   /** The memory's descriptor as clients are given it. Never released: the memory closes it. */
@@ -89,7 +95,8 @@ class Server implements HostServer {
   readonly #usedIds = new Set<number>();
   readonly #changes = new Subject<void>();
   readonly #events = new Subject<HostServerEvent>();
-  readonly #resolveClosed: () => void;
+  readonly #resolveClosed: (failure: null) => void;
+  readonly #listening: HostServerEvent;
   #open = true;
 
   constructor(
@@ -128,16 +135,18 @@ class Server implements HostServer {
     });
     this.options = { ...settings, socketPath: listener.path, size: memory.size };
     this.layout = memoryLayout(memory.size, settings.maxPeers, settings.outputSectionSize);
-    const { promise, resolve } = withResolvers();
-    this.closed = promise;
-    this.#resolveClosed = resolve;
-    if (log !== undefined) this.#events.subscribe(log);
-    this.#events.next({
+    let resolveClosed: (failure: null) => void = () => {};
+    this.closed = new Promise((resolve) => {
+      resolveClosed = resolve;
+    });
+    this.#resolveClosed = resolveClosed;
+    this.#listening = {
       type: 'listening',
       socketPath: listener.path,
       memory: memory.description,
       size: memory.size,
-    });
+    };
+    if (log !== undefined) this.events$.subscribe(log);
     for (const warning of settingsWarnings(settings)) this.#warn(warning);
     const room = Math.floor(budget.left / (1 + settings.vectors));
     if (room < settings.maxPeers) {
@@ -162,7 +171,7 @@ class Server implements HostServer {
   }
 
   get events$(): Observable<HostServerEvent> {
-    return this.#events.asObservable();
+    return defer(() => (this.#open ? this.#events.pipe(startWith(this.#listening)) : EMPTY));
   }
 
   get waiting(): { messages: number; bytes: number } {
@@ -277,18 +286,14 @@ class Server implements HostServer {
     this.#changes.complete();
     this.#events.next({ type: 'closed' });
     this.#events.complete();
-    this.#resolveClosed();
+    this.#resolveClosed(null);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
   }
 }
 
 function shortage(budget: DescriptorBudget, what: string, needed: number): string {
   return `${what} needs ${needed} descriptors and ${budget.left} are left, RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`;
-}
-
-function withResolvers(): { promise: Promise<void>; resolve: () => void } {
-  let resolve!: () => void;
-  const promise = new Promise<void>((fulfil) => {
-    resolve = fulfil;
-  });
-  return { promise, resolve };
 }
