@@ -87,7 +87,7 @@ describe('ivshmem device', () => {
     await startServer();
     const device = new Program(['device', '-v', '-S', path('server'), '--vfio-user', path('a'), '--isolate']);
     programs.push(device);
-    await device.line((line) => line === `${path('a')}: waits for a VM`);
+    await device.line((line) => line === `${path('a')}: waiting for a VM`);
     expect(device.lines.slice(0, 3)).toEqual([
       `${path('a')}: peer 0 of 3, BAR 2 of 1048576 bytes, 4 vectors; start QEMU (10.1 or later) with`,
       `  -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"${path('a')}"}}'`,

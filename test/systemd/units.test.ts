@@ -102,10 +102,10 @@ END
     });
     expect(await show('ivshmem-server.service', 'StatusText')).toBe('1 link');
     expect(await show('ivshmem-device@blue.service', 'StatusText')).toBe(
-      '/run/ivshmem/vm1.sock: waits for a VM',
+      '/run/ivshmem/vm1.sock: waiting for a VM',
     );
     expect(await show('ivshmem-vm@vm3.service', 'StatusText')).toMatch(
-      /^\/run\/ivshmem\/vm3\.sock: waits for a VM; ivn3: .*link is down/,
+      /^\/run\/ivshmem\/vm3\.sock: waiting for a VM; ivn3: .*link is down/,
     );
     expect(await machine.sh('ivshmem peers -S /run/ivshmem/blue.sock')).toContain('2 of 2 peers');
     expect(await machine.sh('ip -brief address show ivn0')).toContain('10.0.0.1/24');

@@ -1,67 +1,75 @@
 import { readFileSync } from 'node:fs';
-import { openOutput, printable } from '@ivshmem/linux/process';
-import { Command } from 'commander';
-import { EXIT_OK, reportError } from './exit.ts';
-import { standardOutput } from './printer.ts';
+import { Command, CommanderError } from 'commander';
+import { EXIT_OK } from './exit.ts';
+import { standardOutput } from './output/standard-output.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
-/** A command as `ivshmem --help` lists it. Its module is loaded when the command is given: some take a while to load. */
+/** Adds a command to the program. The command calls `finish` with its exit code. */
+type AddCommand = (program: Command, finish: (code: number) => void) => void;
+
+/**
+ * A command as `ivshmem --help` lists it. Its module is loaded if the command is given, and what it needs to run not before
+ * it runs: an emulated guest takes seconds to load everything.
+ */
 interface CommandEntry {
   readonly summary: string;
   readonly takes: '[options]' | '[options...]';
-  readonly load: () => Promise<(program: Command, finish: (code: number) => void) => void>;
+  readonly load: () => Promise<AddCommand>;
 }
 
 const commands: Record<string, CommandEntry> = {
   server: {
-    summary: 'run host servers',
+    summary: 'run host servers: each provides its peers with shared memory and doorbells',
     takes: '[options...]',
-    load: async () => (await import('./server-command.ts')).addServerCommand,
+    load: async () => (await import('./commands/server.ts')).addServerCommand,
   },
   peers: {
-    summary: 'list who is connected to a host server',
+    summary: 'list the peers that are connected to a host server',
     takes: '[options]',
-    load: async () => (await import('./peers-command.ts')).addPeersCommand,
+    load: async () => (await import('./commands/peers.ts')).addPeersCommand,
   },
   net: {
-    summary: 'link a TAP interface to an ivshmem v2 host server or PCI device',
+    summary: 'connect a TAP interface to a host server or, inside a VM, to its device',
     takes: '[options]',
-    load: async () => (await import('./net-command.ts')).addNetCommand,
+    load: async () => (await import('./commands/net.ts')).addNetCommand,
   },
   device: {
-    summary: 'give virtual machines an ivshmem v2 device on a host server',
+    summary: 'provide VMs with ivshmem v2 devices, as peers of a host server',
     takes: '[options]',
-    load: async () => (await import('./device-command.ts')).addDeviceCommand,
+    load: async () => (await import('./commands/device.ts')).addDeviceCommand,
   },
   vm: {
-    summary: 'link a virtual machine to a TAP interface',
+    summary: 'connect a VM to a TAP interface of the host: server, device and net in one',
     takes: '[options]',
-    load: async () => (await import('./vm-command.ts')).addVmCommand,
+    load: async () => (await import('./commands/vm.ts')).addVmCommand,
   },
   demo: {
-    summary: 'link two network namespaces and measure',
+    summary: 'connect two network namespaces and measure, to see that it works here',
     takes: '[options]',
-    load: async () => (await import('./demo-command.ts')).addDemoCommand,
+    load: async () => (await import('./commands/demo.ts')).addDemoCommand,
   },
 };
 
 /** Runs the command line; returns the exit code: 0, 1 for a failure, 2 for a mistake in the arguments. */
 export async function main(argv: readonly string[]): Promise<number> {
-  await using stderr = openOutput(2);
   let code = EXIT_OK;
   const finish = (result: number) => {
     code = result;
   };
+  let complaint = '';
   const program = new Command('ivshmem')
-    .description('ivshmem v2 for Linux: Ethernet between machines on one host, through shared memory.')
+    .description(
+      'ivshmem v2 for Linux: Ethernet between virtual machines, containers and network namespaces of one host, through shared memory.',
+    )
     .version(version)
-    .option('--verbose', 'print stack traces of errors', false)
+    .option('--verbose', 'print stack traces of errors')
     .exitOverride()
     .configureOutput({
       writeOut: (text) => standardOutput().write(text),
-      writeErr: (text) => stderr.write(text),
-      outputError: (text, write) => write(oneLine(text)),
+      writeErr: (text) => {
+        complaint += text;
+      },
     })
     .addHelpText('after', EXAMPLES)
     .enablePositionalOptions();
@@ -74,32 +82,32 @@ export async function main(argv: readonly string[]): Promise<number> {
     await program.parseAsync(argv as string[], { from: 'user' });
     return code;
   } catch (error) {
-    return reportError(
-      error,
-      argv.some((argument) => argument === '-v' || argument === '--verbose'),
-      stderr,
-    );
+    // commander throws for --help and --version, too.
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT_OK;
+    const { reportCommandLine, reportError } = await import('./error-report.ts');
+    if (error instanceof CommanderError) return await reportCommandLine(complaint);
+    const isVerbose = argv.some((argument) => argument === '-v' || argument === '--verbose');
+    return await reportError(error, isVerbose);
   }
 }
 
-/** commander's `error: …`, perhaps with a suggestion on a line of its own. */
-function oneLine(text: string): string {
-  const message = text
-    .trim()
-    .replace(/^error: /, '')
-    .replace(/\s*\n\s*/g, ' ');
-  return `${printable(`ivshmem: ${message}`)} (try --help)\n`;
-}
-
 const EXAMPLES = `
+Which command to use:
+  host to VM                      vm on the host
+  VM to VM                        server, and device with a socket for each VM
+  namespace or container to VM    server, device for the VM, and net
+  namespaces or containers        server, and net for each of them
+  inside a VM                     net --pci auto, unless its kernel has the driver ivshmem-net
+  first look                      demo
+
 Examples:
-  Everything at once, to see that it works here:
+  Check that it works on this machine:
     ivshmem demo
-  A host server, and two links on it:
+  A host server, and a link between two interfaces:
     ivshmem server -F -S /run/ivshmem.sock -l 4M -o 1M -V 2 -P 1
     ivshmem net --socket /run/ivshmem.sock --tap ivn0 --address 10.0.0.1/24
     ivshmem net --socket /run/ivshmem.sock --tap ivn1 --netns blue --address 10.0.0.2/24
-  A virtual machine, and an interface of the host that is linked to it:
+  A link between a virtual machine and an interface of the host:
     ivshmem vm --vfio-user /run/vm1.sock --tap ivn0 --address 10.0.0.1/24
 
 Exit codes: 0 success, 1 failure, 2 mistake in the arguments.

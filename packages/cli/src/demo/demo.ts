@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createHostServer } from '@ivshmem/host-server';
 import { Netns, TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { percentile, ping, tcpTransfer } from '@ivshmem/traffic';
-import { type NetEvent, offloadText } from '../net-command.ts';
+import { type LinkEvent, offloadText } from '../output/link-events.ts';
 import { PeerProcess } from './peer-process.ts';
 import type { Screen } from './screen.ts';
 
@@ -68,7 +68,7 @@ async function measure(
 
   const peers: PeerProcess[] = [];
   finallyDo(() => Promise.all(peers.map((peer) => peer.stop())));
-  const startPeer = (index: 0 | 1, mtu: number, onEvent: (event: NetEvent) => void) => {
+  const startPeer = (index: 0 | 1, mtu: number, onEvent: (event: LinkEvent) => void) => {
     const options = ['--socket', socketPath, '--tap', TAP, '--netns', namespaces[index].path];
     options.push('--address', `${ADDRESSES[index]}/24`, '--mac', MACS[index], '--mtu', String(mtu));
     if (!offload) options.push('--no-offload');
@@ -81,7 +81,7 @@ async function measure(
   screen.line(`two network namespaces, a TAP (${TAP}) in each, a process for each end of the link`);
   const started = Date.now();
   let showing = true;
-  const show = (name: string) => (event: NetEvent) => {
+  const show = (name: string) => (event: LinkEvent) => {
     if (showing) screen.line(`${String(event.time - started).padStart(5)} ms  ${name}: ${describe(event)}`);
   };
   const startBoth = async (mtu: number) => {
@@ -132,7 +132,7 @@ async function measure(
 
   screen.heading('Crash: B is killed (SIGKILL) and started again');
   const noticed = peers[0]!.next(
-    (event): event is Extract<NetEvent, { event: 'state' }> => event.event === 'state' && !event.carrier,
+    (event): event is Extract<LinkEvent, { event: 'state' }> => event.event === 'state' && !event.carrier,
     signal,
   );
   const killed = await peers[1]!.crash();
@@ -159,7 +159,7 @@ export function gbits(bitsPerSecond: number): string {
   return `${(bitsPerSecond / 1e9).toFixed(2)} Gbit/s`;
 }
 
-function describe(event: NetEvent): string {
+function describe(event: LinkEvent): string {
   switch (event.event) {
     case 'up':
       return `peer ${event.id}, MTU ${event.mtu}, rings of ${event.queueLength}`;

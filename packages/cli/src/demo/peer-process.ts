@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import type { NetEvent } from '../net-command.ts';
+import type { LinkEvent } from '../output/link-events.ts';
 
 // The same file from src (under a test runner) and from dist.
 const COMMAND = fileURLToPath(new URL('../../dist/bin/ivshmem.js', import.meta.url));
@@ -12,12 +12,12 @@ const COMMAND = fileURLToPath(new URL('../../dist/bin/ivshmem.js', import.meta.u
 export class PeerProcess {
   readonly name: string;
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #events = new EventEmitter<{ event: [NetEvent] }>();
+  readonly #events = new EventEmitter<{ event: [LinkEvent] }>();
   readonly #exited: Promise<unknown>;
   #complaint = '';
-  #last: Extract<NetEvent, { event: 'state' }> | undefined;
+  #last: Extract<LinkEvent, { event: 'state' }> | undefined;
 
-  constructor(name: string, options: readonly string[], onEvent: (event: NetEvent) => void) {
+  constructor(name: string, options: readonly string[], onEvent: (event: LinkEvent) => void) {
     this.name = name;
     // In a process group of its own: Ctrl-C reaches the demo alone, which then ends it in order.
     this.#child = spawn(process.execPath, [COMMAND, 'net', '--json', '--until-eof', ...options], {
@@ -29,7 +29,7 @@ export class PeerProcess {
       this.#complaint += text;
     });
     createInterface(this.#child.stdout).on('line', (line) => {
-      const event: NetEvent = JSON.parse(line);
+      const event: LinkEvent = JSON.parse(line);
       if (event.event === 'state') this.#last = event;
       onEvent(event);
       this.#events.emit('event', event);
@@ -38,14 +38,14 @@ export class PeerProcess {
   }
 
   /** Resolves with the next event for which `matches` holds; rejects when the process ends before, or on `signal`. */
-  next<E extends NetEvent>(matches: (event: NetEvent) => event is E, signal: AbortSignal): Promise<E> {
+  next<E extends LinkEvent>(matches: (event: LinkEvent) => event is E, signal: AbortSignal): Promise<E> {
     return new Promise<E>((resolve, reject) => {
       const finish = () => {
         this.#events.off('event', onEvent);
         signal.removeEventListener('abort', onAbort);
       };
       // Many events can come in one go: a listener that is put back after each would miss some.
-      const onEvent = (event: NetEvent) => {
+      const onEvent = (event: LinkEvent) => {
         if (!matches(event)) return;
         finish();
         resolve(event);
@@ -67,7 +67,7 @@ export class PeerProcess {
   /** Resolves, with the time in ms since 1970, when both sides run. */
   async linkUp(signal: AbortSignal): Promise<number> {
     if (this.#last?.carrier) return this.#last.time;
-    const isUp = (event: NetEvent): event is Extract<NetEvent, { event: 'state' }> =>
+    const isUp = (event: LinkEvent): event is Extract<LinkEvent, { event: 'state' }> =>
       event.event === 'state' && event.carrier;
     return (await this.next(isUp, signal)).time;
   }

@@ -3,7 +3,7 @@ import { runServer, serverUsage } from '@ivshmem/host-server/service';
 import { openOutput } from '@ivshmem/linux/process';
 import type { Command } from 'commander';
 
-/** `ivshmem server`: the options of the original host server and more, which belong to packages/host-server. */
+/** `ivshmem server`: its options are those of the original host server and more, all defined in packages/host-server. */
 export function addServerCommand(program: Command, finish: (code: number) => void): void {
   const command = program
     .command('server')

@@ -1,16 +1,10 @@
-import {
-  type Device,
-  type DeviceInfo,
-  type DeviceState,
-  type DeviceStats,
-  qemuOption,
-} from '@ivshmem/device';
+import type { Device, DeviceInfo, DeviceState, DeviceStats } from '@ivshmem/device';
 
 /** What happens to a device, as `--json` prints it. `time` is in ms since 1970. */
 export type DeviceEvent = { readonly time: number; readonly vfioUser: string } & (
   | ({
       readonly event: 'up';
-      /** What to give to QEMU, for a shell. */
+      /** The option for QEMU, quoted for a shell. */
       readonly qemu: string;
       readonly isolate: boolean;
     } & DeviceInfo)
@@ -19,29 +13,43 @@ export type DeviceEvent = { readonly time: number; readonly vfioUser: string } &
   | ({ readonly event: 'stats' } & DeviceStats)
 );
 
-/** Tells everything that happens to a device from now on. */
+/** A device that was started by a command: what its events say about it. */
+export interface DeviceLabel {
+  readonly vfioUser: string;
+  readonly isolate: boolean;
+  readonly qemu: string;
+}
+
+/** Reports everything that happens to a device from now on. */
 export function followDevice(
   device: Device,
-  { vfioUser, isolate }: { vfioUser: string; isolate: boolean },
-  tell: (event: DeviceEvent) => void,
+  { vfioUser, isolate, qemu }: DeviceLabel,
+  report: (event: DeviceEvent) => void,
 ): void {
-  const head = () => ({ time: Date.now(), vfioUser });
   device.info$.subscribe((info) =>
-    tell({ event: 'up', ...head(), qemu: qemuOption(vfioUser), isolate, ...info }),
+    report({ event: 'up', time: Date.now(), vfioUser, qemu, isolate, ...info }),
   );
-  device.state$.subscribe((state) => tell({ event: 'state', ...head(), state }));
-  device.log$.subscribe((text) => tell({ event: 'log', ...head(), text }));
+  device.state$.subscribe((state) => report({ event: 'state', time: Date.now(), vfioUser, state }));
+  device.log$.subscribe((text) => report(deviceLog(vfioUser, text)));
+}
+
+export function deviceLog(vfioUser: string, text: string): DeviceEvent {
+  return { event: 'log', time: Date.now(), vfioUser, text };
+}
+
+export function deviceStats(device: Device, vfioUser: string): DeviceEvent {
+  return { event: 'stats', time: Date.now(), vfioUser, ...device.stats() };
 }
 
 const states: Record<DeviceState, string> = {
-  waiting: 'waits for a VM',
-  attached: 'a VM has it',
-  orphaned: 'a VM has it, but the host server is gone',
-  'no-server': 'waits for the host server',
+  waiting: 'waiting for a VM',
+  attached: 'in use by a VM',
+  orphaned: 'in use by a VM, but disconnected from the host server',
+  'no-server': 'waiting for the host server',
 };
 
-/** An event in lines of words, the first of which names the device; more of them with `verbose`. */
-export function deviceEventLines(event: DeviceEvent, verbose: boolean): string[] {
+/** An event as lines of text, the first of which names the device; more lines with `verbose`. */
+export function deviceLines(event: DeviceEvent, verbose: boolean): string[] {
   const [first, ...more] = linesOf(event, verbose);
   return [`${event.vfioUser}: ${first}`, ...more];
 }
@@ -72,5 +80,5 @@ function linesOf(event: DeviceEvent, verbose: boolean): string[] {
 function isolationText(isolate: boolean): string {
   return isolate
     ? 'the state table and the output sections of other peers are trapped: the guest cannot write them'
-    : 'the output sections of other peers are mapped: nothing but its driver keeps the guest from writing them (see --isolate); the state table is trapped';
+    : 'the output sections of other peers are mapped: only its driver keeps the guest from writing them (see --isolate); the state table is trapped';
 }

@@ -2,43 +2,29 @@ import { readFileSync } from 'node:fs';
 import { type PeerList, queryPeers } from '@ivshmem/host-server/service';
 import { printable } from '@ivshmem/linux/process';
 import { stateName } from '@ivshmem/transport/protocol';
-import type { Command } from 'commander';
-import { EXIT_OK } from './exit.ts';
-import { jsonLine, standardOutput } from './printer.ts';
-
-const EXAMPLES = `
-Examples:
-  ivshmem peers -S /run/ivshmem.sock
-  ivshmem peers -S /run/ivshmem.sock --json | jq '.peers[].pid'
-`;
+import { EXIT_OK } from '../exit.ts';
+import { jsonLine } from '../output/json-line.ts';
+import { standardOutput } from '../output/standard-output.ts';
+import type { PeersOptions } from './peers.ts';
 
 /** The protocol whose states have names. */
 const ETHERNET = 0x0001;
 
-export function addPeersCommand(program: Command, finish: (code: number) => void): void {
-  program
-    .command('peers')
-    .description(
-      'Lists the peers of a host server that `ivshmem server` runs: ID, process, user, command, state and time of joining. Asks at the control socket, which only the user of the server can open.',
-    )
-    .option('-S, --socket <path>', "the host server's socket", '/tmp/ivshmem_socket')
-    .option('--json', 'print one JSON object', false)
-    .addHelpText('after', EXAMPLES)
-    .action(async ({ socket, json }: { socket: string; json: boolean }) => {
-      const list = await queryPeers(socket);
-      const rows = list.peers.map((peer) => ({
-        ...peer,
-        stateName: list.protocol === ETHERNET ? stateName(peer.state) : null,
-        command: commandOf(peer.pid),
-      }));
-      standardOutput().write(json ? jsonLine({ ...list, peers: rows }) : table(list, rows));
-      finish(EXIT_OK);
-    });
+/** Prints the peers of a host server. */
+export async function listPeers({ socket, json }: PeersOptions): Promise<number> {
+  const list = await queryPeers(socket);
+  const rows = list.peers.map((peer) => ({
+    ...peer,
+    stateName: list.protocol === ETHERNET ? stateName(peer.state) : null,
+    command: commandOf(peer.pid),
+  }));
+  standardOutput().write(json ? jsonLine({ ...list, peers: rows }) : table(list, rows));
+  return EXIT_OK;
 }
 
 type Row = PeerList['peers'][number] & { readonly stateName: string | null; readonly command: string | null };
 
-/** The name of a process; null where it is gone, or in another PID namespace. */
+/** The name of a process; null if it has ended, or is in another PID namespace. */
 function commandOf(pid: number): string | null {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd();

@@ -1,0 +1,39 @@
+import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
+import { UsageError } from '../exit.ts';
+import { deviceOptions } from '../options/device.ts';
+import {
+  type DeviceEvent,
+  deviceLines,
+  deviceLog,
+  deviceStats,
+  followDevice,
+} from '../output/device-events.ts';
+import { runUntilStopped } from '../running-command.ts';
+import type { DeviceCommandOptions } from './device.ts';
+
+/** Runs devices, one for each VM. */
+export async function runDevices(options: DeviceCommandOptions): Promise<number> {
+  const { socket, vfioUser: sockets = [], isolate = false, verbose = false, wait = false } = options;
+  if (sockets.length === 0)
+    throw new UsageError('--vfio-user is missing: give the path of a socket where a VM connects');
+  const shared = { socketPath: socket, wait, ...(await deviceOptions(options)) };
+  // All of them before the first one starts.
+  for (const [at, vfioUser] of sockets.entries()) {
+    checkDeviceOptions({ ...shared, vfioUser });
+    if (sockets.indexOf(vfioUser) < at)
+      throw new UsageError(`--vfio-user ${vfioUser}: is given twice; each VM needs a socket of its own`);
+  }
+  const text = {
+    partOf: ({ vfioUser }: DeviceEvent) => vfioUser,
+    linesOf: (event: DeviceEvent) => deviceLines(event, verbose),
+  };
+  return await runUntilStopped<DeviceEvent>(options, text, async ({ stop, print, add }) => {
+    // One after the other, so that their IDs are in the order of the options.
+    for (const vfioUser of sockets) {
+      const log = (line: string) => print(deviceLog(vfioUser, line));
+      const device = await createDevice({ ...shared, vfioUser }, stop, log);
+      add(device, () => deviceStats(device, vfioUser));
+      followDevice(device, { vfioUser, isolate, qemu: qemuOption(vfioUser) }, print);
+    }
+  });
+}

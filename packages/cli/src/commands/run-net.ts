@@ -1,0 +1,28 @@
+import { createLink } from '@ivshmem/net';
+import type { PortSource } from '@ivshmem/transport';
+import { UsageError } from '../exit.ts';
+import { interfaceLabel, linkOptions } from '../options/interface.ts';
+import { followLink, type LinkEvent, linkLines, linkLog, linkStats } from '../output/link-events.ts';
+import { runUntilStopped } from '../running-command.ts';
+import { DEFAULT_SOCKET, type NetOptions } from './net.ts';
+
+/** Runs one link. */
+export async function runNet(options: NetOptions): Promise<number> {
+  const { wait = false } = options;
+  const ofLink = { port: portSource(options), wait, ...linkOptions(options) };
+  const text = { partOf: () => 'link', linesOf: linkLines(interfaceLabel(options)) };
+  return await runUntilStopped<LinkEvent>(options, text, async ({ stop, print, add }) => {
+    const link = await createLink(ofLink, stop, (line) => print(linkLog(line)));
+    add(link, () => linkStats(link));
+    followLink(link, print);
+  });
+}
+
+function portSource({ socket, pci, irq }: NetOptions): PortSource {
+  if (pci === undefined) {
+    if (irq !== undefined) throw new UsageError('--irq is for a PCI device: give --pci, too');
+    return { type: 'server', socketPath: socket ?? DEFAULT_SOCKET };
+  }
+  if (socket !== undefined) throw new UsageError('--socket and --pci exclude each other: give one of them');
+  return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
+}

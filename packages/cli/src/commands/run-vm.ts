@@ -1,0 +1,95 @@
+import { rmSync } from 'node:fs';
+import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
+import { createHostServer } from '@ivshmem/host-server';
+import { PAGE_SIZE } from '@ivshmem/linux/memory';
+import { checkLinkOptions, createLink } from '@ivshmem/net';
+import { LayoutError, ringLayout } from '@ivshmem/transport/protocol';
+import { UsageError } from '../exit.ts';
+import { deviceOptions } from '../options/device.ts';
+import { interfaceLabel, linkOptions } from '../options/interface.ts';
+import { type DeviceEvent, deviceLines, deviceStats, followDevice } from '../output/device-events.ts';
+import { followLink, type LinkEvent, linkLines, linkStats } from '../output/link-events.ts';
+import { type Running, runUntilStopped } from '../running-command.ts';
+import type { VmOptions } from './vm.ts';
+
+/** What `ivshmem vm --json` prints, one object per line. */
+type VmEvent = ({ readonly part: 'device' } & DeviceEvent) | ({ readonly part: 'link' } & LinkEvent);
+
+/** The socket of the host server while device and link connect to it: the path of the VM's socket and this. */
+const SERVER_SUFFIX = '.server';
+/** Source: specification, "Protocols": virtual peer-to-peer Ethernet. */
+const ETHERNET = 0x0001;
+
+/** Runs a host server with a device and a link. */
+export async function runVm(options: VmOptions): Promise<number> {
+  const { vfioUser, isolate = false, sectionSize, mtu, verbose = false } = options;
+  const socketPath = `${vfioUser}${SERVER_SUFFIX}`;
+  const ofDevice = { socketPath, vfioUser, ...(await deviceOptions(options)) };
+  const ofLink = { port: { type: 'server', socketPath }, ...linkOptions(options) } as const;
+  checkDeviceOptions(ofDevice);
+  checkLinkOptions(ofLink);
+  checkSections(sectionSize, mtu);
+  const linesOfLink = linkLines(interfaceLabel(options));
+  const text = {
+    partOf: ({ part }: VmEvent) => part,
+    linesOf: (event: VmEvent) => (event.part === 'link' ? linesOfLink(event) : deviceLines(event, verbose)),
+  };
+  return await runUntilStopped<VmEvent>(options, text, async ({ stop, print, add }) => {
+    const { server, hide } = startServer(socketPath, sectionSize);
+    add(server);
+    const device = await createDevice(ofDevice, stop);
+    add(device, () => ({ part: 'device', ...deviceStats(device, vfioUser) }));
+    const label = { vfioUser, isolate, qemu: qemuOption(vfioUser) };
+    followDevice(device, label, (event) => print({ part: 'device', ...event }));
+    const link = await createLink(ofLink, stop);
+    add(link, () => ({ part: 'link', ...linkStats(link) }));
+    hide();
+    followLink(link, (event) => print({ part: 'link', ...event }));
+  });
+}
+
+/** Throws UsageError if output sections of this size are not possible, or too small for the MTU. */
+function checkSections(bytes: number, mtu: number | undefined): void {
+  if (bytes % PAGE_SIZE !== 0) {
+    throw new UsageError(`--section-size ${bytes}: must be a multiple of ${PAGE_SIZE}, the page size`);
+  }
+  try {
+    const { maxMtu } = ringLayout(bytes);
+    if (mtu === undefined || mtu <= maxMtu) return;
+    throw new UsageError(`--mtu ${mtu}: output sections of ${bytes} bytes allow ${maxMtu} at most`);
+  } catch (error) {
+    if (error instanceof LayoutError) throw new UsageError(`--section-size ${bytes}: ${error.message}`);
+    throw error;
+  }
+}
+
+/**
+ * A host server for two peers, at a socket that only this user can reach. `hide` removes the socket's file once both have
+ * connected. A process that is killed before leaves the file; the next server at this path takes it over.
+ */
+function startServer(socketPath: string, outputSectionSize: number): { server: Running; hide: () => void } {
+  const server = createHostServer({
+    socketPath,
+    // Rounded up to a power of two; the rest becomes the read/write section, which Ethernet does not use.
+    size: 4096 + 2 * outputSectionSize,
+    outputSectionSize,
+    maxPeers: 2,
+    vectors: 2,
+    protocol: ETHERNET,
+  });
+  const hide = () => rmSync(socketPath, { force: true });
+  process.once('exit', hide);
+  return {
+    hide() {
+      process.off('exit', hide);
+      hide();
+    },
+    server: {
+      closed: server.closed,
+      async close() {
+        process.off('exit', hide);
+        server.close();
+      },
+    },
+  };
+}
