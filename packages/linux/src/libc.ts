@@ -5,7 +5,7 @@ import koffi from 'koffi';
  * libc Node runs on (glibc or musl) is the one that answers.
  *
  * Addresses are plain numbers (`uintptr_t`; user space ends below 2^47, so they are exact), `ssize_t` and `off_t`
- * are `int64_t`. Nothing here checks a result: see {@link ./errors.ts}.
+ * are `int64_t`. Nothing here checks a result: see `errors.ts`.
  */
 const process_ = koffi.load(null);
 

@@ -18,7 +18,7 @@ export interface EventLoopLinkOptions {
   readonly wait: boolean;
   /** In bytes; undefined to agree with the peer. */
   readonly mtu: number | undefined;
-  /** See {@link ./counters.ts}. */
+  /** See `counters.ts`. */
   readonly counters: SharedArrayBuffer;
   readonly end: ProgramEnd;
   /** Called with each state, and so on. May be called in the middle of a step of the handshake. */
@@ -29,7 +29,7 @@ export interface EventLoopLinkOptions {
   readonly ended: (failure: Error | null) => void;
 }
 
-/** A link on the event loop of its thread, the counterpart of {@link ./link-loop.ts}: one session after the other. */
+/** A link on the event loop of its thread, the counterpart of `link-loop.ts`: one session after the other. */
 export class EventLoopLink implements PortUser {
   readonly #options: EventLoopLinkOptions;
   readonly #counters: Float64Array;

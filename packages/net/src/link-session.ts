@@ -35,7 +35,7 @@ export interface SessionOptions {
   readonly end: (memory: EndMemory) => LinkEnd;
   readonly mtu: PathMtu;
   readonly layout: RingLayout;
-  /** See {@link ./counters.ts}. */
+  /** See `counters.ts`. */
   readonly counters: Float64Array;
   readonly reports: SessionReports;
   /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */

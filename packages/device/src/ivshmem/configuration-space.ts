@@ -18,7 +18,7 @@ export interface DeviceIdentity {
   readonly maxPeers: number;
   /** Protocol type, 16 bits. */
   readonly protocol: number;
-  /** MSI-X vectors, 1 … {@link MAX_MSIX_VECTORS}. */
+  /** MSI-X vectors, 1 … `MAX_MSIX_VECTORS`. */
   readonly vectors: number;
   readonly layout: MemoryLayout;
 }
@@ -117,12 +117,12 @@ export class ConfigurationSpace {
     return (this.#current[PRIVILEGED_CONTROL]! & pci.ONE_SHOT_MODE) !== 0;
   }
 
-  /** Copies bytes from `offset`; the caller keeps `offset + into.length` within {@link CONFIGURATION_SIZE}. */
+  /** Copies bytes from `offset`; the caller keeps `offset + into.length` within `CONFIGURATION_SIZE`. */
   read(offset: number, into: Uint8Array): void {
     into.set(this.#current.subarray(offset, offset + into.length));
   }
 
-  /** Writes the writable bits of those bytes; any size and alignment, within {@link CONFIGURATION_SIZE}. */
+  /** Writes the writable bits of those bytes; any size and alignment, within `CONFIGURATION_SIZE`. */
   write(offset: number, bytes: Uint8Array): void {
     for (let i = 0; i < bytes.length; i++) {
       const writable = this.#writable[offset + i]!;

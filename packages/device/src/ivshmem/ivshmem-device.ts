@@ -21,7 +21,7 @@ export interface InterruptSink {
 export interface IvshmemDeviceOptions {
   /** Traps accesses to the output sections of other peers. */
   readonly isolate: boolean;
-  /** See {@link ../counters.ts}. */
+  /** See `counters.ts`. */
   readonly counters: Float64Array;
   readonly interrupts: InterruptSink;
   /** Handles all events that are pending at the port: they happened before the access that follows. */

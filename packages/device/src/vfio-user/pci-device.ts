@@ -16,7 +16,7 @@ export interface Bar {
 }
 
 /**
- * A PCI device that a VMM can use by vfio-user: see {@link ./session.ts}. It interrupts by MSI-X, through the session's
+ * A PCI device that a VMM can use by vfio-user: see `session.ts`. It interrupts by MSI-X, through the session's
  * InterruptVectors, and does no DMA. Accesses arrive one at a time and never reach beyond `configurationSize` or a BAR's
  * size (0 if there is no such BAR). A SystemCallError that one of them throws is returned to the VMM as EIO.
  */

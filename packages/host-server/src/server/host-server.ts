@@ -19,7 +19,7 @@ const SLACK = 1024;
 const OWN_DESCRIPTORS = 4;
 
 export interface HostServerOptions extends Partial<HostServerSettings> {
-  /** Where sockets are watched. Default: {@link mainPoller}. */
+  /** Where sockets are watched. Default: `mainPoller` of `@ivshmem/linux/wait`. */
   readonly poller?: Poller;
   /** Called with each event from the first one on. */
   readonly log?: ((event: HostServerEvent) => void) | undefined;

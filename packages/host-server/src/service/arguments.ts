@@ -70,7 +70,7 @@ function readAccount({ option, value }: GivenOption, find: (text: string) => num
 }
 
 /**
- * Reads a command line (without program name) as {@link getopt} does; the last one of several equal options counts,
+ * Reads a command line (without program name) as `getopt` does; the last one of several equal options counts,
  * except for those that say who may connect. The help is asked for as soon as `-h` is met: what follows is not looked at.
  * Throws {@link OptionError}. Ranges are checked when the server is made of it.
  */

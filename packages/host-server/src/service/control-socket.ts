@@ -22,7 +22,7 @@ export interface ControlSocket {
 
 /**
  * Listens beside the server's own socket, for the server's user alone. Whoever connects gets one line of JSON, a
- * {@link ./peer-list.ts PeerList}, and the end of the connection; nothing can be asked for, so nothing is read.
+ * `PeerList`, and the end of the connection; nothing can be asked for, so nothing is read.
  * Throws SystemCallError.
  */
 export function listenControl(server: HostServer, name: string, poller: Poller = mainPoller): ControlSocket {

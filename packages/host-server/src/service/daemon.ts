@@ -15,7 +15,7 @@ const silence: ServerLog = { event() {}, note() {} };
 
 /**
  * The daemon's process: detached from the one that started it, which waits for the report of how the start went.
- * This file is a program, see {@link ./start-daemon.ts}.
+ * This file is a program, see `start-daemon.ts`.
  */
 async function main(): Promise<void> {
   const [dialect, ...argv] = process.argv.slice(2);

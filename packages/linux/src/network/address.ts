@@ -31,7 +31,7 @@ const RTN_UNICAST = 1;
 /**
  * Gives an interface of the calling thread's network namespace an address: `10.0.0.1/24`, `fd00::1/64`. It can be
  * used at once: no duplicate address detection, which would hold an IPv6 address back for a second or two. Throws
- * RangeError, and {@link ./errors.ts SystemCallError} (EEXIST where the interface has the address).
+ * RangeError, and `SystemCallError` (EEXIST where the interface has the address).
  */
 export function addAddress(id: InterfaceId, prefix: string): void {
   putAddress(id, prefix, NLM_F_EXCL);
@@ -56,7 +56,7 @@ function putAddress(id: InterfaceId, prefix: string, mode: number): void {
 
 /**
  * The same for an address that the interface may have already: then nothing is asked of the kernel, so that no
- * privilege is needed. Throws RangeError and {@link ./errors.ts SystemCallError}.
+ * privilege is needed. Throws RangeError and `SystemCallError`.
  */
 export function ensureAddress(id: InterfaceId, prefix: string): void {
   const { family, bytes, length } = parseIpPrefix(prefix);
@@ -92,7 +92,7 @@ export interface Route {
 
 /**
  * Adds a route to the main table of the calling thread's network namespace. Throws RangeError, and
- * {@link ./errors.ts SystemCallError} (EEXIST where there is a route to that network).
+ * `SystemCallError` (EEXIST where there is a route to that network).
  */
 export function addRoute(route: Route): void {
   const { to, via, device } = route;

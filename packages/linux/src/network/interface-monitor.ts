@@ -19,7 +19,7 @@ export class InterfaceMonitor {
   /**
    * Takes the notifications that have come, without waiting. Returns whether one concerns the interface `index`, or any
    * interface if it is undefined, or some were lost: then it is time to look at what is. Throws
-   * {@link ./errors.ts SystemCallError}.
+   * `SystemCallError`.
    */
   changed(index: number | undefined): boolean {
     const events = this.#socket.takeEvents();

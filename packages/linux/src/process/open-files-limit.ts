@@ -11,7 +11,7 @@ export interface OpenFilesLimit {
   readonly hard: number;
 }
 
-/** The limit as it is now. Throws {@link SystemCallError}. */
+/** The limit as it is now. Throws `SystemCallError`. */
 export function openFilesLimit(): OpenFilesLimit {
   const limits = new BigUint64Array(2);
   check(
@@ -25,7 +25,7 @@ export function openFilesLimit(): OpenFilesLimit {
 
 /**
  * Sets the soft limit, up to the hard limit, for all threads of this process; child processes inherit it. Throws
- * {@link SystemCallError} (EINVAL above the hard limit).
+ * `SystemCallError` (EINVAL above the hard limit).
  */
 export function setOpenFilesLimit(soft: number): void {
   const { hard } = openFilesLimit();
@@ -37,7 +37,7 @@ export function setOpenFilesLimit(soft: number): void {
   );
 }
 
-/** Raises the soft limit to the hard limit, and returns that. Throws {@link SystemCallError}. */
+/** Raises the soft limit to the hard limit, and returns that. Throws `SystemCallError`. */
 export function raiseOpenFilesLimit(): number {
   const { soft, hard } = openFilesLimit();
   if (soft < hard) setOpenFilesLimit(hard);

@@ -15,13 +15,13 @@ function setTimeoutOption(fd: number, option: number, name: string, milliseconds
 
 /**
  * From now on, a receive or accept on a blocking socket gives up with EAGAIN after `milliseconds` (rounded up to a
- * tick of the kernel's timer, 1 to 10 ms). Throws {@link SystemCallError}.
+ * tick of the kernel's timer, 1 to 10 ms). Throws `SystemCallError`.
  */
 export function setReceiveTimeout(fd: number, milliseconds: number): void {
   setTimeoutOption(fd, SO_RCVTIMEO, 'SO_RCVTIMEO', milliseconds);
 }
 
-/** The same for sends (EAGAIN) and connect(2) (EINPROGRESS). Throws {@link SystemCallError}. */
+/** The same for sends (EAGAIN) and connect(2) (EINPROGRESS). Throws `SystemCallError`. */
 export function setSendTimeout(fd: number, milliseconds: number): void {
   setTimeoutOption(fd, SO_SNDTIMEO, 'SO_SNDTIMEO', milliseconds);
 }

@@ -41,7 +41,7 @@ export interface BlockingThread {
  *
  * `file` calls {@link runBlockingThread}, `input` is cloned. All messages go to `receive`; the first with the type
  * `upWith` says that the thread is up, which is what the promise waits for. If the thread ends before that, rejects with
- * the error that it threw: class ({@link SystemCallError}, OptionError, RangeError, TypeError), name and properties such as
+ * the error that it threw: class (`SystemCallError`, OptionError, RangeError, TypeError), name and properties such as
  * `code` are kept. An aborted `signal` stops it, and rejects with the signal's reason when it has ended; once the
  * thread is up it has no effect.
  */

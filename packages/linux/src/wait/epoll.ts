@@ -25,7 +25,7 @@ export type EventHandler = (events: number) => void;
 
 /**
  * Something that watches descriptors and calls a handler when they are ready: {@link Epoll} in a thread that may
- * block, {@link ./main-poller.ts} on an event loop.
+ * block, `main-poller.ts` on an event loop.
  */
 export interface Poller {
   /** Starts to watch `fd` for `events`. Throws {@link SystemCallError} (EEXIST where it is watched already). */

@@ -53,5 +53,5 @@ class MainPoller implements Poller {
   }
 }
 
-/** See {@link MainPoller}. Errors that handlers throw become unhandled rejections: handlers deal with their own. */
+/** See `MainPoller`. Errors that handlers throw become unhandled rejections: handlers deal with their own. */
 export const mainPoller: Poller = new MainPoller();

@@ -19,7 +19,7 @@ export class Timer {
   readonly #bytes = new Uint8Array(this.#specification.buffer);
   #open = true;
 
-  /** A timer at rest that calls `handler` on `poller`. Throws {@link SystemCallError}. */
+  /** A timer at rest that calls `handler` on `poller`. Throws `SystemCallError`. */
   constructor(poller: Poller, handler: () => void) {
     this.#fd = check(libc.timerfdCreate(CLOCK_MONOTONIC, O_CLOEXEC | O_NONBLOCK), 'timerfd_create', 'new');
     this.#poller = poller;

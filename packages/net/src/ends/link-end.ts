@@ -16,10 +16,10 @@ export interface EndMemory {
 
 /**
  * One end of a link: where the frames come from that go to the peer, and where those of the peer go. The data path
- * ({@link ../frame-path.ts}) owns the rings and calls the end for each frame; an end never touches descriptors or indices.
- * {@link ./tap.ts} is a TAP interface, {@link ./program.ts} a program's own frames.
+ * (`frame-path.ts`) owns the rings and calls the end for each frame; an end never touches descriptors or indices.
+ * `tap.ts` is a TAP interface, `program.ts` a program's own frames.
  *
- * An end counts what it drops, in the counters of {@link ../counters.ts}. Nothing here may allocate for each frame.
+ * An end counts what it drops, in the counters of `counters.ts`. Nothing here may allocate for each frame.
  */
 export interface LinkEnd {
   /** What this end can receive beyond plain frames, bits of Capability; announced to the peer. */

@@ -49,7 +49,7 @@ export class ProgramEnd implements LinkEnd {
   #used = 0;
   #burst: Uint8Array[] = [];
 
-  /** `counters`: see {@link ../counters.ts}. */
+  /** `counters`: see `counters.ts`. */
   constructor(counters: Float64Array) {
     this.#counters = counters;
   }

@@ -38,7 +38,7 @@ const SCRATCH_SIZE = 256;
 export interface TapEndOptions {
   readonly tap: Tap;
   readonly poller: Poller;
-  /** See {@link ../counters.ts}. */
+  /** See `counters.ts`. */
   readonly counters: Float64Array;
   /** The TAP reports an error: its interface may have been deleted. */
   readonly failed: () => void;

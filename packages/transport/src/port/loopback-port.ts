@@ -5,7 +5,7 @@ import { memoryLayout, STATE_TABLE_SIZE } from '../protocol/memory-layout.ts';
 import { HostPort, type PortIdentity } from './host-port.ts';
 import { SharedMemory } from './shared-memory.ts';
 
-/** What {@link openLoopbackPort} needs, as plain data: it may be sent to another thread of the process. */
+/** What `LoopbackPort` needs, as plain data: it may be sent to another thread of the process. */
 export interface LoopbackEnd extends PortIdentity {
   readonly outputSectionSize: number;
   /** The shared memory. */

@@ -11,7 +11,7 @@ const LINE_INTERVAL = 60_000;
 
 export interface PortSeekerOptions<P extends Port> {
   readonly poller: Poller;
-  /** Opens a port once, see {@link ./port-source.ts}. */
+  /** Opens a port once, see `port-source.ts`. */
   readonly open: (opened: (result: P | Error) => void) => OpeningPort;
   /** Takes over an open port. Throws an Error if it is not fit for use, having closed it. */
   readonly use: (port: P) => void;

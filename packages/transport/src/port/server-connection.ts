@@ -37,12 +37,12 @@ export class ServerConnection {
     this.#socket = socket;
   }
 
-  /** Connects to the host server at `socketPath`. Throws {@link SystemCallError}, see {@link UnixSocket.connect}. */
+  /** Connects to the host server at `socketPath`. Throws `SystemCallError`, see `UnixSocket.connect`. */
   static connect(socketPath: string): ServerConnection {
     return new ServerConnection(UnixSocket.connect(socketPath));
   }
 
-  /** Which process listens at the path, as of its listen(2). Throws {@link SystemCallError}. */
+  /** Which process listens at the path, as of its listen(2). Throws `SystemCallError`. */
   get credentials(): PeerCredentials {
     return this.#socket.peerCredentials();
   }
@@ -54,7 +54,7 @@ export class ServerConnection {
 
   /**
    * The next message; `'wait'` where it has not arrived completely; `'end'` where the server has closed the
-   * connection, or {@link close} has. Throws {@link ServerProtocolError} and {@link SystemCallError}; the connection is closed then.
+   * connection, or {@link close} has. Throws {@link ServerProtocolError} and `SystemCallError`; the connection is closed then.
    */
   read(): ReceivedMessage | 'wait' | 'end' {
     if (!this.#open) return 'end';
