@@ -4,7 +4,7 @@ import { parseConfiguration } from '@ivshmem/host-server/service';
 import { closeFd, SystemCallError } from '@ivshmem/linux';
 import { createMemfd, mapShared, PAGE_SIZE } from '@ivshmem/linux/memory';
 import { readPciConfig } from '@ivshmem/linux/pci';
-import { type Link, type LinkOptions, MAX_BUSY_POLL } from '@ivshmem/net';
+import { type Link, type LinkOptions, MAX_BUSY_POLL, openEthernet } from '@ivshmem/net';
 import { percentile, type TcpTransferOptions } from '@ivshmem/traffic';
 import type { SharedMemory } from '@ivshmem/transport';
 import { type MemoryLayout, memoryLayout, parsePciConfig } from '@ivshmem/transport/protocol';
@@ -37,6 +37,20 @@ server.events$.subscribe(({ type }) => events.push(type));
 server.close();
 await server.closed;
 
+const memory = { size: 1 << 20, outputSectionSize: 65536, protocol: 1 };
+let received = 0;
+{
+  await using _server = createHostServer({ socketPath, ...memory, vectors: 2 });
+  const port = { type: 'server', socketPath } as const;
+  await using one = await openEthernet({ port });
+  await using other = await openEthernet({ port });
+  await one.send(new Uint8Array(60).fill(7));
+  for await (const frame of other.receive()) {
+    received = frame.length;
+    break;
+  }
+}
+
 const fd = createMemfd('consumer', PAGE_SIZE);
 {
   using mapping = mapShared(fd, PAGE_SIZE, { write: true });
@@ -55,6 +69,7 @@ console.log(
     sections: typeof layout,
     events: events.length >= 0,
     refusal,
+    received,
     busyPoll: MAX_BUSY_POLL,
     median: percentile(Float64Array.of(1, 2, 3), 50),
     model: typeof DeviceModel,
