@@ -1,5 +1,5 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { closeFd, SystemCallError } from '@ivshmem/linux';
 import { createMemfd, mapShared } from '@ivshmem/linux/memory';
@@ -14,8 +14,7 @@ import { accessOf, u32s, VmmClient } from './vmm-client.test-support.ts';
 
 // A session serves any PCI device: this one has nothing to do with ivshmem.
 
-const EIO = 5;
-const EINVAL = 22;
+const { EIO, EINVAL } = constants.errno;
 const SCRATCH_SIZE = 0x2000;
 
 /** Adds what is written to BAR 0, interrupts at each overflow of 16 bits, and has memory in BAR 4. */

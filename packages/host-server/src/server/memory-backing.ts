@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, fchmodSync, fstatSync, openSync, statfsSync, unlinkSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { closeFd, SystemCallError } from '@ivshmem/linux';
 import {
@@ -11,7 +12,7 @@ import {
 import { markFileInUse, tryLockFile } from '@ivshmem/linux/process';
 import type { SharedMemorySource } from './options.ts';
 
-const EEXIST = 17;
+const { EEXIST } = constants.errno;
 const HUGETLBFS_MAGIC = 0x958458f6;
 /**
  * Permissions of a POSIX object of a server. The sticky bit has no effect on a regular file; it marks the object as one

@@ -8,9 +8,10 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
+import { constants as os } from 'node:os';
 import { SystemCallError } from '@ivshmem/linux';
 
-const EEXIST = 17;
+const { EEXIST } = os.errno;
 const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 /**

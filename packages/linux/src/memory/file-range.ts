@@ -1,4 +1,5 @@
 import { statfsSync } from 'node:fs';
+import { constants } from 'node:os';
 import { SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
 
@@ -6,12 +7,7 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const EINTR = 4;
-const ENXIO = 6;
-const EINVAL = 22;
-const ENOSPC = 28;
-const EOPNOTSUPP = 95;
-const EDQUOT = 122;
+const { EINTR, ENXIO, EINVAL, ENOSPC, EOPNOTSUPP, EDQUOT } = constants.errno;
 
 /**
  * Sets the bytes `offset` … `offset + length` - 1 of a file to zero by releasing the memory or disk blocks behind them,

@@ -1,4 +1,5 @@
 import { existsSync, fstatSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
@@ -9,7 +10,7 @@ const MFD_ALLOW_SEALING = 2;
 const MFD_HUGETLB = 4;
 /** log2 of the page size goes above this bit of the flags. */
 const MFD_HUGE_SHIFT = 26;
-const ENODEV = 19;
+const { ENODEV } = constants.errno;
 const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 

@@ -1,5 +1,6 @@
 import { constants } from 'node:buffer';
 import { fstatSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import koffi from 'koffi';
 import { check, SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
@@ -11,7 +12,7 @@ const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 2 ** 64;
 const SC_PAGESIZE = 30;
-const EFBIG = 27;
+const { EFBIG } = os.errno;
 /** Of all machines. Some have larger ones only. */
 const SMALLEST_PAGE = 4096;
 

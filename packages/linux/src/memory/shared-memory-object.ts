@@ -1,10 +1,9 @@
-import { O_CREAT, O_RDWR } from '../constants.ts';
+import { constants } from 'node:os';
+import { O_CREAT, O_EXCL, O_RDWR } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
 
-const O_EXCL = 0o200;
-const EEXIST = 17;
-const ENOENT = 2;
+const { EEXIST, ENOENT } = constants.errno;
 
 /**
  * Creates a POSIX shared memory object, empty, for this user alone; the caller owns the descriptor. Returns null

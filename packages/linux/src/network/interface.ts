@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { SystemCallError } from '../errors.ts';
 import { NLM_F_CREATE, NLM_F_EXCL, RTMGRP_LINK, RtnetlinkSocket, rtnetlinkRequest } from './netlink.ts';
 import {
@@ -28,7 +29,7 @@ const RTM_NEWLINK = 16;
 const IFF_UP = 1;
 const MAXIMUM_NAME_BYTES = 15;
 
-const ENODEV = 19;
+const { ENODEV } = constants.errno;
 
 /** RFC 2863 states, by their number in IFLA_OPERSTATE. */
 const operStates = ['unknown', 'notpresent', 'down', 'lowerlayerdown', 'testing', 'dormant', 'up'] as const;

@@ -1,7 +1,9 @@
+import { constants } from 'node:os';
 import { EAGAIN, EINTR, O_CLOEXEC } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { setReceiveTimeout, setSendTimeout } from '../socket/socket-timeout.ts';
 import { AF_INET, AF_INET6, type IpAddress, parseIpAddress } from './ip-address.ts';
 
@@ -14,8 +16,7 @@ const SOL_SOCKET = 1;
 const SO_LINGER = 13;
 const SHUT_WR = 1;
 const MSG_PEEK = 2;
-const EALREADY = 114;
-const EINPROGRESS = 115;
+const { EALREADY, EINPROGRESS } = constants.errno;
 /** Enough for sockaddr_in (16 bytes) and sockaddr_in6 (28). */
 const SOCKADDR_SIZE = 28;
 
@@ -38,18 +39,15 @@ function socketAddress({ family, bytes }: IpAddress, port: number): Uint8Array {
 /**
  * A blocking IP socket in the network namespace that the calling thread is in when it is made; it stays there. No call
  * blocks for longer than the time-out, so that a thread which uses it can always be stopped. Data goes by send(2) and
- * recv(2) on `fd`.
+ * recv(2) on `fd`, which is close-on-exec.
  */
-export class IpSocket {
-  /** Close-on-exec. */
-  readonly fd: number;
+export class IpSocket extends OwnedFd {
   readonly family: IpAddress['family'];
   readonly #timeoutMs: number;
-  #open = true;
 
   /** Takes over `fd`: see {@link openIpSocket}. Throws {@link SystemCallError}. */
   constructor(fd: number, family: IpAddress['family'], timeoutMs: number) {
-    this.fd = fd;
+    super(fd);
     this.family = family;
     this.#timeoutMs = timeoutMs;
     setReceiveTimeout(fd, timeoutMs);
@@ -132,19 +130,9 @@ export class IpSocket {
    * the interfaces in it, for minutes where the other end is gone.
    */
   abort(): void {
-    if (!this.#open) return;
+    if (!this.isOpen) return;
     // struct linger {int on, int seconds}.
     libc.setsockopt(this.fd, SOL_SOCKET, SO_LINGER, new Uint8Array(Int32Array.of(1, 0).buffer), 8);
-    this.close();
-  }
-
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
     this.close();
   }
 }

@@ -1,4 +1,5 @@
 import { closeSync, mkdirSync, openSync, readdirSync, unlinkSync } from 'node:fs';
+import { constants } from 'node:os';
 import { SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
 import { NETNS_DIRECTORY, Netns } from './netns.ts';
@@ -7,7 +8,7 @@ const MS_BIND = 0x1000;
 const MS_REC = 0x4000;
 const MS_SHARED = 1 << 20;
 const MNT_DETACH = 2;
-const EINVAL = 22;
+const { EINVAL } = constants.errno;
 
 function pathOf(name: string): string {
   if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name) || Buffer.byteLength(name) > 255) {

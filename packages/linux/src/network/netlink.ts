@@ -1,7 +1,8 @@
+import { constants } from 'node:os';
 import { EAGAIN, EINTR, O_CLOEXEC } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
-import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { setReceiveTimeout } from '../socket/socket-timeout.ts';
 import {
   decodeAttributes,
@@ -20,12 +21,9 @@ const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
-const EPERM = 1;
-const EAFNOSUPPORT = 97;
-const ENOBUFS = 105;
+const { EPERM, EAFNOSUPPORT, ENOBUFS, ETIMEDOUT } = constants.errno;
 const NO_NETLINK =
   'a sandbox forbids netlink: allow it, in a systemd unit with RestrictAddressFamilies=AF_NETLINK';
-const ETIMEDOUT = 110;
 
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
@@ -75,30 +73,26 @@ function socketAddress(groups: number): Uint8Array {
   return address;
 }
 
+function openSocket(): number {
+  const fd = libc.socket(AF_NETLINK, SOCK_RAW | O_CLOEXEC, NETLINK_ROUTE);
+  if (fd !== -1) return fd;
+  const errno = libc.errno();
+  throw new SystemCallError('socket', 'rtnetlink', errno, errno === EAFNOSUPPORT ? NO_NETLINK : undefined);
+}
+
 /**
  * A socket to rtnetlink(7) of the network namespace that the calling thread is in when it is made. Its requests are
  * synchronous: the kernel has done, or refused, the work when they return.
  */
-export class RtnetlinkSocket {
-  readonly fd: number;
+export class RtnetlinkSocket extends OwnedFd {
   readonly #buffer = new Uint8Array(RECEIVE_BUFFER_SIZE);
   readonly #sender = new Uint8Array(SOCKADDR_SIZE);
   readonly #senderLength = new Uint8Array(4);
   #sequence = 0;
-  #open = true;
 
   /** `groups`: multicast groups to receive from, see {@link receiveEvents}. Throws {@link SystemCallError}. */
   constructor(groups = 0) {
-    this.fd = libc.socket(AF_NETLINK, SOCK_RAW | O_CLOEXEC, NETLINK_ROUTE);
-    if (this.fd === -1) {
-      const errno = libc.errno();
-      throw new SystemCallError(
-        'socket',
-        'rtnetlink',
-        errno,
-        errno === EAFNOSUPPORT ? NO_NETLINK : undefined,
-      );
-    }
+    super(openSocket());
     try {
       const on = Uint8Array.of(1, 0, 0, 0);
       // Errors with the kernel's own explanation, and without a copy of the request.
@@ -107,7 +101,7 @@ export class RtnetlinkSocket {
       setReceiveTimeout(this.fd, REPLY_TIMEOUT_MS);
       check(libc.bind(this.fd, socketAddress(groups), SOCKADDR_SIZE), 'bind', 'rtnetlink');
     } catch (error) {
-      closeFd(this.fd);
+      this.close();
       throw error;
     }
   }
@@ -191,16 +185,6 @@ export class RtnetlinkSocket {
     if (u32Of(this.#sender.subarray(4)) !== 0) return [];
     // A copy: the messages outlive the buffer's next use.
     return decodeMessages(buffer.slice(0, length));
-  }
-
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
 

@@ -1,19 +1,17 @@
 import { randomFill } from 'node:crypto';
 import { fstatSync } from 'node:fs';
+import { constants } from 'node:os';
 import { O_CLOEXEC, O_NONBLOCK, O_RDONLY } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd, duplicateFd } from '../fd.ts';
 import * as libc from '../libc.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { setInterface } from './interface.ts';
 import { namespaceLimits } from './namespace-limits.ts';
 
 const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
-const ENOENT = 2;
-const EPERM = 1;
-const EACCES = 13;
-const ENOTTY = 25;
-const ENOSPC = 28;
+const { ENOENT, EPERM, EACCES, ENOTTY, ENOSPC } = constants.errno;
 
 /** Where iproute2 and this project keep network namespaces that have a name. */
 export const NETNS_DIRECTORY = '/run/netns';
@@ -61,18 +59,9 @@ function openNamespace(path: string): number {
 /**
  * A network namespace: interfaces, addresses, routes and sockets of their own. It is a property of each thread. An
  * anonymous one lives as long as somebody holds a descriptor of it, or a thread, or an open socket, is in it; the
- * interfaces in it go with it.
+ * interfaces in it go with it. The descriptor is close-on-exec.
  */
-export class Netns {
-  /** Close-on-exec. */
-  readonly fd: number;
-  #open = true;
-
-  /** Takes over `fd`, a descriptor of a network namespace. */
-  constructor(fd: number) {
-    this.fd = fd;
-  }
-
+export class Netns extends OwnedFd {
   /** The one that the calling thread is in. Throws {@link SystemCallError}. */
   static current(): Netns {
     return new Netns(openNamespace('/proc/thread-self/ns/net'));
@@ -158,17 +147,6 @@ export class Netns {
   /** Another owner of the same namespace. Throws {@link SystemCallError}. */
   duplicate(): Netns {
     return new Netns(duplicateFd(this.fd));
-  }
-
-  /** Gives the descriptor back. Doing it again changes nothing. */
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
 

@@ -1,8 +1,10 @@
+import { constants } from 'node:os';
 import { EAGAIN, EINTR, O_CLOEXEC } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { type Mapping, mapPrivate } from '../memory/memory.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { MessageHeader } from '../socket/message-header.ts';
 import { setReceiveTimeout } from '../socket/socket-timeout.ts';
 import { linkIndex } from './interface.ts';
@@ -18,7 +20,7 @@ const PACKET_IGNORE_OUTGOING = 23;
 const PACKET_MR_PROMISC = 1;
 const TP_STATUS_VLAN_VALID = 1 << 4;
 const MSG_TRUNC = 0x20;
-const ENETDOWN = 100;
+const { ENETDOWN } = constants.errno;
 
 // The header, then room for a cmsghdr of 16 bytes with a struct tpacket_auxdata of 20, then the frame.
 const CONTROL_OFFSET = MessageHeader.SIZE;
@@ -31,21 +33,18 @@ const VLAN_TAG_SIZE = 4;
 const VLAN_TAG_AT = 12;
 
 /**
- * Whole Ethernet frames in and out of one interface, see packet(7): all that arrives there, for whomever it is meant,
- * and nothing of what is sent.
+ * Whole Ethernet frames in and out of one interface, see packet(7): all that arrives there, whatever its destination,
+ * and nothing of what is sent. `fd` is blocking and close-on-exec; readable when a frame is there.
  */
-export class PacketSocket {
-  /** Blocking and close-on-exec; readable when a frame is there. */
-  readonly fd: number;
+export class PacketSocket extends OwnedFd {
   readonly interfaceName: string;
   readonly #memory: Mapping = mapPrivate(FRAME_OFFSET + MAX_FRAME_SIZE);
   readonly #header = new MessageHeader(this.#memory, { data: FRAME_OFFSET, control: CONTROL_OFFSET });
   readonly #view = new DataView(this.#memory.buffer);
-  #open = true;
 
   /** See {@link openPacketSocket}. */
   constructor(fd: number, interfaceName: string) {
-    this.fd = fd;
+    super(fd);
     this.interfaceName = interfaceName;
   }
 
@@ -105,15 +104,8 @@ export class PacketSocket {
     return statistics[1]!;
   }
 
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
+  protected override release(): void {
     this.#memory.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
 

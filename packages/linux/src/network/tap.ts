@@ -1,7 +1,9 @@
+import { constants } from 'node:os';
 import { O_CLOEXEC, O_NONBLOCK, O_RDWR } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd, duplicateFd, setNonBlocking } from '../fd.ts';
 import * as libc from '../libc.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { checkInterfaceName, macBytes } from './interface.ts';
 import { Netns } from './netns.ts';
 
@@ -26,8 +28,7 @@ const IFF_TUN_EXCL = 0x8000;
 const IFREQ_SIZE = 40;
 const IFNAMSIZ = 16;
 
-const EPERM = 1;
-const EINVAL = 22;
+const { EPERM, EINVAL } = constants.errno;
 /** What every request but TUNSETIFF gets once the interface has been deleted. */
 const EBADFD = 77;
 
@@ -84,23 +85,21 @@ const descriptorRemedies: Record<string, string> = {
 
 /**
  * A TAP interface: the holder of `fd` is what is at the other end of its cable. The descriptor stays with the interface
- * when that is renamed or moved to another network namespace; the name does not.
+ * when that is renamed or moved to another network namespace; the name does not. Once the descriptor is closed, an
+ * interface that is not persistent is removed.
+ *
+ * `fd` is non-blocking and close-on-exec. read(2) takes one frame that the kernel sends, write(2) gives it one to receive:
+ * Ethernet header and payload, no checksum (FCS), nothing before it but the header of {@link vnetHeader}. The
+ * interface must be up for either (EIO).
  */
-export class Tap {
-  /**
-   * Non-blocking, close-on-exec. read(2) takes one frame that the kernel sends, write(2) gives it one to receive:
-   * Ethernet header and payload, no checksum (FCS), nothing before it but the header of {@link vnetHeader}. The
-   * interface must be up for either (EIO).
-   */
-  readonly fd: number;
+export class Tap extends OwnedFd {
   /** Whether {@link VNET_HEADER_SIZE} bytes of struct virtio_net_hdr, little-endian, stand before each frame. */
   readonly vnetHeader: boolean;
   #name: string;
-  #open = true;
 
   /** Takes over `fd`, which is attached to the interface `name`: see {@link openTap}. */
   constructor(fd: number, name: string, vnetHeader: boolean) {
-    this.fd = fd;
+    super(fd);
     this.#name = name;
     this.vnetHeader = vnetHeader;
   }
@@ -168,17 +167,6 @@ export class Tap {
     const errno = libc.errno();
     const subject = `interface ${this.#name}`;
     throw new SystemCallError(call, subject, errno, errno === EBADFD ? 'it has been deleted' : undefined);
-  }
-
-  /** Gives it back; the interface goes where it is not persistent. Doing it again changes nothing. */
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
 

@@ -9,10 +9,12 @@ import {
   openSync,
   unlinkSync,
 } from 'node:fs';
+import { constants as os } from 'node:os';
 import { EAGAIN } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd, duplicateFd, setNonBlocking } from '../fd.ts';
 import * as libc from '../libc.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import {
   AF_UNIX,
   SOCK_CLOEXEC,
@@ -24,13 +26,7 @@ import {
 } from './unix-socket.ts';
 
 const O_PATH = 0o10000000;
-const EEXIST = 17;
-const EADDRINUSE = 98;
-const ECONNABORTED = 103;
-const EPROTOTYPE = 91;
-const ECONNREFUSED = 111;
-const ENOENT = 2;
-const EINVAL = 22;
+const { EEXIST, EADDRINUSE, ECONNABORTED, EPROTOTYPE, ECONNREFUSED, ENOENT, EINVAL } = os.errno;
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
 const SO_ACCEPTCONN = 30;
@@ -159,14 +155,12 @@ export function listeningPath(fd: number): string {
 }
 
 /** A listening Unix stream socket. Non-blocking and close-on-exec. */
-export class UnixListener {
-  readonly fd: number;
+export class UnixListener extends OwnedFd {
   readonly path: string;
   readonly #file: BigIntStats | undefined;
-  #open = true;
 
   private constructor(fd: number, path: string, file: BigIntStats | undefined) {
-    this.fd = fd;
+    super(fd);
     this.path = path;
     this.#file = file;
   }
@@ -218,7 +212,7 @@ export class UnixListener {
    * while.
    */
   accept(): UnixSocket | null {
-    const fd = this.#open ? this.fd : -1;
+    const fd = this.isOpen ? this.fd : -1;
     const client = libc.accept4(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (client !== -1) return new UnixSocket(client);
     const errno = libc.errno();
@@ -226,15 +220,8 @@ export class UnixListener {
     throw new SystemCallError('accept4', this.path, errno);
   }
 
-  /** Stops listening; removes the socket file unless somebody has put another one there. Never throws. */
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
+  /** Removes the socket file unless another one has been put there. */
+  protected override release(): void {
     if (this.#file !== undefined) unlinkIfSame(this.path, this.#file);
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }

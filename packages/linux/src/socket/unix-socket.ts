@@ -1,8 +1,10 @@
+import { constants } from 'node:os';
 import { EAGAIN } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { mapPrivate } from '../memory/memory.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { MessageHeader } from './message-header.ts';
 import { MAX_SOCKET_PATH } from './socket-path.ts';
 
@@ -19,9 +21,7 @@ const MSG_CTRUNC = 0x8;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const SIOCOUTQ = 0x5411;
-const EMFILE = 24;
-const ENAMETOOLONG = 36;
-const EINVAL = 22;
+const { EMFILE, ENAMETOOLONG, EINVAL } = constants.errno;
 
 /** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
 export const MAX_FDS = 253;
@@ -83,15 +83,7 @@ export interface PeerCredentials {
 }
 
 /** A connected Unix stream socket that carries file descriptors. Non-blocking and close-on-exec. */
-export class UnixSocket {
-  readonly fd: number;
-  #open = true;
-
-  /** Takes over a connected, non-blocking socket. */
-  constructor(fd: number) {
-    this.fd = fd;
-  }
-
+export class UnixSocket extends OwnedFd {
   /**
    * Connects to the socket at `path`. Throws {@link SystemCallError}: ENOENT where there is none, ECONNREFUSED where
    * nobody listens, EAGAIN where the listener's backlog is full, ENAMETOOLONG.
@@ -216,17 +208,6 @@ export class UnixSocket {
 
   /** After close() the number may be somebody else's: -1 makes the system call fail with EBADF instead. */
   #descriptor(): number {
-    return this.#open ? this.fd : -1;
-  }
-
-  /** Closes it. Doing it again changes nothing. */
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+    return this.isOpen ? this.fd : -1;
   }
 }

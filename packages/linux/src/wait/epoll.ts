@@ -1,9 +1,9 @@
 import { endianness } from 'node:os';
 import { EINTR, O_CLOEXEC } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
-import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { type Mapping, mapPrivate } from '../memory/memory.ts';
+import { OwnedFd } from '../owned-fd.ts';
 
 if (endianness() !== 'LE') throw new Error('only little-endian machines are supported');
 
@@ -43,8 +43,7 @@ const DATA_WORD = packed ? 1 : 2;
 const CAPACITY = 64;
 
 /** epoll(7) with a handler for each descriptor. {@link wait} blocks its thread and allocates nothing. */
-export class Epoll implements Poller {
-  readonly fd: number;
+export class Epoll extends OwnedFd implements Poller {
   readonly #memory: Mapping;
   readonly #events: Uint32Array;
   readonly #scratch = new Uint32Array(EVENT_WORDS);
@@ -54,10 +53,9 @@ export class Epoll implements Poller {
   readonly #registrations: number[] = [];
   #registration = 0;
   #watched = 0;
-  #open = true;
 
   constructor() {
-    this.fd = check(libc.epollCreate1(O_CLOEXEC), 'epoll_create1', 'new');
+    super(check(libc.epollCreate1(O_CLOEXEC), 'epoll_create1', 'new'));
     this.#memory = mapPrivate(CAPACITY * EVENT_WORDS * 4);
     this.#events = new Uint32Array(this.#memory.buffer);
   }
@@ -138,15 +136,7 @@ export class Epoll implements Poller {
     }
   }
 
-  /** Closes it; the watched descriptors stay their owners'. */
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
+  protected override release(): void {
     this.#memory.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }

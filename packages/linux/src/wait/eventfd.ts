@@ -1,9 +1,9 @@
 import { readlinkSync } from 'node:fs';
 import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
-import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { mapPrivate } from '../memory/memory.ts';
+import { OwnedFd } from '../owned-fd.ts';
 
 const RWF_NOWAIT = 8;
 
@@ -47,13 +47,10 @@ export function drainEventFd(fd: number): bigint {
 }
 
 /** An eventfd of this process, with an owner. */
-export class EventFd {
-  readonly fd: number;
-  #open = true;
-
+export class EventFd extends OwnedFd {
   /** Takes over `fd`, or makes a new one. Throws {@link SystemCallError}. */
   constructor(fd: number = createEventFd()) {
-    this.fd = fd;
+    super(fd);
   }
 
   /**
@@ -61,21 +58,11 @@ export class EventFd {
    * no other process holds; the others are for signalEventFd.
    */
   signal(): boolean {
-    return this.#open && (libc.write(this.fd, one, 8) === 8 || libc.errno() === EAGAIN);
+    return this.isOpen && (libc.write(this.fd, one, 8) === 8 || libc.errno() === EAGAIN);
   }
 
   /** See {@link drainEventFd}. */
   drain(): bigint {
     return drainEventFd(this.fd);
-  }
-
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    closeFd(this.fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }

@@ -1,8 +1,8 @@
 import { O_CLOEXEC, O_NONBLOCK } from '../constants.ts';
 import { check } from '../errors.ts';
-import { closeFd } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { mapPrivate } from '../memory/memory.ts';
+import { OwnedFd } from '../owned-fd.ts';
 import { EPOLLIN, type Poller } from './epoll.ts';
 
 const CLOCK_MONOTONIC = 1;
@@ -11,26 +11,24 @@ const CLOCK_MONOTONIC = 1;
 const expirations = mapPrivate(8);
 
 /** A timer that a {@link Poller} watches: it also runs in a thread that has no event loop. */
-export class Timer {
-  readonly #fd: number;
+export class Timer extends OwnedFd {
   readonly #poller: Poller;
   /** struct itimerspec {interval, value}, each {i64 seconds, i64 nanoseconds}. */
   readonly #specification = new BigInt64Array(4);
   readonly #bytes = new Uint8Array(this.#specification.buffer);
-  #open = true;
 
   /** A timer at rest that calls `handler` on `poller`. Throws `SystemCallError`. */
   constructor(poller: Poller, handler: () => void) {
-    this.#fd = check(libc.timerfdCreate(CLOCK_MONOTONIC, O_CLOEXEC | O_NONBLOCK), 'timerfd_create', 'new');
+    super(check(libc.timerfdCreate(CLOCK_MONOTONIC, O_CLOEXEC | O_NONBLOCK), 'timerfd_create', 'new'));
     this.#poller = poller;
     try {
-      poller.add(this.#fd, EPOLLIN, () => {
+      poller.add(this.fd, EPOLLIN, () => {
         // The kernel sets the next expiry of an interval when the last one is read.
-        libc.read(this.#fd, expirations.address, 8);
+        libc.read(this.fd, expirations.address, 8);
         handler();
       });
     } catch (error) {
-      closeFd(this.#fd);
+      this.close();
       throw error;
     }
   }
@@ -55,17 +53,10 @@ export class Timer {
     this.#specification[1] = BigInt(Math.round((interval % 1000) * 1e6));
     this.#specification[2] = BigInt(Math.floor(delay / 1000));
     this.#specification[3] = BigInt(Math.round((delay % 1000) * 1e6));
-    check(libc.timerfdSettime(this.#fd, 0, this.#bytes, null), 'timerfd_settime', `${delay} ms`);
+    check(libc.timerfdSettime(this.fd, 0, this.#bytes, null), 'timerfd_settime', `${delay} ms`);
   }
 
-  close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    this.#poller.remove(this.#fd);
-    closeFd(this.#fd);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
+  protected override release(): void {
+    this.#poller.remove(this.fd);
   }
 }

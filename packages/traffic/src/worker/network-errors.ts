@@ -1,13 +1,8 @@
+import { constants } from 'node:os';
 import { errno, SystemCallError } from '@ivshmem/linux';
 
-const EINTR = 4;
-const EAGAIN = 11;
-const ENETDOWN = 100;
-const ENETUNREACH = 101;
-const ENOBUFS = 105;
-const ECONNREFUSED = 111;
+const { EINTR, EAGAIN, ENETDOWN, ENETUNREACH, ENOBUFS, ECONNREFUSED, EHOSTUNREACH } = constants.errno;
 const EHOSTDOWN = 112;
-const EHOSTUNREACH = 113;
 
 /** What a network that is down, congested or without a listener makes of a datagram: it is lost. */
 const losses = new Set([ENETDOWN, ENETUNREACH, ENOBUFS, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH]);

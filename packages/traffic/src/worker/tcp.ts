@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { errno, recv, SystemCallError, send } from '@ivshmem/linux';
 import { mapPrivate } from '@ivshmem/linux/memory';
 import { type IpSocket, MSG_NOSIGNAL, openIpSocket, parseIpAddress } from '@ivshmem/linux/network';
@@ -16,7 +17,7 @@ import { isTimeout } from './network-errors.ts';
 import type { TcpClientTask, TcpServerResult, TcpServerTask } from './tasks.ts';
 
 const TCP_MAXSEG = 2;
-const ECONNRESET = 104;
+const { ECONNRESET } = constants.errno;
 
 const BUFFER_SIZE = 256 * 1024;
 /** After so long without a byte, connection or end, a transfer is given up. */
