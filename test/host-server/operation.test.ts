@@ -198,7 +198,7 @@ describe('operation of the host server', () => {
     const server = start(['-S', join(directory, 'other')], { LISTEN_FDS: '1' }, listener.fd);
     expect(await server.exit).toEqual([1, null]);
     expect(server.stderr).toBe(
-      `ivshmem server: LISTEN_FDS: no link has the socket ${socket}: name it by -S or in the configuration\n`,
+      `ivshmem server: LISTEN_FDS: no link uses the socket ${socket}: give it with -S or in the configuration\n`,
     );
     const [a, b] = UnixSocket.pair();
     keep(a);
@@ -296,7 +296,7 @@ describe('operation of the host server', () => {
     await expect(run('peers', '-S', socket)).rejects.toMatchObject({
       code: 1,
       stderr: expect.stringMatching(
-        /^ivshmem: .*socket\.ctl: ENOENT: no server with a control socket there.*\n$/,
+        /^ivshmem: .*socket\.ctl: ENOENT: no server with a control socket: start.*\n$/,
       ),
     });
   });
@@ -315,7 +315,7 @@ describe('operation of the host server', () => {
     const tight = limited('128:256');
     expect(await tight.line('warning')).toMatchObject({
       text: expect.stringMatching(
-        /^room for \d+ of 1000 peers: RLIMIT_NOFILE is 256: raise it by LimitNOFILE=/,
+        /^descriptors for \d+ of 1000 peers only: RLIMIT_NOFILE is 256: raise it by LimitNOFILE=/,
       ),
     });
     await stop(tight);

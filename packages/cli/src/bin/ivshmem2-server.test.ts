@@ -107,7 +107,7 @@ describe('ivshmem2-server', () => {
     const other = join(directory, 'other');
     expect(await run('-F', '-S', other, '-M', name)).toMatchObject({
       status: 1,
-      stderr: expect.stringContaining(`shm_open /${name}: EEXIST: another server uses it`),
+      stderr: expect.stringContaining(`shm_open /${name}: EEXIST: in use by another server`),
     });
     second.kill('SIGTERM');
     expect(await once(second, 'exit')).toEqual([0, null]);

@@ -2,23 +2,23 @@ import { closeFd, duplicateFd, SystemCallError } from '@ivshmem/linux';
 import type { UnixListener, UnixSocket } from '@ivshmem/linux/socket';
 import { EPOLLIN, type Poller } from '@ivshmem/linux/wait';
 
-/** How long to leave alone what the kernel cannot give, in ms. */
+/** Retry interval after accept(2) has failed, in ms. */
 const RETRY = 100;
-/** How long to accept connections before others get their turn, in ms. */
+/** Maximum time to accept connections before returning to the event loop, in ms. */
 const SLICE = 10;
 
 export interface AcceptorHandlers {
-  /** Takes over the socket of a client that has connected. */
-  admit(socket: UnixSocket): void;
-  /** Takes over the socket of a client that this process has no descriptors for. */
-  turnAway(socket: UnixSocket): void;
-  /** Clients wait, for the reason given. */
+  /** A client has connected. The handler owns the socket. */
+  accepted(socket: UnixSocket): void;
+  /** A client has connected, but the process is out of descriptors. The handler owns the socket and must close it. */
+  rejected(socket: UnixSocket): void;
+  /** accept(2) fails and is retried. `text` is the reason. */
   warn(text: string): void;
 }
 
 /**
- * Accepts the clients of a listener, which stays the caller's. It keeps a descriptor in reserve: where there is no
- * other any more, a client is told so by the end of its connection instead of being left to wait.
+ * Accepts connections on a listener. The caller keeps the listener and closes it. One descriptor is held in reserve:
+ * when the process has no others left, it is used to accept and reject a client that would otherwise wait forever.
  */
 export class Acceptor {
   readonly #listener: UnixListener;
@@ -51,18 +51,18 @@ export class Acceptor {
       try {
         socket = this.#listener.accept();
       } catch (error) {
-        if (isExhaustion(error) && this.#turnAway()) continue;
-        this.#wait(error);
+        if (isExhaustion(error) && this.#reject()) continue;
+        this.#pause(error);
         return;
       }
       if (socket === null) return;
       this.#warned = false;
-      this.#handlers.admit(socket);
+      this.#handlers.accepted(socket);
     } while (this.#open && performance.now() < end);
   }
 
-  /** Accepts one client by means of the reserve; false where there is none. */
-  #turnAway(): boolean {
+  /** Accepts one client on the reserved descriptor, to reject it. Returns false if there is no such descriptor. */
+  #reject(): boolean {
     if (this.#reserve === undefined) return false;
     closeFd(this.#reserve);
     this.#reserve = undefined;
@@ -70,10 +70,10 @@ export class Acceptor {
     try {
       socket = this.#listener.accept();
     } catch {
-      // Another thread was faster.
+      // Another thread has taken the descriptor.
       return false;
     }
-    if (socket !== null) this.#handlers.turnAway(socket);
+    if (socket !== null) this.#handlers.rejected(socket);
     this.#restoreReserve();
     return true;
   }
@@ -83,12 +83,12 @@ export class Acceptor {
     try {
       this.#reserve = duplicateFd(this.#listener.fd);
     } catch {
-      // The next retry tries again.
+      // Left to the next retry.
     }
   }
 
-  /** The connection stays in the backlog, and would be reported again at once. */
-  #wait(error: unknown): void {
+  /** Stops polling the listener until the next retry: the pending connection would be reported again at once. */
+  #pause(error: unknown): void {
     this.#poller.modify(this.#listener.fd, 0);
     this.#timer = setTimeout(() => {
       this.#restoreReserve();
@@ -96,10 +96,11 @@ export class Acceptor {
     }, RETRY);
     if (this.#warned) return;
     this.#warned = true;
-    this.#handlers.warn(`connections wait: ${error instanceof Error ? error.message : String(error)}`);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#handlers.warn(`cannot accept connections, retrying: ${reason}`);
   }
 
-  /** Stops accepting. */
+  /** Stops accepting connections and releases the reserved descriptor. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;

@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { allowedBy } from './access.ts';
 import { occurrence, useHostServers } from './strict-client.test-support.ts';
 
-/** Connects as another user, whom the kernel then reports. */
+/** Connects with other effective IDs, which SO_PEERCRED then reports. */
 function connectAs(uid: number, gid: number, path: string): UnixSocket {
   process.setegid!(gid);
   process.seteuid!(uid);
@@ -17,16 +17,16 @@ function connectAs(uid: number, gid: number, path: string): UnixSocket {
   }
 }
 
-describe.runIf(process.geteuid?.() === 0)('who may connect', () => {
+describe.runIf(process.geteuid?.() === 0)('access to a host server', () => {
   const fixture = useHostServers();
   beforeEach(() => chmodSync(dirname(fixture.socketPath), 0o755));
 
-  it('is the user of the server alone by default', () => {
+  it('is limited to the user of the server by default', () => {
     fixture.start();
     expect(() => connectAs(54321, 54321, fixture.socketPath)).toThrow('EACCES');
   });
 
-  it('is the group of the socket where its mode says so', async () => {
+  it('is open to the group of the socket if the mode permits it', async () => {
     const server = fixture.start({ mode: 0o660, group: 54321 });
     const { mode, gid } = statSync(fixture.socketPath);
     expect([mode & 0o777, gid]).toEqual([0o660, 54321]);
@@ -37,7 +37,7 @@ describe.runIf(process.geteuid?.() === 0)('who may connect', () => {
     member.close();
   });
 
-  it('is who is on the list, as the kernel says, whatever the socket permits', async () => {
+  it('is limited to listed credentials, whatever the mode permits', async () => {
     const allow = allowedBy({ uids: [1000], gids: [54321] });
     const server = fixture.start({ mode: 0o666, allow, maxPeers: 4 });
     const attempt = async (uid: number, gid: number) => {
@@ -50,7 +50,7 @@ describe.runIf(process.geteuid?.() === 0)('who may connect', () => {
     expect(await attempt(1000, 1000)).toBe('peer-joined');
     expect(await attempt(1001, 54321)).toBe('peer-joined');
     expect(await attempt(1001, 1001)).toBe('uid 1001, gid 1001 is not allowed');
-    // Root is nobody special.
+    // Root has no exception.
     expect(await attempt(0, 0)).toBe('uid 0, gid 0 is not allowed');
   });
 });

@@ -1,12 +1,12 @@
 import type { PeerCredentials } from '@ivshmem/linux/socket';
 
-/** Who may connect, as the kernel knows them (SO_PEERCRED): effective user and group at the time of connect(2). */
+/** Users and groups that may connect. Compared with SO_PEERCRED: effective uid and gid at the time of connect(2). */
 export interface AccessList {
   readonly uids: readonly number[];
   readonly gids: readonly number[];
 }
 
-/** Whether a client is on the list, by its uid or by its gid. An empty list lets in everybody. */
+/** Returns a predicate that accepts clients with a listed uid or a listed gid. An empty list accepts all clients. */
 export function allowedBy({ uids, gids }: AccessList): (credentials: PeerCredentials) => boolean {
   if (uids.length === 0 && gids.length === 0) return () => true;
   const users = new Set(uids);

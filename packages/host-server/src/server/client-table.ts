@@ -1,19 +1,19 @@
 import { EPOLLIN, EPOLLOUT, type Poller } from '@ivshmem/linux/wait';
 import { encodePeerGone } from '@ivshmem/transport/protocol';
-import type { Client } from './client.ts';
+import { type Client, SENT_DATA } from './client.ts';
 import type { SharedFd } from './shared-fd.ts';
 
-/** How long to leave alone what nothing may tell the end of, in ms. */
+/** Retry interval for clients whose sockets give no event when they become writable again, in ms. */
 const RETRY = 100;
 
 export interface ClientTableHandlers {
-  /** A client has been disconnected, and its ID is free; the others are told next. */
-  vacated(client: Client): void;
-  /** The others have been told. */
-  gone(client: Client): void;
+  /** A client has been disconnected and its ID is free. Called before the other clients are notified. */
+  disconnected(client: Client): void;
+  /** PEER_GONE has been queued for the other clients. */
+  announced(client: Client): void;
 }
 
-/** The clients that have been let in, what they are told of each other, and when one of them is given up. */
+/** The connected clients: announces them to each other, sends their messages, evicts those that do not read. */
 export class ClientTable {
   readonly #poller: Poller;
   readonly #maxPeers: number;
@@ -21,12 +21,12 @@ export class ClientTable {
   readonly #evictAfter: number;
   readonly #handlers: ClientTableHandlers;
   readonly #byId = new Map<number, Client>();
-  /** Those to be disconnected. */
+  /** To be disconnected by {@link disconnectFailed}. */
   readonly #failed = new Set<Client>();
   #retryTimer: NodeJS.Timeout | undefined;
   #stallTimer: NodeJS.Timeout | undefined;
 
-  /** `evictAfter`: how long a client may leave its messages unread, in seconds. */
+  /** `evictAfter`: how long a client may leave its messages unread before it is evicted, in seconds. */
   constructor(
     poller: Poller,
     limits: { maxPeers: number; evictAfter: number },
@@ -38,17 +38,16 @@ export class ClientTable {
     this.#handlers = handlers;
   }
 
-  /** All of them, by ID. */
+  /** All clients in the order of their IDs. */
   get clients(): Client[] {
     return [...this.#byId.values()].sort((a, b) => a.id - b.id);
   }
 
-  /** How many there are. */
   get size(): number {
     return this.#byId.size;
   }
 
-  /** What waits for all of them together. */
+  /** Number and bytes of pending messages, over all clients. */
   get waiting(): { messages: number; bytes: number } {
     const sum = { messages: 0, bytes: 0 };
     for (const { waiting } of this.#byId.values()) {
@@ -58,16 +57,16 @@ export class ClientTable {
     return sum;
   }
 
-  /** Null where all IDs are taken. */
+  /** The lowest free ID, or null if all are taken. */
   lowestFreeId(): number | null {
     for (let id = 0; id < this.#maxPeers; id++) if (!this.#byId.has(id)) return id;
     return null;
   }
 
   /**
-   * Adds a client, its ID being free. It gets INIT, with the memory; the others get its eventfds; it gets those of the
-   * others, and its own last. That order is part of the protocol. Throws SystemCallError where its socket cannot be
-   * watched; the client stays the caller's then.
+   * Adds a client whose ID is free. The order of messages is part of the protocol: INIT with the memory to the new
+   * client, its eventfds to all others, their eventfds to it, and its own eventfds last. Throws SystemCallError if the
+   * socket cannot be polled; the caller then still owns the client.
    */
   add(client: Client, init: Uint8Array, memory: SharedFd): void {
     this.#poller.add(client.socket.fd, client.interest, (events) => this.#handle(client, events));
@@ -75,14 +74,14 @@ export class ClientTable {
     this.#byId.set(client.id, client);
     client.push(init, memory);
     this.#flush(client);
-    for (const other of others) this.#introduce(client, other);
-    for (const other of others) this.#introduce(other, client);
-    this.#introduce(client, client);
+    for (const other of others) this.#announce(client, other);
+    for (const other of others) this.#announce(other, client);
+    this.#announce(client, client);
   }
 
-  /** Tells `to` all eventfds of `peer`. */
-  #introduce(peer: Client, to: Client): void {
-    for (const { bytes, event } of peer.introduction) to.push(bytes, event);
+  /** Sends all eventfds of `peer` to `to`. */
+  #announce(peer: Client, to: Client): void {
+    for (const { bytes, event } of peer.announcement) to.push(bytes, event);
     if (!to.isBlocked) this.#flush(to);
   }
 
@@ -91,7 +90,7 @@ export class ClientTable {
       this.#flush(client);
     } else {
       if ((events & ~EPOLLOUT) !== EPOLLIN) client.fail('disconnected', 'disconnected');
-      else client.fail('sent-data', 'it sent something, which no client does');
+      else client.fail('sent-data', SENT_DATA);
       this.#failed.add(client);
     }
     this.disconnectFailed();
@@ -123,7 +122,7 @@ export class ClientTable {
       if (client.isStalled(now, this.#evictAfter)) {
         const seconds = this.#evictAfter / 1000;
         const { messages } = client.waiting;
-        client.fail('not-reading', `does not read: ${messages} messages have waited for it for ${seconds} s`);
+        client.fail('not-reading', `not reading: ${messages} messages pending for ${seconds} s`);
         this.#failed.add(client);
       } else if (client.stalledSince !== null) {
         oldest = Math.min(oldest, client.stalledSince);
@@ -135,7 +134,7 @@ export class ClientTable {
     this.disconnectFailed();
   }
 
-  /** Disconnects whoever has failed; whose failure shows while another's is dealt with comes next. */
+  /** Disconnects all failed clients, including those that fail while this runs. */
   disconnectFailed(): void {
     for (const client of this.#failed) {
       this.#failed.delete(client);
@@ -147,16 +146,16 @@ export class ClientTable {
     this.#poller.remove(client.socket.fd);
     this.#byId.delete(client.id);
     client.close();
-    this.#handlers.vacated(client);
+    this.#handlers.disconnected(client);
     const gone = encodePeerGone(client.id);
     for (const other of this.#byId.values()) {
       other.push(gone, null);
       if (!other.isBlocked) this.#flush(other);
     }
-    this.#handlers.gone(client);
+    this.#handlers.announced(client);
   }
 
-  /** Disconnects all of them without another word. */
+  /** Disconnects all clients without sending anything. */
   close(): void {
     clearTimeout(this.#retryTimer);
     clearTimeout(this.#stallTimer);

@@ -5,16 +5,18 @@ import { describe, expect, it } from 'vitest';
 import { Client } from './client.ts';
 import { DescriptorBudget } from './descriptor-budget.ts';
 
-const anybody = { pid: 1, uid: 0, gid: 0 };
+const credentials = { pid: 1, uid: 0, gid: 0 };
 
-describe.runIf(process.geteuid?.() === 0)('a client, where too many descriptors are under way', () => {
-  it('is not held responsible for what others do not read', () => {
+describe.runIf(process.geteuid?.() === 0)('a client, with too many descriptors in flight', () => {
+  it('is not evicted because others do not read', () => {
     const budget = DescriptorBudget.ofProcess();
     const pairs = [UnixSocket.pair(), UnixSocket.pair()];
     const limits = { vectors: 1, capacity: 1000 };
-    const [hoarder, innocent] = pairs.map(([socket], id) => new Client(id, socket, anybody, limits, budget));
-    const { bytes, event } = hoarder!.introduction[0]!;
-    // Root may have any number of descriptors under way.
+    const [hoarder, innocent] = pairs.map(
+      ([socket], id) => new Client(id, socket, credentials, limits, budget),
+    );
+    const { bytes, event } = hoarder!.announcement[0]!;
+    // ETOOMANYREFS does not apply to root.
     for (let i = 0; i < 150; i++) hoarder!.push(bytes, event);
     hoarder!.flush();
     expect(hoarder!.stalledSince).toBeNull();
@@ -34,7 +36,7 @@ describe.runIf(process.geteuid?.() === 0)('a client, where too many descriptors 
     const later = performance.now() + 60_000;
     expect([hoarder!.isStalled(later, 30_000), innocent!.isStalled(later, 30_000)]).toEqual([true, false]);
     hoarder!.close();
-    // The descriptors in it are gone with its end of the connection.
+    // Closing the other end releases the descriptors in flight.
     pairs[0]![1].close();
     innocent!.flush();
     expect([innocent!.waiting.messages, innocent!.stalledSince]).toEqual([0, null]);

@@ -7,27 +7,30 @@ import type { DepartureCause } from './events.ts';
 import { type FlushResult, Outbox } from './outbox.ts';
 import { SharedFd } from './shared-fd.ts';
 
-/** A connection with its ID, its eventfds, and the messages that wait for it. */
+/** Why a client that sends anything is disconnected. */
+export const SENT_DATA = 'sent data, which the protocol does not allow';
+
+/** A connected client: its socket, ID, eventfds and pending messages. */
 export class Client {
   readonly id: number;
   readonly socket: UnixSocket;
   readonly credentials: PeerCredentials;
   readonly since = new Date();
-  /** The messages, with their eventfds, that tell a peer of this one: one per vector. */
-  readonly introduction: readonly { readonly bytes: Uint8Array; readonly event: SharedFd }[];
-  /** Why it is to be disconnected, as soon as nothing iterates over the clients any more. */
+  /** The EVENT_FD messages, with their eventfds, that announce this client to a peer: one per vector. */
+  readonly announcement: readonly { readonly bytes: Uint8Array; readonly event: SharedFd }[];
+  /** Why the client is to be disconnected; null if it has not failed. See `ClientTable.disconnectFailed`. */
   failure: { readonly cause: DepartureCause; readonly reason: string } | null = null;
-  /** Nothing tells for sure when it can be sent to again: try later, too. */
+  /** The socket may give no event when it becomes writable again: flush on a timer as well. */
   retry = false;
-  /** Since when, on the clock of performance.now(), its socket has taken none of what waits; null where nothing waits. */
+  /** When the socket last accepted a pending byte, on the clock of performance.now(); null if nothing is pending. */
   stalledSince: number | null = null;
   readonly #outbox: Outbox;
   readonly #budget: DescriptorBudget;
   #flushed: FlushResult = 'sent';
 
   /**
-   * Takes over the socket, and 1 + `vectors` descriptors that the caller has taken from the budget. Throws
-   * SystemCallError where no eventfds can be had; both stay the caller's then.
+   * Takes ownership of the socket, and of 1 + `vectors` descriptors that the caller has taken from the budget. Throws
+   * SystemCallError if eventfds cannot be created; the caller then still owns both.
    */
   constructor(
     id: number,
@@ -44,41 +47,41 @@ export class Client {
       for (const fd of fds) new SharedFd(fd).release();
       throw error;
     }
-    for (const fd of fds) vectors.push(new SharedFd(fd, () => budget.give(1)));
+    for (const fd of fds) vectors.push(new SharedFd(fd, () => budget.release(1)));
     this.id = id;
     this.socket = socket;
     this.credentials = credentials;
-    this.introduction = vectors.map((event, vector) => ({ bytes: encodeEventFd(id, vector), event }));
+    this.announcement = vectors.map((event, vector) => ({ bytes: encodeEventFd(id, vector), event }));
     this.#outbox = new Outbox(socket, limits.capacity, { oneByOne: true });
     this.#budget = budget;
   }
 
-  /** What to watch its socket for. A client has nothing to say: whatever can be read means that it is gone. */
+  /** Events to poll the socket for. Clients send nothing, so readable means disconnected, or a violation. */
   get interest(): number {
     const base = EPOLLIN | EPOLLRDHUP;
     if (this.#flushed === 'full') return base | EPOLLOUT;
-    // The socket has room all the time; edge-triggered, it reports each message that has been read.
+    // The socket is writable all the time; edge-triggered, it reports each message that the client has read.
     if (this.#flushed === 'unread') return base | EPOLLOUT | EPOLLET;
     return base;
   }
 
-  /** Whether it is of no use to {@link flush} before its socket or time tells otherwise. */
+  /** True while flushing is pointless: wait for writability or for the retry timer. */
   get isBlocked(): boolean {
     return this.failure === null && this.#flushed !== 'sent';
   }
 
-  /** What waits for it. */
+  /** Number and bytes of pending messages. */
   get waiting(): { messages: number; bytes: number } {
     return { messages: this.#outbox.length, bytes: this.#outbox.bytes };
   }
 
-  /** Queues a message; {@link flush} sends it. */
+  /** Queues a message for {@link flush}. The client fails if its queue is full. */
   push(bytes: Uint8Array, attachment: SharedFd | null): void {
     if (this.#outbox.push(bytes, attachment)) return;
-    this.fail('not-reading', `does not read: ${this.#outbox.length} messages wait for it`);
+    this.fail('not-reading', `not reading: ${this.#outbox.length} messages pending`);
   }
 
-  /** Sends what its socket takes. Returns whether {@link interest} has changed. */
+  /** Sends as much as the socket accepts. Returns whether {@link interest} has changed. */
   flush(): boolean {
     if (this.failure !== null) return false;
     const interest = this.interest;
@@ -96,8 +99,8 @@ export class Client {
   }
 
   /**
-   * Whether it has read nothing for `limit` ms, although something waits for it. What the kernel does not take on
-   * account of others is not held against it.
+   * Whether the client has left pending messages unread for `limit` ms. A client that has read everything is not stalled
+   * if the kernel accepts no more because other clients do not read.
    */
   isStalled(now: number, limit: number): boolean {
     if (this.stalledSince === null || now - this.stalledSince < limit) return false;
@@ -106,16 +109,16 @@ export class Client {
     return false;
   }
 
-  /** Marks it as one to be disconnected; the first reason counts. */
+  /** Marks the client for disconnection. Only the first reason is kept. */
   fail(cause: DepartureCause, reason: string): void {
     this.failure ??= { cause, reason };
   }
 
-  /** Closes the connection, and the eventfds as soon as no message with them waits for anyone. */
+  /** Closes the connection. Eventfds stay open until no pending message carries them. */
   close(): void {
     this.#outbox.close();
     this.socket.close();
-    this.#budget.give(1);
-    for (const { event } of this.introduction) event.release();
+    this.#budget.release(1);
+    for (const { event } of this.announcement) event.release();
   }
 }

@@ -13,10 +13,10 @@ import {
   useHostServers,
 } from './strict-client.test-support.ts';
 
-describe('a peer that goes', () => {
+describe('departure of a peer', () => {
   const fixture = useHostServers();
 
-  it('takes the state of a departed peer to 0 before the others are told, and clears its section before its ID is given again', async () => {
+  it('sets the state to 0 before the others are notified, and clears the section before the ID is reused', async () => {
     const server = fixture.start({ size: 1 << 16, outputSectionSize: 0x4000 });
     const a = await fixture.join(1, []);
     const b = await fixture.join(1, [0]);
@@ -31,9 +31,9 @@ describe('a peer that goes', () => {
     const seen = new Uint8Array(0x10000);
     readSync(a.memory, seen, 0, seen.length, 0);
     expect([...seen.subarray(0, 8)]).toEqual([3, 0, 0, 0, 0, 0, 0, 0]);
-    // The others may still be delivering frames from there.
+    // The others may still be reading frames there.
     expect(seen.subarray(4096).every((byte) => byte === 0x55)).toBe(true);
-    // The departed still has the memory. Its successor is not to find what it writes there.
+    // The departed peer can still write. The next peer with its ID must not see that.
     writeSync(b.memory, new Uint8Array(0x4000).fill(0x66), 0, 0x4000, sectionB);
     writeSync(b.memory, Uint8Array.of(9), 0, 1, 4);
     await fixture.join(1, [0]);
@@ -43,7 +43,7 @@ describe('a peer that goes', () => {
     expect(seen.subarray(sectionB).every((byte) => byte === 0)).toBe(true);
   });
 
-  it('clears everything for the next peer once all have left, whatever those write later', async () => {
+  it('clears the whole memory for the next peer once all have left, whatever those write later', async () => {
     const server = fixture.start({ size: 1 << 16, outputSectionSize: 0x4000 });
     const everything = new Uint8Array(1 << 16);
     const found = (memory: number) => {
@@ -58,7 +58,7 @@ describe('a peer that goes', () => {
     const [a, b] = [await fixture.join(1, []), await fixture.join(1, [0])];
     await leave(a);
     await leave(b);
-    // They have it still, and can write where they like.
+    // They still have it mapped and can write anywhere.
     writeSync(b.memory, everything.fill(0x55), 0, everything.length, 0);
     const c = await fixture.join(1, []);
     expect(found(c.memory)).toBe(false);
@@ -83,18 +83,18 @@ describe('a peer that goes', () => {
     expect(fstatSync(a.memory).blocks * 512).toBeLessThan(1 << 20);
   });
 
-  it('takes whatever a client sends for its departure', async () => {
+  it('disconnects a client that sends anything', async () => {
     const server = fixture.start();
     const socket = UnixSocket.connect(fixture.socketPath);
     await occurrence(server, 'peer-joined');
     const gone = occurrence(server, 'peer-gone');
     socket.send(Uint8Array.of(0));
-    expect(await gone).toMatchObject({ id: 0, reason: 'it sent something, which no client does' });
+    expect(await gone).toMatchObject({ id: 0, reason: 'sent data, which the protocol does not allow' });
     expect(server.peers).toEqual([]);
     socket.close();
   });
 
-  it('delivers what waits about a peer that is gone already, eventfds included, before PEER_GONE', async () => {
+  it('delivers pending messages of a peer that has disconnected, eventfds included, before PEER_GONE', async () => {
     const server = fixture.start({ maxPeers: 3, vectors: 64 });
     const slow = await fixture.join(64, []);
     const rounds = 10;
@@ -114,7 +114,7 @@ describe('a peer that goes', () => {
     expect(slow.connection.read()).toBe('wait');
   });
 
-  it('disconnects a client that does not read, and keeps no descriptor for it', async () => {
+  it('evicts a client that does not read, and releases its descriptors', async () => {
     const server = fixture.start({ maxPeers: 3, vectors: 64 });
     const stalled = UnixSocket.connect(fixture.socketPath);
     await occurrence(server, 'peer-joined');
@@ -128,22 +128,22 @@ describe('a peer that goes', () => {
       const passing = UnixSocket.connect(fixture.socketPath);
       await good.expectPeer(2, 64);
       passing.close();
-      // The eviction may come before or after the departure that it shows at.
+      // The eviction may come before or after the departure that triggers it.
       const gone = await next(good.connection);
       if (evicted === undefined) expect(gone).toMatchObject({ message: { type: 'peer-gone', id: 2 } });
       else expect(await next(good.connection)).toMatchObject({ message: { type: 'peer-gone' } });
     }
     expect(evicted).toMatchObject({
       id: 0,
-      reason: expect.stringMatching(/^does not read: \d+ messages wait/),
+      reason: expect.stringMatching(/^not reading: \d+ messages pending/),
     });
     stalled.close();
     expect(server.peers.map(({ id }) => id)).toEqual([good.id]);
-    // Without the stalled client's two sockets and 64 eventfds; good now has those of the last passer-by.
+    // Without the stalled client's two sockets and 64 eventfds, but with those of the last peer, received by `good`.
     expect(openFds()).toBe(during - 2);
   });
 
-  it('survives hundreds of connections that come and go, and ends where it began', async () => {
+  it('leaks nothing over hundreds of connections', async () => {
     const server = fixture.start({ maxPeers: 4, vectors: 2 });
     const resident = await fixture.join(2, []);
     const during = openFds();
@@ -159,7 +159,7 @@ describe('a peer that goes', () => {
       resident.fds.delete(key);
     }
     expect(openFds()).toBe(during);
-    // Clients that are gone before they are let in.
+    // Clients that disconnect before they are accepted.
     for (let i = 0; i < 50; i++) UnixSocket.connect(fixture.socketPath).close();
     const last = occurrence(server, 'peer-joined');
     const witness = fixture.connect();
@@ -167,14 +167,14 @@ describe('a peer that goes', () => {
     await witness.expectInit({});
   });
 
-  it('disconnects a client that leaves its messages unread for too long, whoever else is there', async () => {
+  it('evicts a client that leaves its messages unread for too long, and keeps the others', async () => {
     const server = fixture.start({ maxPeers: 3, evictAfter: 1 });
     const stalled = UnixSocket.connect(fixture.socketPath);
     await occurrence(server, 'peer-joined');
     const reader = await fixture.join(1, [0]);
     const idle = await fixture.join(1, [0, 1]);
     await reader.expectPeer(2, 1);
-    // An arrival waits behind a departure that is unread.
+    // An arrival is pending behind an unread departure.
     const gone = occurrence(server, 'peer-gone');
     idle.disconnect();
     await gone;
@@ -185,7 +185,7 @@ describe('a peer that goes', () => {
     expect(await occurrence(server, 'peer-gone')).toMatchObject({
       id: 0,
       cause: 'not-reading',
-      reason: 'does not read: 1 messages have waited for it for 1 s',
+      reason: 'not reading: 1 messages pending for 1 s',
     });
     expect(performance.now() - start).toBeGreaterThan(900);
     await reader.expectGone(0);
@@ -193,7 +193,7 @@ describe('a peer that goes', () => {
     stalled.close();
   });
 
-  it('keeps a client that has nothing to read, however long', async () => {
+  it('keeps a client without pending messages, however long', async () => {
     const server = fixture.start({ evictAfter: 1 });
     const idle = UnixSocket.connect(fixture.socketPath);
     await occurrence(server, 'peer-joined');
@@ -202,10 +202,10 @@ describe('a peer that goes', () => {
     idle.close();
   });
 
-  it('does not announce a client that has gone, or sent something, before its turn', async () => {
+  it('does not announce a client that disconnects or sends data before it is accepted', async () => {
     const server = fixture.start({ maxPeers: 3 });
     const resident = await fixture.join(1, []);
-    // Both wait in the backlog until this turn of the event loop ends.
+    // Both stay in the backlog until the event loop polls.
     const dead = UnixSocket.connect(fixture.socketPath);
     dead.close();
     const chatty = UnixSocket.connect(fixture.socketPath);
@@ -215,7 +215,7 @@ describe('a peer that goes', () => {
     await fixture.join(1, [0]);
     await resident.expectPeer(1, 1);
     expect(resident.connection.read()).toBe('wait');
-    expect(reasons).toEqual(['it has disconnected already', 'it sent something, which no client does']);
+    expect(reasons).toEqual(['already disconnected', 'sent data, which the protocol does not allow']);
     chatty.close();
   });
 });

@@ -1,42 +1,42 @@
 import { readdirSync } from 'node:fs';
 import { openFilesLimit } from '@ivshmem/linux/process';
 
-/** Kept free for what is no peer: the log, metrics, lists of peers, a configuration that is read again. */
+/** Descriptors kept free for the log, metrics, peer lists and reloads of the configuration. */
 const RESERVE = 64;
 
-/** What a process may have open, shared by all its servers: each peer takes its socket and its eventfds. */
+/** File descriptors left to a process, shared by all its servers. A peer takes one for its socket and one per vector. */
 export class DescriptorBudget {
-  /** RLIMIT_NOFILE, as it was when this was made. */
+  /** RLIMIT_NOFILE at the time of construction. */
   readonly limit: number;
   #used: number;
 
-  /** `limit` descriptors, of which `used` are taken already. */
+  /** `limit` descriptors, of which `used` are already open. */
   constructor(limit: number, used: number) {
     this.limit = limit;
     this.#used = used + RESERVE;
   }
 
-  /** That of this process: its soft limit, and what it has open now. Throws SystemCallError. */
+  /** The budget of this process: its soft limit, less what is open now. Throws SystemCallError. */
   static ofProcess(): DescriptorBudget {
     return new DescriptorBudget(openFilesLimit().soft, readdirSync('/proc/self/fd').length);
   }
 
-  /** How many are left; 0 where others in the process have taken more than there are. */
+  /** Descriptors left; 0 also if more are taken than the limit allows. */
   get left(): number {
     return Math.max(0, this.limit - this.#used);
   }
 
-  /** Takes `count`, to be given back by {@link give}; false where so many are not left, and none are taken. */
+  /** Takes `count` descriptors until {@link release}. Returns false, and takes none, if fewer are left. */
   take(count: number): boolean {
     if (count > this.left) return false;
     this.#used += count;
     return true;
   }
 
-  give(count: number): void {
+  release(count: number): void {
     this.#used -= count;
   }
 }
 
-/** What to do about a limit that is in the way. */
+/** Remedy for a reached RLIMIT_NOFILE. */
 export const LIMIT_REMEDY = 'raise it by LimitNOFILE= of the systemd unit, or by ulimit -n';

@@ -5,10 +5,10 @@ import { describe, expect, it } from 'vitest';
 import { DescriptorBudget } from './descriptor-budget.ts';
 import { occurrence, openFds, useHostServers } from './strict-client.test-support.ts';
 
-describe('a host server without descriptors', () => {
+describe('a host server out of descriptors', () => {
   const fixture = useHostServers();
 
-  it('refuses new clients by the one that it keeps in reserve, while those that are in live on', async () => {
+  it('rejects new clients with its reserved descriptor, and keeps the connected ones', async () => {
     const server = fixture.start({ vectors: 4, maxPeers: 3 });
     const resident = await fixture.join(4, []);
     const { soft } = openFilesLimit();
@@ -31,7 +31,7 @@ describe('a host server without descriptors', () => {
         client.close();
         fillers.push(createEventFd());
       }
-      // Enough to be accepted, too few to get its eventfds.
+      // Enough for accept(2), too few for the eventfds.
       for (const fd of fillers.splice(0, 3)) closeFd(fd);
       const refused = occurrence(server, 'refused');
       await fixture.connect().expectEnd();
@@ -45,7 +45,7 @@ describe('a host server without descriptors', () => {
     await resident.expectPeer(next.id, 4);
   });
 
-  it('refuses what its budget does not hold, naming the limit, and gives back what leaves', async () => {
+  it('rejects clients beyond its budget, naming the limit, until others disconnect', async () => {
     const budget = new DescriptorBudget(100, 100 - 64 - 4 - 2 * 5);
     const warnings: string[] = [];
     const server = fixture.start({
@@ -55,7 +55,7 @@ describe('a host server without descriptors', () => {
       log: (event) => event.type === 'warning' && warnings.push(event.text),
     });
     expect(warnings).toEqual([
-      'room for 2 of 8 peers: RLIMIT_NOFILE is 100: raise it by LimitNOFILE= of the systemd unit, or by ulimit -n',
+      'descriptors for 2 of 8 peers only: RLIMIT_NOFILE is 100: raise it by LimitNOFILE= of the systemd unit, or by ulimit -n',
     ]);
     await fixture.join(4, []);
     const second = await fixture.join(4, [0]);
@@ -71,14 +71,14 @@ describe('a host server without descriptors', () => {
     const gone = occurrence(server, 'peer-gone');
     second.close();
     await gone;
-    // The first client has not been told of the second one's departure by reading it; the messages are under way.
+    // The messages about the second client's departure are in flight: the first client has not read them.
     expect(budget.left).toBe(5);
     expect((await fixture.join(4, [0])).id).toBe(1);
     server.close();
     expect(budget.left).toBe(14);
   });
 
-  it('counts the eventfds that wait for a client that does not read', async () => {
+  it('counts eventfds that are pending for a client that does not read', async () => {
     const budget = DescriptorBudget.ofProcess();
     const before = budget.left;
     const server = fixture.start({ vectors: 64, maxPeers: 3, budget });
@@ -105,7 +105,7 @@ describe('a host server without descriptors', () => {
     expect(budget.left).toBe(before);
   });
 
-  it('does not start where its own descriptors are too many', () => {
+  it('does not start without descriptors for itself', () => {
     const budget = new DescriptorBudget(100, 90);
     expect(() => fixture.start({ budget })).toThrow(
       'the server needs 4 descriptors and 0 are left, RLIMIT_NOFILE is 100: raise it',

@@ -2,38 +2,42 @@ import type { PeerCredentials } from '@ivshmem/linux/socket';
 
 /** A connected client. */
 export interface Peer {
-  /** 0 … maxPeers - 1: the lowest that was free. */
+  /** 0 … maxPeers - 1: the lowest ID that was free when it connected. */
   readonly id: number;
-  /** Process and user at the time of connect(2). `pid` is 0 for a process in another PID namespace. */
+  /** Process at the time of connect(2); 0 if it is in another PID namespace. */
   readonly pid: number;
+  /** Effective user at the time of connect(2). */
   readonly uid: number;
+  /** Effective group at the time of connect(2). */
   readonly gid: number;
   /** When it connected. */
   readonly since: Date;
-  /** Its entry of the state table when this was made, an arbitrary u32. */
+  /** Its entry in the state table when this was read, any u32: the peer writes it. */
   readonly state: number;
-  /** How many messages wait for it to read. */
+  /** Number of messages pending for it. */
   readonly waiting: number;
 }
 
 /**
- * Why a peer has gone: it closed its connection or died; it sent something, which no client does; it left its messages
- * unread until one of the limits, and was evicted.
+ * Why a peer is gone. `disconnected`: it closed its connection or died; `sent-data`: it sent data, which the protocol does
+ * not allow; `not-reading`: it did not read its messages and was evicted.
  */
 export type DepartureCause = 'disconnected' | 'sent-data' | 'not-reading';
 
 /**
- * Why a client was turned away: not on the list of those who may; all IDs taken; no descriptors left for it;
- * disconnected again, or sending, before it was its turn; a failure of the system.
+ * Why a connection was refused. `not-allowed`: not in `allow`; `no-free-id`: all IDs are taken; `descriptors`: none are
+ * left; `gone`: it disconnected, or sent data, before it was accepted; `error`: a system call failed.
  */
 export type RefusalCause = 'not-allowed' | 'no-free-id' | 'descriptors' | 'gone' | 'error';
 
-/** What happens to a host server. */
+/** Events of a host server, in the order in which they happen. */
 export type HostServerEvent =
   | {
       readonly type: 'listening';
       readonly socketPath: string;
+      /** Description of the shared memory, such as `sealed memfd`. */
       readonly memory: string;
+      /** Size of the shared memory in bytes. */
       readonly size: number;
     }
   | { readonly type: 'peer-joined'; readonly peer: Peer }
@@ -42,17 +46,17 @@ export type HostServerEvent =
       readonly id: number;
       readonly cause: DepartureCause;
       readonly reason: string;
-      /** When it had connected. */
+      /** When it connected. */
       readonly since: Date;
     }
-  /** A client was turned away; it has received nothing. */
+  /** A connection was closed before anything was sent to it. */
   | {
       readonly type: 'refused';
       readonly credentials: PeerCredentials | null;
       readonly cause: RefusalCause;
       readonly reason: string;
     }
-  /** The server goes on, but something is not as it should be. */
+  /** A problem that does not stop the server. */
   | { readonly type: 'warning'; readonly text: string }
   | { readonly type: 'closed' };
 
@@ -66,8 +70,8 @@ export function eventText(event: HostServerEvent): string {
     case 'peer-gone':
       return `peer ${event.id} gone: ${event.reason}`;
     case 'refused': {
-      const who = event.credentials === null ? '' : ` of pid ${event.credentials.pid}`;
-      return `connection${who} refused: ${event.reason}`;
+      const origin = event.credentials === null ? '' : ` of pid ${event.credentials.pid}`;
+      return `connection${origin} refused: ${event.reason}`;
     }
     case 'warning':
       return `warning: ${event.text}`;

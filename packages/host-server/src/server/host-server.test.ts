@@ -49,7 +49,7 @@ describe('host server', () => {
     second.close();
   });
 
-  it('hands out eventfds that reach the peer and vector they stand for', async () => {
+  it('sends eventfds that interrupt the right peer and vector', async () => {
     fixture.start({ vectors: 3 });
     const a = await fixture.join(3, []);
     const b = await fixture.join(3, [0]);
@@ -60,7 +60,7 @@ describe('host server', () => {
     expect([0, 1, 2].map((v) => drainEventFd(a.fds.get(`0.${v}`)!))).toEqual([0n, 1n, 0n]);
   });
 
-  it('gives the lowest free ID, and closes the connection where there is none', async () => {
+  it('assigns the lowest free ID, and closes the connection if there is none', async () => {
     const server = fixture.start({ maxPeers: 3 });
     const [a, b, c] = [await fixture.join(1, []), await fixture.join(1, [0]), await fixture.join(1, [0, 1])];
     expect([a.id, b.id, c.id]).toEqual([0, 1, 2]);
@@ -76,7 +76,7 @@ describe('host server', () => {
     await a.expectPeer(1, 1);
   });
 
-  it('tells back end from front end in virtio protocols', async () => {
+  it('makes peer 0 the back end in virtio protocols', async () => {
     const server = fixture.start({ protocol: 0x8003 });
     await fixture.connect().expectInit({ id: 0, protocol: 0xc003 });
     await fixture.connect().expectInit({ id: 1, protocol: 0x8003 });
@@ -86,14 +86,14 @@ describe('host server', () => {
     await fixture.connect().expectInit({ id: 1, protocol: 0x8003 });
   });
 
-  it('seals its memory: a client cannot take it from the others', async () => {
+  it('seals its memory, so that clients cannot truncate it', async () => {
     fixture.start();
     const a = await fixture.join(1, []);
     expect(() => ftruncateSync(a.memory, 0)).toThrow('EPERM');
     expect(() => ftruncateSync(a.memory, 1 << 30)).toThrow('EPERM');
   });
 
-  it('lets in only who is allowed', async () => {
+  it('accepts only allowed clients', async () => {
     const server = fixture.start({ allow: ({ uid }) => uid === 4711 });
     const refused = occurrence(server, 'refused');
     await fixture.connect().expectEnd();
@@ -103,7 +103,7 @@ describe('host server', () => {
     });
   });
 
-  it('close() ends all connections, and leaves clients their memory and doorbells', async () => {
+  it('close() disconnects all clients, whose memory and doorbells keep working', async () => {
     const server = fixture.start({ size: 8192 });
     const snapshots: number[] = [];
     let complete = false;

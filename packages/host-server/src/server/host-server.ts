@@ -4,7 +4,7 @@ import { mainPoller, type Poller } from '@ivshmem/linux/wait';
 import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
 import { defer, EMPTY, map, type Observable, Subject, startWith } from 'rxjs';
 import { Acceptor } from './acceptor.ts';
-import { Client } from './client.ts';
+import { Client, SENT_DATA } from './client.ts';
 import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
 import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
@@ -13,41 +13,42 @@ import { reasonOf } from './remedies.ts';
 import { SharedFd } from './shared-fd.ts';
 import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
 
-/** Messages that may wait for a client besides those that introduce all peers to it. */
+/** Messages that may be pending for a client in addition to those that announce all peers to it. */
 const SLACK = 1024;
-/** Descriptors of a server without peers: listener, its reserve, the memory, and what locks a POSIX object. */
+/** Descriptors of a server without peers: listener, its reserve, the memory, and the lock of a POSIX object. */
 const OWN_DESCRIPTORS = 4;
 
 export interface HostServerOptions extends Partial<HostServerSettings> {
   /** Where sockets are watched. Default: `mainPoller` of `@ivshmem/linux/wait`. */
   readonly poller?: Poller;
-  /** Called with each event from the first one on. */
+  /** Called with each event, including `listening`. */
   readonly log?: ((event: HostServerEvent) => void) | undefined;
-  /** What it may take descriptors from, with other servers. Default: what this process has left now. */
+  /** Descriptors to share with other servers of the process. Default: what the process has left now. */
   readonly budget?: DescriptorBudget;
-  /** Taken over: where to listen instead of at `socketPath`, which then only names the place. */
+  /** A listening socket to use instead of creating one at `socketPath`. The server takes ownership, also on failure. */
   readonly listener?: UnixListener | undefined;
 }
 
-/** A running host server. */
+/** A running host server, as returned by {@link createHostServer}. */
 export interface HostServer {
+  /** Offsets and sizes of the sections. */
   readonly layout: MemoryLayout;
-  /** What it was started with, complete. */
+  /** The settings in use, with defaults filled in and the size rounded up. */
   readonly options: HostServerSettings;
-  /** Who is connected now, by ID. */
+  /** The connected peers in the order of their IDs, with their states as of now. */
   readonly peers: readonly Peer[];
-  /** The same, at once and after each change; their states as of then. Completes when the server is closed. */
+  /** {@link peers}, at once and whenever a peer connects or disconnects. Completes when the server is closed. */
   readonly peers$: Observable<readonly Peer[]>;
   /**
    * `listening` for each subscriber, then what happens from now on. Completes when the server is closed. What happened
    * before, such as warnings about the options, reaches `log` of the options only.
    */
   readonly events$: Observable<HostServerEvent>;
-  /** What waits for all clients together. */
+  /** Number and bytes of messages pending for all peers. */
   readonly waiting: { readonly messages: number; readonly bytes: number };
   /**
-   * Disconnects all clients and removes the socket file and the shared memory's name. Clients keep their memory and
-   * their eventfds, so their links go on. Doing it again changes nothing.
+   * Disconnects all clients, and removes the socket file and the name of the shared memory. Clients keep their memory and
+   * eventfds, so their links go on. Calling it again has no effect.
    */
   close(): void;
   /** Resolves when the server is closed: to null, since it does not end by itself. As with links and devices. */
@@ -71,7 +72,7 @@ export function createHostServer(options: HostServerOptions = {}): HostServer {
   }
 }
 
-/** Why a client is not let in. */
+/** Why a client is rejected. */
 class Refusal extends Error {
   readonly refusal: RefusalCause;
   constructor(refusal: RefusalCause, reason: string) {
@@ -86,12 +87,12 @@ class Server implements HostServer {
   readonly closed: Promise<null>;
   readonly #budget: DescriptorBudget;
   readonly #memory: SharedMemory;
-  /** The memory's descriptor as clients are given it. Never released: the memory closes it. */
+  /** The memory's descriptor, to attach to INIT. Never released: `#memory` closes it. */
   readonly #memoryFd: SharedFd;
   readonly #listener: UnixListener;
   readonly #acceptor: Acceptor;
   readonly #table: ClientTable;
-  /** IDs that peers have had. Those that have left may still write to the memory. */
+  /** IDs that have been in use. Peers that have left can still write to the memory. */
   readonly #usedIds = new Set<number>();
   readonly #changes = new Subject<void>();
   readonly #events = new Subject<HostServerEvent>();
@@ -108,30 +109,30 @@ class Server implements HostServer {
   ) {
     this.#budget = budget;
     if (!budget.take(OWN_DESCRIPTORS)) throw new Error(shortage(budget, 'the server', OWN_DESCRIPTORS));
-    // The socket comes first: it shows whether another server with the same settings is alive.
+    // The socket comes first: bind(2) shows whether another server with the same settings is running.
     let memory: SharedMemory | undefined;
     try {
       const { socketPath, mode, group } = settings;
-      // A burst of clients waits in the backlog; the kernel caps it at net.core.somaxconn.
+      // The kernel caps the backlog at net.core.somaxconn.
       listener ??= UnixListener.listen(socketPath, { mode, group, backlog: 4096 });
       memory = createSharedMemory(settings.sharedMemory, settings.size);
       this.#acceptor = new Acceptor(listener, poller, {
-        admit: (socket) => this.#admit(socket),
-        turnAway: (socket) => this.#turnAway(socket),
+        accepted: (socket) => this.#accept(socket),
+        rejected: (socket) => this.#reject(socket),
         warn: (text) => this.#warn(text),
       });
     } catch (error) {
       memory?.close();
       listener?.close();
-      budget.give(OWN_DESCRIPTORS);
+      budget.release(OWN_DESCRIPTORS);
       throw error;
     }
     this.#listener = listener;
     this.#memory = memory;
     this.#memoryFd = new SharedFd(memory.fd);
     this.#table = new ClientTable(poller, settings, {
-      vacated: ({ id }) => this.#vacate(id),
-      gone: (client) => this.#reportGone(client),
+      disconnected: ({ id }) => this.#clearState(id),
+      announced: (client) => this.#reportGone(client),
     });
     this.options = { ...settings, socketPath: listener.path, size: memory.size };
     this.layout = memoryLayout(memory.size, settings.maxPeers, settings.outputSectionSize);
@@ -151,7 +152,7 @@ class Server implements HostServer {
     const room = Math.floor(budget.left / (1 + settings.vectors));
     if (room < settings.maxPeers) {
       this.#warn(
-        `room for ${room} of ${settings.maxPeers} peers: RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`,
+        `descriptors for ${room} of ${settings.maxPeers} peers only: RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`,
       );
     }
   }
@@ -182,14 +183,14 @@ class Server implements HostServer {
     return { id, ...credentials, since, state: this.#memory.state(id), waiting: waiting.messages };
   }
 
-  /** Lets a client in, or closes its socket. */
-  #admit(socket: UnixSocket): void {
+  /** Connects a client, or closes its socket and reports why. */
+  #accept(socket: UnixSocket): void {
     let credentials = null;
     let taken = 0;
     let client: Client | undefined;
     try {
       credentials = socket.peerCredentials();
-      this.#checkWelcome(socket, credentials);
+      this.#checkAccess(socket, credentials);
       const { vectors, maxPeers, outputSectionSize } = this.options;
       const id = this.#table.lowestFreeId();
       if (id === null) throw new Refusal('no-free-id', `all ${maxPeers} IDs are taken`);
@@ -212,7 +213,7 @@ class Server implements HostServer {
     } catch (error) {
       client?.close();
       socket.close();
-      this.#budget.give(taken);
+      this.#budget.release(taken);
       const cause = error instanceof Refusal ? error.refusal : 'error';
       this.#events.next({ type: 'refused', credentials, cause, reason: reasonOf(error) });
       return;
@@ -222,30 +223,30 @@ class Server implements HostServer {
     this.#table.disconnectFailed();
   }
 
-  #checkWelcome(socket: UnixSocket, { pid, uid, gid }: PeerCredentials): void {
+  #checkAccess(socket: UnixSocket, { pid, uid, gid }: PeerCredentials): void {
     if (!this.options.allow({ pid, uid, gid })) {
       throw new Refusal('not-allowed', `uid ${uid}, gid ${gid} is not allowed`);
     }
     if (!this.#open) throw new Refusal('error', 'the server is closed');
-    // Whoever is gone already is not worth telling everybody.
-    const heard = socket.peek();
-    if (heard === 'end') throw new Refusal('gone', 'it has disconnected already');
-    if (heard === 'data') throw new Refusal('gone', 'it sent something, which no client does');
+    // Do not announce a client that has already disconnected.
+    const received = socket.peek();
+    if (received === 'end') throw new Refusal('gone', 'already disconnected');
+    if (received === 'data') throw new Refusal('gone', SENT_DATA);
   }
 
-  /** For those who the kernel has no descriptors for, whatever the budget says. */
-  #turnAway(socket: UnixSocket): void {
+  /** Rejects a client for which accept(2) found no descriptor, although the budget may have some. */
+  #reject(socket: UnixSocket): void {
     const credentials = socket.peerCredentials();
     socket.close();
-    const reason = `the process has no descriptors left, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
+    const reason = `the process is out of descriptors, RLIMIT_NOFILE is ${openFilesLimit().soft}: ${LIMIT_REMEDY}`;
     this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
   }
 
-  #vacate(id: number): void {
+  #clearState(id: number): void {
     try {
       this.#memory.clearState(id);
     } catch (error) {
-      this.#warn(`state of peer ${id}: ${reasonOf(error)}`);
+      this.#warn(`state of peer ${id} not cleared: ${reasonOf(error)}`);
     }
   }
 
@@ -255,9 +256,9 @@ class Server implements HostServer {
   }
 
   /**
-   * Clears what a new client must not find. Not earlier: the others may go on to read a section until they have noticed
-   * that its owner is gone, and would take a cleared frame for one that was sent; and peers that have left can still
-   * write.
+   * Clears the memory, or the section of `id`, before a new client can see it. Not when the previous owner disconnects:
+   * until the others have noticed, they may still read its section, and would take zeros for a frame; and the previous
+   * owner can still write.
    */
   #clearFor(id: number): void {
     if (this.#usedIds.size === 0) return;
@@ -281,7 +282,7 @@ class Server implements HostServer {
     this.#listener.close();
     this.#table.close();
     this.#memory.close();
-    this.#budget.give(OWN_DESCRIPTORS);
+    this.#budget.release(OWN_DESCRIPTORS);
     this.#changes.next();
     this.#changes.complete();
     this.#events.next({ type: 'closed' });

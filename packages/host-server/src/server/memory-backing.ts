@@ -15,8 +15,8 @@ import type { SharedMemorySource } from './options.ts';
 const { EEXIST } = constants.errno;
 const HUGETLBFS_MAGIC = 0x958458f6;
 /**
- * Permissions of a POSIX object of a server. The sticky bit has no effect on a regular file; it marks the object as one
- * that a later server may replace.
+ * Permissions of a server's POSIX object. The sticky bit, which has no effect on a regular file, marks an object that a
+ * later server may replace.
  */
 const OBJECT_MODE = 0o1600;
 const OBJECT_MARK = 0o1000;
@@ -24,21 +24,21 @@ const OBJECT_MARK = 0o1000;
 /** The file behind the shared memory. */
 export interface MemoryBacking {
   readonly fd: number;
-  /** For the log: what it is. */
+  /** For the log, such as `sealed memfd`. */
   readonly description: string;
-  /** Its size cannot be changed any more. */
+  /** Its size is fixed by seals. */
   readonly sealed: boolean;
-  /** It has no name and belongs to no mounted file system: only the memory of the host limits it. */
+  /** A memfd: limited by the host's memory, not by the size of a mounted file system. */
   readonly anonymous: boolean;
-  /** On hugetlbfs, which can map only whole pages and has no write(2); 0 elsewhere. */
+  /** Page size in bytes on hugetlbfs, which maps whole pages only and has no write(2); 0 elsewhere. */
   readonly hugePageSize: number;
-  /** Removes the name, if there is one, and the mark of {@link openMemoryBacking}. `fd` stays the caller's. */
+  /** Removes the name, if there is one, and the mark of {@link openMemoryBacking}. The caller closes `fd`. */
   release(): void;
 }
 
 /**
- * Opens a new file for the shared memory, and marks it as in use. A memfd has `size` bytes, all others are empty. Throws
- * SystemCallError, or Error of `node:fs`; nothing is left then.
+ * Creates the file for the shared memory and marks it as in use. A memfd has `size` bytes, other files are empty. Throws
+ * SystemCallError, or Error of `node:fs`, and leaves nothing behind.
  */
 export function openMemoryBacking(source: SharedMemorySource, size: number): MemoryBacking {
   const backing = open(source, size);
@@ -57,10 +57,10 @@ export function openMemoryBacking(source: SharedMemorySource, size: number): Mem
 }
 
 /**
- * Lets clients see whether a server still holds the memory. A client that is disconnected while it does was evicted, and
- * must leave the memory; if not, the server is gone, and those that share the memory may go on. The mark is on an open
- * file of its own, since the one that clients get lives as long as they do. Returns how to remove it. Without /proc there
- * is none.
+ * Marks the memory as held by a server, for clients that are disconnected: while the mark is there, the client was evicted
+ * and must stop using the memory; otherwise the server is gone, and clients may go on sharing the memory. The mark belongs
+ * to a separate open file description, since the one sent to clients lives as long as they do. Returns a function that
+ * removes the mark. Sets no mark if /proc is not mounted.
  */
 function mark(fd: number): () => void {
   let own: number;
@@ -102,9 +102,9 @@ function open(source: SharedMemorySource, size: number): MemoryBacking {
 }
 
 /**
- * A new object. It replaces one that a dead server has left, which stays as it is for those who have it open; anything
- * else of that name is left alone. A running server holds a lock on its object, on an open file of its own, since the one
- * that clients get lives as long as they do.
+ * Creates a POSIX object. Replaces one left behind by a dead server, which remains valid for processes that have it open;
+ * fails if anything else has that name. A running server holds a lock on its object, on a separate open file description,
+ * since the one sent to clients lives as long as they do.
  */
 function openPosix(given: string): MemoryBacking {
   const name = `/${given.replace(/^\/+/, '')}`;
@@ -125,7 +125,7 @@ function openPosix(given: string): MemoryBacking {
       closeFd(named);
       if (found.dev === dev && found.ino === ino) unlinkSharedMemoryObject(name);
     } catch {
-      // The name is gone, or is not ours any more.
+      // The name is gone, or refers to another object.
     }
     closeSync(lock);
   };
@@ -133,12 +133,12 @@ function openPosix(given: string): MemoryBacking {
   return { fd, description, sealed: false, anonymous: false, hugePageSize: 0, release };
 }
 
-/** Removes the object of a dead server. Throws SystemCallError if it is anything else. */
+/** Removes the object of a dead server. Throws SystemCallError if the name refers to anything else. */
 function removeAbandoned(name: string): void {
   const left = openSharedMemoryObject(name);
   try {
     if ((fstatSync(left).mode & OBJECT_MARK) === 0) {
-      const remedy = `choose another name, or remove /dev/shm${name}`;
+      const remedy = `choose another name or remove /dev/shm${name}`;
       throw new SystemCallError('shm_open', name, EEXIST, `not an object of an ivshmem server: ${remedy}`);
     }
     if (!tryLockFile(left)) throw inUse(name);
@@ -149,7 +149,7 @@ function removeAbandoned(name: string): void {
 }
 
 function inUse(name: string): SystemCallError {
-  const explanation = 'another server uses it: stop that, or choose another name';
+  const explanation = 'in use by another server: stop that server or choose another name';
   return new SystemCallError('shm_open', name, EEXIST, explanation);
 }
 

@@ -73,7 +73,7 @@ describe('settings of the host server', () => {
     expect(completeSettings({ protocol: 1, ...given }, hostPage)).toMatchObject(expected);
   });
 
-  it('of protocol 0x0001 come with a warning if they are of no use', () => {
+  it('of protocol 0x0001 give a warning if peers cannot use them', () => {
     const warnings = (given: Partial<HostServerSettings>) => settingsWarnings(completeSettings(given));
     expect([warnings({}), warnings({ protocol: 1 })]).toEqual([[], []]);
     expect(warnings({ protocol: 1, vectors: 1, outputSectionSize: 0 })).toEqual([
@@ -96,7 +96,7 @@ describe('settings of the host server', () => {
     );
   });
 
-  it('tell each peer its protocol type', () => {
+  it('define the protocol type of each peer', () => {
     expect([0, 1, 2].map((peer) => protocolOf({ protocol: 0x7fff }, peer))).toEqual([0x7fff, 0x7fff, 0x7fff]);
     expect([0, 1].map((peer) => protocolOf({ protocol: 0x8000 }, peer))).toEqual([0xc000, 0x8000]);
     expect([0, 1].map((peer) => protocolOf({ protocol: 0xffff }, peer))).toEqual([0xffff, 0xbfff]);

@@ -9,58 +9,58 @@ import {
   STATE_TABLE_SIZE,
 } from '@ivshmem/transport/protocol';
 
-/** Where the shared memory comes from. */
+/** The kind of file behind the shared memory. */
 export type SharedMemorySource =
-  /** Anonymous memory. With `seal` nobody can change its size, so that no client can kill the others with it. */
+  /** Anonymous memory. With `seal` its size is fixed; without, any client can truncate it and so kill the others. */
   | {
       readonly kind: 'memfd';
       readonly seal: boolean;
-      /** In bytes, such as 2^21 or 2^30: the memory consists of huge pages of that size. */
+      /** Use huge pages of this size in bytes, such as 2^21 or 2^30. */
       readonly hugePageSize?: number | undefined;
     }
-  /** A POSIX shared memory object, for those who open it by name. Any client can truncate it. */
+  /** A POSIX shared memory object, which other programs can open by name. Any client can truncate it. */
   | { readonly kind: 'posix'; readonly name: string }
   /** A nameless file in a directory, for example a mount point of hugetlbfs. Any client can truncate it. */
   | { readonly kind: 'directory'; readonly path: string };
 
-/** What a host server offers; what is not given has the default of the command line. */
+/** Settings of a host server. Defaults are those of the command line. */
 export interface HostServerSettings {
   /** Path of the Unix socket, up to 107 bytes. Default `/tmp/ivshmem_socket`. */
   readonly socketPath: string;
-  /** Permissions of the socket file: who may connect needs write permission. Default 0o600. */
+  /** Permissions of the socket file; clients need write permission. Default 0o600. */
   readonly mode: number;
-  /** A gid, the group of the socket file. Default: that of this process. */
+  /** Group of the socket file, a gid. Default: that of this process. */
   readonly group?: number | undefined;
   /** Default: a sealed memfd. */
   readonly sharedMemory: SharedMemorySource;
-  /** Size of the shared memory in bytes; rounded up to a power of two. Default 4 MiB. */
+  /** Size of the shared memory in bytes, 1 … {@link MAX_SIZE}; rounded up to a power of two. Default 4 MiB. */
   readonly size: number;
   /**
-   * Size of each output section in bytes, a multiple of the page size of the host. Default 0; with protocol 0x0001, which
-   * needs output sections, the largest power of two up to 1 MiB for which the memory has room.
+   * Size of each output section in bytes, a multiple of the host's page size. Default 0; with protocol 0x0001, which needs
+   * output sections, the largest power of two up to 1 MiB that fits into the memory.
    */
   readonly outputSectionSize: number;
-  /** 2 … 1024. Default 2. */
+  /** Maximum number of peers, 2 … 1024: one per entry of the state table. Default 2. */
   readonly maxPeers: number;
   /** Interrupt vectors of each peer, 1 … {@link MAX_SERVER_VECTORS}. Default 1; with protocol 0x0001, 2. */
   readonly vectors: number;
   /**
-   * Protocol type, 16 bits. 0x8000 and above is virtio: for two peers, of which peer 0 is told the back-end's type
-   * (bit 0x4000 set) and peer 1 the front-end's. Default 0.
+   * Protocol type, 16 bits. Types from 0x8000 are virtio, with exactly two peers: peer 0 gets the back-end's type (bit
+   * 0x4000 set), peer 1 the front-end's. Default 0.
    */
   readonly protocol: number;
-  /** Who is let in, besides what `mode` permits. Default: everybody. */
+  /** Accepts or rejects a client that `mode` lets connect. Default: accepts all. */
   readonly allow: (credentials: PeerCredentials) => boolean;
-  /** How long a client may leave messages unread that its socket has no room for, in seconds, 1 … 86400. Default 30. */
+  /** Evict a client that has not read its pending messages for this long, in seconds, 1 … 86400. Default 30. */
   readonly evictAfter: number;
 }
 
-/** The most vectors a peer has. Source: the server of the patch series that introduced ivshmem v2. */
+/** Maximum number of vectors per peer. Source: the server of the patch series that introduced ivshmem v2. */
 export const MAX_SERVER_VECTORS = 64;
 /** The largest shared memory, in bytes: half of the address space of a process on x86-64. */
 export const MAX_SIZE = 2 ** 46;
 const ETHERNET_PROTOCOL = 0x0001;
-/** Vectors that the Ethernet driver of Linux needs, one for states and one for rings. */
+/** Vectors that Linux' Ethernet driver requires: one for states, one for rings. */
 const ETHERNET_VECTORS = 2;
 /** The largest default section for Ethernet, in bytes. */
 const ETHERNET_SECTION = 2 ** 20;
@@ -86,7 +86,7 @@ function nextPowerOfTwo(size: number): number {
   return power;
 }
 
-/** The rules for names of shm_open(3): one component of a path, with a slash before it or without. */
+/** Names as shm_open(3) accepts them: one path component, with or without a leading slash. */
 function isSharedMemoryName(name: string): boolean {
   const bare = name.replace(/^\/+/, '');
   return (
@@ -161,7 +161,7 @@ function protocolDefaults(
   return { vectors: ETHERNET_VECTORS, outputSectionSize: section };
 }
 
-/** What the peers of a server with these settings will refuse, or not be able to use; one line each. */
+/** Warnings about settings that are valid but that peers cannot use; one line each. */
 export function settingsWarnings({ protocol, vectors, outputSectionSize }: HostServerSettings): string[] {
   if (protocol !== ETHERNET_PROTOCOL) return [];
   const warnings: string[] = [];
@@ -169,12 +169,12 @@ export function settingsWarnings({ protocol, vectors, outputSectionSize }: HostS
     warnings.push('protocol 0x0001 needs output sections: add -o 1M (outputSectionSize)');
   }
   if (vectors < ETHERNET_VECTORS) {
-    warnings.push('the Ethernet driver of Linux takes no device with one vector: add -V 2 (vectors)');
+    warnings.push("Linux' Ethernet driver rejects devices with one vector: add -V 2 (vectors)");
   }
   return warnings;
 }
 
-/** The protocol type that a peer is told: virtio has one for each side. */
+/** The protocol type sent to a peer: virtio has one for each side. */
 export function protocolOf(settings: Pick<HostServerSettings, 'protocol'>, peer: number): number {
   const { protocol } = settings;
   if (protocol < FIRST_VIRTIO_PROTOCOL) return protocol;

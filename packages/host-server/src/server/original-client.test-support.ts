@@ -2,16 +2,16 @@ import { closeSync, fstatSync } from 'node:fs';
 import { type Mapping, mapShared } from '@ivshmem/linux/memory';
 import { UnixSocket } from '@ivshmem/linux/socket';
 
-/** What the original client keeps of messages, in bytes: it reads no more at a time than fits into that. */
+/** Size of the original client's buffer in bytes, the most it reads at a time. */
 const BUFFER_SIZE = 32;
 
 /**
- * A client that goes by the rules of the one in the patch series that introduced ivshmem v2, and nothing but them, with
- * codec and socket handling of its own. Anything that it would report as an error, or trip over, is thrown.
+ * A client that follows the rules of the one in the patch series that introduced ivshmem v2, with its own codec and socket
+ * handling. Throws on anything that the original would report as an error or fail on.
  *
- * Its peculiarities: INIT is read to its end before anything else; after that, each time that the socket is readable,
- * it reads once, up to its buffer's room, and handles one message at most, however many have come; descriptors belong
- * to the message that is handled next, and are closed where others come before that.
+ * It first reads INIT completely. Then, whenever the socket is readable, it reads once, as much as its buffer holds, and
+ * handles at most one message, even if more have arrived. Received descriptors belong to the message that is handled next,
+ * and are closed if others arrive before that.
  */
 export class OriginalClient {
   readonly socket: UnixSocket;
@@ -21,9 +21,9 @@ export class OriginalClient {
   protocol = 0;
   outputSectionSize = 0;
   memory: Mapping | undefined;
-  /** Eventfds by peer, vector by vector. */
+  /** Eventfds by peer and vector. */
   readonly peers = new Map<number, number[]>();
-  /** Interrupts on vector 0 on account of peers that have gone. */
+  /** Interrupts on vector 0 because of departed peers. */
   departures = 0;
   readonly #limit: number;
   readonly #buffer = Buffer.alloc(BUFFER_SIZE);
@@ -32,13 +32,13 @@ export class OriginalClient {
   #initLength = 40;
   #fds: number[] = [];
 
-  /** `limit`: how many bytes the kernel hands over at a time. */
+  /** `limit`: maximum number of bytes that a read returns. */
   constructor(path: string, limit: number) {
     this.socket = UnixSocket.connect(path);
     this.#limit = limit;
   }
 
-  /** Reads once. Returns `wait` where there is nothing to read. */
+  /** Reads once. Returns `wait` if there is nothing to read. */
   onReadable(): 'read' | 'wait' | 'end' {
     const isSetUp = this.#init.length === this.#initLength && this.#initLength >= 40 && this.id !== -1;
     const room = isSetUp ? BUFFER_SIZE - this.#buffered : this.#initLength - this.#init.length;

@@ -23,7 +23,7 @@ describe.each([
     return client;
   }
 
-  /** Reads until the client knows exactly these peers, all vectors of theirs, after so many departures. */
+  /** Reads until the client knows exactly these peers with all vectors, and has seen this number of departures. */
   async function readUntil(client: OriginalClient, ids: number[], departures = 0): Promise<void> {
     const isThere = () =>
       client.departures === departures &&
@@ -43,7 +43,7 @@ describe.each([
     await gone;
   }
 
-  /** Each client's eventfds of each peer must be those that this peer knows as its own. */
+  /** Checks that each client's eventfds of a peer are those that the peer received as its own. */
   function expectDoorbells(...all: OriginalClient[]): void {
     for (const from of all) {
       for (const to of all) {
@@ -55,7 +55,7 @@ describe.each([
     }
   }
 
-  it('understands INIT, the others in their order, and itself last', async () => {
+  it('receives INIT, the others in order, and its own eventfds last', async () => {
     const server = fixture.start({ maxPeers: 4, vectors: 3, protocol: 1, outputSectionSize: 0x1000 });
     const first = await connect(server);
     await readUntil(first, [0]);
@@ -68,14 +68,14 @@ describe.each([
     expectDoorbells(first, second);
   });
 
-  it('keeps up with peers that come and go while it is busy with other things', async () => {
+  it('follows peers that connect and disconnect while it does not read', async () => {
     const server = fixture.start({ maxPeers: 6, vectors: 2 });
     const busy = await connect(server);
     await readUntil(busy, [0]);
     let departures = 0;
     for (let round = 0; round < 5; round++) {
       const others = [await connect(server), await connect(server), await connect(server)];
-      // Two departures without a word in between, then an arrival at an ID that has just become free.
+      // Two departures with no message in between, then an arrival at an ID that has just become free.
       await leave(server, others[1]!);
       await leave(server, others[0]!);
       departures += 2;
@@ -83,7 +83,7 @@ describe.each([
       expect(again.id === -1 && others[2]!.id === -1).toBe(true);
       await readUntil(again, [0, 1, 3]);
       await readUntil(others[2]!, [0, 1, 3], 2);
-      // Only now does it look at its socket.
+      // Only now does it read.
       await readUntil(busy, [0, 1, 3], departures);
       expectDoorbells(busy, again, others[2]!);
       await leave(server, again);

@@ -25,7 +25,7 @@ describe('Outbox', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('sends in order what the socket takes, and the rest when the client has read', () => {
+  it('sends in order what the socket accepts, and the rest after the client has read', () => {
     const outbox = new Outbox(server, 100_000);
     let pushed = 0;
     do outbox.push(Uint8Array.of(pushed & 0xff, pushed++ >> 8), null);
@@ -44,7 +44,7 @@ describe('Outbox', () => {
     expect(outbox.length).toBe(0);
   });
 
-  it('goes on in the middle of a message that the socket took a part of', () => {
+  it('continues in the middle of a partly sent message', () => {
     const outbox = new Outbox(server, 2);
     const event = new SharedFd(createEventFd());
     const long = Uint8Array.from({ length: 1_000_000 }, (_, i) => i % 251);
@@ -63,7 +63,7 @@ describe('Outbox', () => {
     closeFd(fds[0]!);
   });
 
-  it('keeps a descriptor open until the message with it is sent, whoever else has released it', () => {
+  it('keeps a descriptor open until its message is sent, even if all others have released it', () => {
     const outbox = new Outbox(server, 2);
     const event = new SharedFd(createEventFd());
     expect(outbox.push(Uint8Array.of(1), event)).toBe(true);
@@ -76,7 +76,7 @@ describe('Outbox', () => {
     closeFd(fds[0]!);
   });
 
-  it('takes nothing beyond its capacity, and drops its descriptors on close()', () => {
+  it('rejects messages beyond its capacity, and releases its descriptors on close()', () => {
     const outbox = new Outbox(server, 1);
     const event = new SharedFd(createEventFd());
     expect(outbox.push(Uint8Array.of(1), event)).toBe(true);
@@ -86,14 +86,14 @@ describe('Outbox', () => {
     expect(outbox.length).toBe(0);
   });
 
-  it('says that the client is gone', () => {
+  it('throws if the client has disconnected', () => {
     const outbox = new Outbox(server, 1);
     outbox.push(Uint8Array.of(1), null);
     client.close();
     expect(() => outbox.flush()).toThrow('EPIPE');
   });
 
-  it.runIf(process.geteuid?.() === 0)('waits where too many descriptors of this user are under way', () => {
+  it.runIf(process.geteuid?.() === 0)('reports that too many descriptors of this user are in flight', () => {
     const limits = (soft: string) =>
       execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${soft}:`], { encoding: 'utf8' });
     const soft = execFileSync('prlimit', [
@@ -109,7 +109,7 @@ describe('Outbox', () => {
     const event = new SharedFd(createEventFd());
     for (let i = 0; i < 150; i++) outbox.push(Uint8Array.of(i), event);
     limits('100');
-    // Root may have any number of descriptors under way.
+    // ETOOMANYREFS does not apply to root.
     process.seteuid!(65534);
     try {
       expect(outbox.flush()).toBe('congested');

@@ -2,39 +2,40 @@ import { SystemCallError } from '@ivshmem/linux';
 import type { UnixSocket } from '@ivshmem/linux/socket';
 import type { SharedFd } from './shared-fd.ts';
 
+/** From Linux' asm-generic/errno.h; `node:os` does not have it. */
 const ETOOMANYREFS = 109;
 
 interface Entry {
   bytes: Uint8Array;
   attachment: SharedFd | null;
-  /** A part of it has been sent. */
+  /** Partly sent. */
   begun: boolean;
 }
 
 /**
- * How {@link Outbox.flush} ended: `sent`, with nothing left; `full`, until the client reads; `unread`, until it has read
- * everything; `congested`, where so many descriptors of this user are under way that the kernel takes no more, until
- * clients read.
+ * Result of {@link Outbox.flush}. `sent`: nothing is left. `full`: the socket buffer is full until the client reads.
+ * `unread`: the client must first read everything sent so far. `congested`: this user has so many descriptors in flight
+ * that the kernel accepts no more until clients read (ETOOMANYREFS, unix(7)).
  */
 export type FlushResult = 'sent' | 'full' | 'unread' | 'congested';
 
-/** At the moment when the kernel reports that all is read, it still counts one byte. */
+/** The kernel still counts one byte when it reports that everything has been read. */
 const ALL_READ = 1;
 
-/** Messages on their way to a client that may be slow. It owns the descriptors in it, not the socket. */
+/** The queue of messages to one client. It owns the queued descriptors, not the socket. */
 export class Outbox {
   readonly #socket: UnixSocket;
   readonly #capacity: number;
   #entries: Entry[] = [];
   #bytes = 0;
   readonly #oneByOne: boolean;
-  /** What was sent last had no descriptor. */
+  /** The message sent last had no descriptor. */
   #unbounded = false;
 
   /**
-   * `capacity`: how many messages may wait. `oneByOne`: for clients like the original one, which handles one message
-   * for each read(2), and takes a descriptor that has come for that message's own. A read ends behind a message with a
-   * descriptor, but not behind one without: nothing is sent after such a message until it has been read.
+   * `capacity`: maximum number of queued messages. `oneByOne`: for clients such as the original one, which handle one
+   * message per read(2) and assign any received descriptor to it. A read(2) ends after a message with a descriptor, but
+   * not after one without: nothing is sent after such a message until the client has read it.
    */
   constructor(socket: UnixSocket, capacity: number, options: { oneByOne?: boolean } = {}) {
     this.#socket = socket;
@@ -42,17 +43,17 @@ export class Outbox {
     this.#oneByOne = options.oneByOne ?? false;
   }
 
-  /** How many messages wait. */
+  /** Number of queued messages. */
   get length(): number {
     return this.#entries.length;
   }
 
-  /** How many bytes wait. */
+  /** Bytes not yet sent. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Adds a message, with one descriptor or none. Returns false where it is full, and adds nothing. */
+  /** Queues a message with at most one descriptor. Returns false, and queues nothing, if the outbox is full. */
   push(bytes: Uint8Array, attachment: SharedFd | null): boolean {
     if (this.#entries.length >= this.#capacity) return false;
     this.#bytes += bytes.length;
@@ -60,7 +61,7 @@ export class Outbox {
     return true;
   }
 
-  /** Sends as much as the socket takes, never blocking. Throws SystemCallError where the client is gone. */
+  /** Sends as much as the socket accepts, without blocking. Throws SystemCallError if the client has disconnected. */
   flush(): FlushResult {
     let done = 0;
     try {
@@ -87,7 +88,7 @@ export class Outbox {
     }
   }
 
-  /** Drops what waits. */
+  /** Drops the queued messages and releases their descriptors. */
   close(): void {
     for (const entry of this.#entries) entry.attachment?.release();
     this.#entries = [];

@@ -7,7 +7,7 @@ import { writePidFile } from '../service/pid-file.ts';
 import { createHostServer } from './host-server.ts';
 import { reasonOf } from './remedies.ts';
 
-/** The line for what a function throws. */
+/** {@link reasonOf} of what a function throws. */
 function reason(attempt: () => unknown): string {
   try {
     attempt();
@@ -17,7 +17,7 @@ function reason(attempt: () => unknown): string {
   throw new Error('it has not failed');
 }
 
-describe('what the environment refuses comes in one line, with the remedy', () => {
+describe('a failed system call is one line with a remedy', () => {
   let directory: string;
   beforeEach(() => {
     directory = mkdtempSync('/tmp/remedies-');
@@ -26,10 +26,10 @@ describe('what the environment refuses comes in one line, with the remedy', () =
     rmSync(directory, { recursive: true });
   });
 
-  it.runIf(process.geteuid?.() === 0)('a file system that is read-only', () => {
+  it.runIf(process.geteuid?.() === 0)('on a read-only file system', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'none', directory]);
     try {
-      const remedy = 'choose a path on a file system that can be written, such as /run';
+      const remedy = 'choose a path on a writable file system, such as /run';
       const socketPath = join(directory, 'socket');
       expect(reason(() => createHostServer({ socketPath }))).toBe(
         `bind ${socketPath}: EROFS: read-only file system: ${remedy}`,
@@ -46,14 +46,14 @@ describe('what the environment refuses comes in one line, with the remedy', () =
     }
   });
 
-  it('a directory that does not exist', () => {
+  it('in a missing directory', () => {
     const socketPath = join(directory, 'missing', 'socket');
     expect(reason(() => createHostServer({ socketPath }))).toBe(
       `bind ${socketPath}: ENOENT: no such file or directory: create the directory first`,
     );
   });
 
-  it('but not twice, and not for what the environment has nothing to do with', () => {
+  it('but has no second remedy, and other errors have none', () => {
     const taken = createHostServer({ socketPath: join(directory, 'socket') });
     expect(reason(() => createHostServer({ socketPath: join(directory, 'socket') }))).toMatch(
       /EADDRINUSE: another server answers there: stop it, or choose another path$/,

@@ -1,24 +1,24 @@
 import { SystemCallError } from '@ivshmem/linux';
 import { LIMIT_REMEDY } from './descriptor-budget.ts';
 
-/** What to do about an error, by its code. */
+/** Remedies by error code. */
 const REMEDIES: Readonly<Record<string, string>> = {
   EACCES:
     'change the permissions of the directory, or choose another path; the kernel log has denials by SELinux or AppArmor',
-  EPERM: 'run it as a user who may; the kernel log has denials by SELinux or AppArmor',
-  EROFS: 'choose a path on a file system that can be written, such as /run',
+  EPERM: 'run it as a user with that permission; the kernel log has denials by SELinux or AppArmor',
+  EROFS: 'choose a path on a writable file system, such as /run',
   ENOENT: 'create the directory first',
   ENOTDIR: 'choose a directory',
   EMFILE: `RLIMIT_NOFILE is reached: ${LIMIT_REMEDY}`,
   ENFILE: 'the system has no descriptors left: raise fs.file-max by sysctl',
-  ENOSPC: 'make room on that file system, or choose another one',
+  ENOSPC: 'free space on that file system, or choose another one',
   EDQUOT: 'the quota of this user is used up: choose another file system',
   ENOMEM: 'share less memory, or raise the limit of the cgroup (MemoryMax= of the systemd unit)',
   EFBIG: 'share less memory, or raise RLIMIT_FSIZE (LimitFSIZE= of the systemd unit, ulimit -f)',
   EAGAIN: 'raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit, ulimit -l)',
 };
 
-/** What went wrong, in one line, with what to do about it where the environment refuses something. */
+/** The error's message, in one line; for a failed system call or file operation, with a remedy. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { code, syscall } = error as NodeJS.ErrnoException;

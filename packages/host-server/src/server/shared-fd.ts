@@ -1,15 +1,15 @@
 import { closeFd } from '@ivshmem/linux';
 
 /**
- * A descriptor with several owners, closed when the last one releases it: a peer's eventfd must outlive the peer
- * while messages that carry it wait to be sent.
+ * A reference-counted descriptor, closed when the last owner releases it. A peer's eventfd must outlive the peer while
+ * messages that carry it are pending.
  */
 export class SharedFd {
   readonly fd: number;
   readonly #onClosed: () => void;
   #owners = 1;
 
-  /** Takes over `fd`, on behalf of the first owner. `onClosed` is called once, when it has been closed. */
+  /** Takes ownership of `fd` with one owner. `onClosed` is called once, after it has been closed. */
   constructor(fd: number, onClosed: () => void = () => {}) {
     this.fd = fd;
     this.#onClosed = onClosed;
@@ -21,7 +21,7 @@ export class SharedFd {
     return this;
   }
 
-  /** To be called once by each owner. */
+  /** Removes an owner. Each owner calls this once. */
   release(): void {
     if (--this.#owners > 0) return;
     closeFd(this.fd);

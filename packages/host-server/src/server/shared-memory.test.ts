@@ -67,7 +67,7 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it('is sealed where that is asked for', () => {
+  it('is sealed if requested', () => {
     const sealed = createSharedMemory({ kind: 'memfd', seal: true }, 4096);
     const open = createSharedMemory({ kind: 'memfd', seal: false }, 4096);
     expect(sealsOf(sealed.fd)).not.toBe(0);
@@ -88,7 +88,7 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it('survives a client that truncates it again and again, at any moment', async () => {
+  it('survives a client that truncates it repeatedly at any time', async () => {
     const memory = createSharedMemory({ kind: 'posix', name }, 1 << 16);
     const script = `
       const { ftruncateSync, openSync } = require('node:fs');
@@ -109,8 +109,8 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it('replaces an object that a dead server has left, whose users keep it', async () => {
-    // A server that is killed between two system calls leaves just this.
+  it('replaces the object of a dead server, whose users keep it', async () => {
+    // What a server leaves behind that is killed between two system calls.
     const script = `
       import { createSharedMemory } from '${new URL('../../dist/server/shared-memory.js', import.meta.url)}';
       createSharedMemory({ kind: 'posix', name: '${name}' }, 8192);
@@ -132,15 +132,15 @@ describe('shared memory', () => {
   it("leaves another program's object of that name alone", () => {
     writeFileSync(`/dev/shm/${name}`, 'precious');
     expect(() => createSharedMemory({ kind: 'posix', name }, 4096)).toThrow(
-      `shm_open /${name}: EEXIST: not an object of an ivshmem server: choose another name, or remove /dev/shm/${name}`,
+      `shm_open /${name}: EEXIST: not an object of an ivshmem server: choose another name or remove /dev/shm/${name}`,
     );
     expect(readFileSync(`/dev/shm/${name}`, 'utf8')).toBe('precious');
     rmSync(`/dev/shm/${name}`);
   });
 
-  it('leaves the object of a living server alone, and removes none but its own', () => {
+  it('fails if a running server uses the object, and removes only its own object', () => {
     const memory = createSharedMemory({ kind: 'posix', name }, 4096);
-    expect(() => createSharedMemory({ kind: 'posix', name }, 4096)).toThrow('another server uses it');
+    expect(() => createSharedMemory({ kind: 'posix', name }, 4096)).toThrow('in use by another server');
     rmSync(`/dev/shm/${name}`);
     const successor = createSharedMemory({ kind: 'posix', name }, 4096);
     memory.close();
@@ -148,7 +148,7 @@ describe('shared memory', () => {
     successor.close();
   });
 
-  it('names what it cannot have', () => {
+  it('names the path in errors', () => {
     expect(() => createSharedMemory({ kind: 'directory', path: '/nonexistent' }, 4096)).toThrow(
       '/nonexistent',
     );
@@ -158,7 +158,7 @@ describe('shared memory', () => {
     );
   });
 
-  it.runIf(isRoot)('fails at start, not by a signal later, if the file system is too small', () => {
+  it.runIf(isRoot)('fails at startup, not with SIGBUS later, if the file system is too small', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'none', directory]);
     try {
       expect(() => createSharedMemory({ kind: 'directory', path: directory }, 1 << 21)).toThrow(
@@ -171,7 +171,7 @@ describe('shared memory', () => {
     }
   });
 
-  it.runIf(isRoot)('keeps what it has reserved when it clears, and when a client truncates', () => {
+  it.runIf(isRoot)('keeps its reservation when cleared and when a client truncates it', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'none', directory]);
     try {
       const size = 1 << 19;
@@ -197,7 +197,7 @@ describe('shared memory', () => {
     }
   });
 
-  it('of a memfd takes memory only for what is used, and releases it when that is cleared', () => {
+  it('of a memfd allocates pages when used, and frees them when cleared', () => {
     const memory = createSharedMemory({ kind: 'memfd', seal: true }, 2 ** 30);
     const blocks = () => fstatSync(memory.fd).blocks * 512;
     expect(blocks()).toBeLessThan(1 << 18);
@@ -208,7 +208,7 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it.runIf(isRoot)('clears ranges where the file system knows no holes', () => {
+  it.runIf(isRoot)('clears ranges on a file system without holes', () => {
     execFileSync('mount', ['-t', 'ramfs', 'none', directory]);
     try {
       const memory = createSharedMemory({ kind: 'directory', path: directory }, 1 << 22);
@@ -225,7 +225,7 @@ describe('shared memory', () => {
 
   const hugePages = '/proc/sys/vm/nr_hugepages';
 
-  /** Gives the test four huge pages; false where the machine has none to give. */
+  /** Runs the test with four huge pages. Returns false if the machine has none. */
   function withHugePages(test: () => void): boolean {
     const original = readFileSync(hugePages, 'utf8');
     writeFileSync(hugePages, String(Number(original) + 4));
@@ -256,7 +256,7 @@ describe('shared memory', () => {
 
   const canReserve = isRoot && existsSync(hugePages);
 
-  it.runIf(canReserve)('of hugetlbfs has whole pages, and clears parts of them', (context) => {
+  it.runIf(canReserve)('of hugetlbfs consists of whole pages, and can be cleared in part', (context) => {
     const done = withHugePages(() => {
       execFileSync('mount', ['-t', 'hugetlbfs', 'none', directory]);
       try {
@@ -278,7 +278,7 @@ describe('shared memory', () => {
     if (!done) context.skip('no huge pages to be had');
   });
 
-  it.runIf(canReserve)('of huge pages is a sealed memfd, and has its pages for good', (context) => {
+  it.runIf(canReserve)('of huge pages is a sealed memfd, and keeps its pages', (context) => {
     const done = withHugePages(() => {
       const pageSize = 2 ** 21;
       const source = { kind: 'memfd', seal: true, hugePageSize: pageSize } as const;
@@ -292,7 +292,7 @@ describe('shared memory', () => {
         const maps = readFileSync('/proc/self/smaps', 'utf8');
         expect(maps.slice(maps.indexOf(`\n${at}-`)).slice(0, 1000)).toMatch(kernelPageSize);
       }
-      // All reserved: nobody else gets any, not even of those of a section that is cleared.
+      // All are reserved, including those of a cleared section: no other process gets any.
       const other = () => createSharedMemory(source, 4 * pageSize);
       expect(other).toThrow(/ENOMEM: needs 4 huge pages of 2097152 bytes, and at most \d+ are free: raise/);
       memory.clear(pageSize, 2 * pageSize);

@@ -15,30 +15,30 @@ import type { SharedMemorySource } from './options.ts';
 
 const ZEROS = new Uint8Array(1 << 20);
 
-/** The memory that all peers share, as the server holds it. */
+/** The shared memory of a server. */
 export interface SharedMemory {
-  /** What each peer is given. */
+  /** The descriptor sent to each peer. */
   readonly fd: number;
-  /** In bytes; more than was asked for if the huge pages are larger. */
+  /** In bytes; at least one huge page, if it consists of these. */
   readonly size: number;
-  /** For the log: what it is. */
+  /** For the log, such as `sealed memfd`. */
   readonly description: string;
-  /** Entry of the state table, u32. */
+  /** A peer's entry in the state table, u32. */
   state(peer: number): number;
-  /** Sets an entry of the state table to 0. */
+  /** Sets a peer's entry in the state table to 0. */
   clearState(peer: number): void;
   /**
-   * Sets `length` bytes from `offset` to zero; both are multiples of 4096. What was reserved stays reserved, since an
-   * access of a peer to memory that is not there kills the peer. Throws what the file system says.
+   * Sets `length` bytes from `offset` to zero; both are multiples of 4096. Reserved memory stays reserved, since a peer
+   * that accesses missing memory is killed by SIGBUS. Throws SystemCallError, or Error of `node:fs`.
    */
   clear(offset: number, length: number): void;
-  /** Closes it and removes its name, if it has one. */
+  /** Closes the descriptor and removes the name, if there is one. */
   close(): void;
 }
 
 /**
- * Creates the shared memory, zeroed. A memfd takes memory only as it is used; everything else, which can run full, is
- * reserved at once. Throws SystemCallError, or Error of `node:fs`; nothing is left then.
+ * Creates zeroed shared memory. A memfd allocates pages as they are used; files on a file system, which may become full,
+ * are reserved at once. Throws SystemCallError, or Error of `node:fs`, and leaves nothing behind.
  */
 export function createSharedMemory(source: SharedMemorySource, wanted: number): SharedMemory {
   const backing = openMemoryBacking(source, wanted);
@@ -49,7 +49,7 @@ export function createSharedMemory(source: SharedMemorySource, wanted: number): 
     const table = sealed
       ? mappedTable(fd, Math.max(STATE_TABLE_SIZE, hugePageSize))
       : fileTable(fd, hugePageSize);
-    /** Clients can truncate what is not sealed; the others find their bytes again, set to zero. */
+    /** Clients can truncate memory that is not sealed. What they cut off is restored, as zeros. */
     const restoreLength = () => {
       if (sealed || fileLength(fd) >= size) return;
       if (backing.anonymous) setFileLength(fd, size, description);
@@ -86,7 +86,7 @@ export function createSharedMemory(source: SharedMemorySource, wanted: number): 
   }
 }
 
-/** Makes a file `size` bytes long, with memory or disk blocks behind all of them. */
+/** Sets the length of a file to `size` bytes and allocates all of its pages or disk blocks. */
 function reserve({ fd, hugePageSize, description }: MemoryBacking, size: number): void {
   setFileLength(fd, size, description);
   if (hugePageSize > 0) reserveHugePages(fd, 0, size, hugePageSize, description);
@@ -113,8 +113,8 @@ function mappedTable(fd: number, length: number): StateTable {
 }
 
 /**
- * The state table of a file that any client can truncate at any moment: an access to a mapping behind the end would
- * kill the server, read(2) and write(2) only do less. hugetlbfs has no write(2).
+ * The state table of a file that any client can truncate at any time. An access to a mapping past the end of the file
+ * would kill the server with SIGBUS; read(2) and write(2) are merely short. hugetlbfs has no write(2).
  */
 function fileTable(fd: number, hugePageSize: number): StateTable {
   const entry = new Uint32Array(1);
@@ -140,7 +140,7 @@ function overwrite(fd: number, from: number, to: number): void {
   for (let at = from; at < to; ) at += writeSync(fd, ZEROS, 0, Math.min(ZEROS.length, to - at), at);
 }
 
-/** Overwrites a part of a file of hugetlbfs, page by page. A hole would lose the reservation of its pages. */
+/** Zeroes a range of a file on hugetlbfs, page by page. Punching a hole would drop the reservation of its pages. */
 function overwriteMapped(fd: number, offset: number, end: number, pageSize: number): void {
   for (let page = Math.floor(offset / pageSize) * pageSize; page < end; page += pageSize) {
     const from = Math.max(page, offset);

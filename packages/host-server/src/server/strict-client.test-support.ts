@@ -10,7 +10,7 @@ import { createHostServer, type HostServer, type HostServerOptions } from './hos
 
 export const openFds = () => readdirSync('/proc/self/fd').length;
 
-/** Resolves when there is something to read, or the end of it. */
+/** Resolves when the socket is readable or closed. */
 export function readable(fd: number): Promise<void> {
   return new Promise((resolve) => {
     mainPoller.add(fd, EPOLLIN, () => {
@@ -28,7 +28,7 @@ export async function next(connection: ServerConnection): Promise<ReceivedMessag
   }
 }
 
-/** A client that takes no message but the one that is due. */
+/** A client that fails on any message but the expected one. */
 export class StrictClient {
   readonly connection: ServerConnection;
   readonly fds = new Map<string, number>();
@@ -47,7 +47,7 @@ export class StrictClient {
     this.memory = read.fd!;
   }
 
-  /** EVENT_FD messages of one peer, vectors in order. */
+  /** Receives the EVENT_FD messages of one peer, vectors in order. */
   async expectPeer(id: number, vectors: number): Promise<void> {
     for (let vector = 0; vector < vectors; vector++) {
       const read = await next(this.connection);
@@ -67,7 +67,7 @@ export class StrictClient {
     expect(await next(this.connection)).toBe('end');
   }
 
-  /** Disconnects, and keeps what it has been given. */
+  /** Disconnects, and keeps the memory and the eventfds. */
   disconnect(): void {
     this.connection.close();
   }
@@ -94,17 +94,17 @@ export function occurrence<T extends HostServerEvent['type']>(
   });
 }
 
-/** What {@link useHostServers} gives to the tests of a suite. */
+/** Fixture of {@link useHostServers}. */
 export interface Fixture {
-  /** In a directory of its own, which must be empty after the test. */
+  /** In a temporary directory, which must be empty after the test. */
   readonly socketPath: string;
   start(options?: HostServerOptions): HostServer;
   connect(): StrictClient;
-  /** A client that has been let in, and was told of the peers with these IDs. */
+  /** Connects a client and receives the announcements of the peers with these IDs. */
   join(vectors: number, others: number[]): Promise<StrictClient>;
 }
 
-/** Servers and clients that are closed after each test, which must not leave a descriptor or a file. */
+/** Servers and clients that are closed after each test, which must not leak descriptors or files. */
 export function useHostServers(): Fixture {
   let directory: string;
   let socketPath: string;
@@ -113,7 +113,7 @@ export function useHostServers(): Fixture {
   const clients: StrictClient[] = [];
 
   beforeAll(async () => {
-    // The poller's own descriptors, which it keeps.
+    // The poller keeps its descriptors.
     const [a, b] = UnixSocket.pair();
     a.send(Uint8Array.of(1));
     await readable(b.fd);

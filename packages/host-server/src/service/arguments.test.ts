@@ -6,7 +6,7 @@ import { serverUsage } from './usage.ts';
 const settings = (...argv: string[]) => parseServerArguments(argv).settings;
 
 describe('command line of the host server', () => {
-  it('says nothing by default', () => {
+  it('gives no settings by default', () => {
     expect(parseServerArguments([])).toEqual({
       help: false,
       verbose: false,
@@ -20,7 +20,7 @@ describe('command line of the host server', () => {
     });
   });
 
-  it('takes what is usual for getopt', () => {
+  it('accepts the syntax of getopt', () => {
     const all = '-Fv -l4M -S /run/s -o 1M -n2 -V 2 -P 0x1 -p /run/p -m /dev/hugepages'.split(' ');
     expect(parseServerArguments(all)).toMatchObject({
       help: false,
@@ -81,12 +81,12 @@ describe('command line of the host server', () => {
     [['-x'], '-x: unknown option'],
     [['-Fx'], '-x: unknown option'],
     [['--socket'], '--socket: unknown option'],
-    [['stray'], '"stray": unexpected, there are only options'],
+    [['stray'], '"stray": unexpected argument, only options are accepted'],
     [['--', '-h'], '"-h": unexpected'],
     [['-x', '-h'], '-x: unknown option'],
     [['-'], '"-": unexpected'],
-    [['-l'], '-l: needs a value'],
-    [['-Fl'], '-l: needs a value'],
+    [['-l'], '-l: requires a value'],
+    [['-Fl'], '-l: requires a value'],
     [['-l', '4X'], '-l 4X: must be a size'],
     [['-l', '-1'], '-l -1: must be a size'],
     [['-l', '1.5'], '-l 1.5: must be a size'],
@@ -105,7 +105,7 @@ describe('command line of the host server', () => {
     expect(() => parseServerArguments(argv)).toThrow(text);
   });
 
-  it('explains every option it takes', () => {
+  it('has a line in the help for every option', () => {
     for (const option of 'hvFpSMmlonVP')
       expect(serverUsage('x')).toMatch(new RegExp(`^ {2}-${option} `, 'm'));
   });
@@ -114,7 +114,7 @@ describe('command line of the host server', () => {
 describe('extended command line of the host server', () => {
   const extended = (...argv: string[]) => parseServerArguments(argv, 'extended');
 
-  it('takes long options besides the short ones, with values attached or not', () => {
+  it('accepts long options besides the short ones, with values attached or not', () => {
     const given = extended(
       ...'-FS /run/s --metrics=9100 --json --mode 0660 --group 0 --hugepages --evict-after 5'.split(' '),
     );
@@ -134,7 +134,7 @@ describe('extended command line of the host server', () => {
     expect(extended('--config', '/etc/links.json', '-v')).toMatchObject({ config: '/etc/links.json' });
   });
 
-  it('lets in whoever is on either list, and everybody where there is none', () => {
+  it('accepts clients on either list, and all clients without a list', () => {
     const { allow } = extended('--allow-uid', 'root', '--allow-uid=1000', '--allow-gid', '107').settings;
     const who = (uid: number, gid: number) => allow!({ pid: 1, uid, gid });
     expect([who(0, 5), who(1000, 5), who(7, 107), who(7, 7), who(107, 1000)]).toEqual([
@@ -148,29 +148,29 @@ describe('extended command line of the host server', () => {
   });
 
   it.each([
-    [['--config', 'x', '-S', 'y'], '-S: --config describes the links: say it there'],
-    [['--mode=660', '--config=x'], '--mode: --config describes the links'],
+    [['--config', 'x', '-S', 'y'], '-S: not with --config: put it into the configuration file'],
+    [['--mode=660', '--config=x'], '--mode: not with --config'],
     [['--mode', '8'], '--mode 8: must be permissions in octal'],
     [['--group', 'no-such-group'], '--group: group "no-such-group": this system has none of that name'],
     [['--allow-uid', 'no-such-user'], '--allow-uid: user "no-such-user": this system has none'],
     [['--hugepages=x'], '--hugepages x: must be a size'],
-    [['--hugepages', '-M', 'x'], '--hugepages: is for a memfd: leave out -M and -m'],
+    [['--hugepages', '-M', 'x'], '--hugepages: only for a memfd: omit -M and -m'],
     [
       ['--metrics', 'localhost:9100'],
       '--metrics localhost:9100: must be a port, or an IP address and a port',
     ],
-    [['--metrics'], '--metrics: needs a value'],
+    [['--metrics'], '--metrics: requires a value'],
     [['--json=1'], '--json: takes no value'],
     [['--evict-after', 'soon'], '--evict-after soon: must be a number'],
     [['--frob'], '--frob: unknown option'],
-    [['--m', '660'], '--m: ambiguous, it may be --metrics, --mode'],
-    [['stray'], '"stray": unexpected, there are only options'],
+    [['--m', '660'], '--m: ambiguous: could be --metrics, --mode'],
+    [['stray'], '"stray": unexpected argument, only options are accepted'],
   ])('%j is refused', (argv, text) => {
     expect(() => extended(...argv)).toThrow(OptionError);
     expect(() => extended(...argv)).toThrow(text);
   });
 
-  it('explains every option it takes', () => {
+  it('has a line in the help for every option', () => {
     const usage = serverUsage('x', 'extended');
     for (const option of [
       'mode',
@@ -185,5 +185,7 @@ describe('extended command line of the host server', () => {
     ])
       expect(usage).toMatch(new RegExp(`^ {2}--${option}\\b`, 'm'));
     for (const option of 'hvFpSMmlonVP') expect(usage).toMatch(new RegExp(`^ {2}-${option} `, 'm'));
+    expect(usage).toMatch(/^ +default 30$/m);
+    for (const line of usage.split('\n')) expect(line.length).toBeLessThanOrEqual(95);
   });
 });

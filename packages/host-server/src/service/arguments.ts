@@ -6,28 +6,28 @@ import { type GivenOption, getopt, type OptionKind } from './getopt.ts';
 import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
 
-/** What the command line of the host server says. */
+/** A parsed command line of the host server. */
 export interface ServerArguments {
   readonly help: boolean;
   /** Log each event; in the foreground only. */
   readonly verbose: boolean;
   /** Stay in the foreground. */
   readonly foreground: boolean;
-  /** Where a daemon writes its process ID. */
+  /** The file for a daemon's process ID. */
   readonly pidFile: string;
-  /** Whether that was given, and is not the default. */
+  /** `pidFile` was given explicitly. */
   readonly pidFileGiven: boolean;
-  /** What was given, not yet checked against each other. */
+  /** The given settings, without defaults and range checks. */
   readonly settings: Partial<HostServerSettings>;
-  /** Log JSON also on a terminal. */
+  /** Log JSON even on a terminal. */
   readonly json: boolean;
-  /** Where to serve metrics; null: nowhere. */
+  /** Address of the metrics; null: serve none. */
   readonly metrics: ListenAddress | null;
-  /** The file that describes the links, instead of `settings`. */
+  /** A file that describes the links, instead of `settings`. */
   readonly config: string | null;
 }
 
-/** `original`: the options of the original host server, letter for letter; `extended`: with the long ones. */
+/** `original`: exactly the options of the original host server; `extended`: these and the long ones. */
 export type ServerDialect = 'original' | 'extended';
 
 export const DEFAULT_PID_FILE = '/var/run/ivshmem-server.pid';

@@ -5,7 +5,7 @@ import { parseConfiguration } from './configuration.ts';
 const links = (...list: unknown[]) => parseConfiguration(JSON.stringify({ links: list }));
 
 describe('configuration of several links', () => {
-  it('has the defaults of the command line, and the name of the socket', () => {
+  it('has the defaults of the command line, and the path of the socket as name', () => {
     const [link] = links({ socket: '/run/a' });
     expect(link).toMatchObject({
       name: '/run/a',
@@ -15,7 +15,7 @@ describe('configuration of several links', () => {
     expect(parseConfiguration('{"links": []}')).toEqual([]);
   });
 
-  it('takes all keys, sizes and numbers as on the command line or as JSON numbers', () => {
+  it('accepts all keys, sizes and numbers as on the command line or as JSON numbers', () => {
     const [a, b, c] = links(
       {
         name: 'a',
@@ -59,7 +59,7 @@ describe('configuration of several links', () => {
     expect(c!.settings.sharedMemory).toEqual({ kind: 'directory', path: '/dev/hugepages' });
   });
 
-  it('knows what is the same, however it is written', () => {
+  it('has the same source for equal settings, however written', () => {
     const source = (link: object) => links({ socket: '/run/a', ...link })[0]!.source;
     expect(source({ size: '4M' })).toBe(source({ size: 4194304, vectors: 1 }));
     expect(source({ allowUids: [0] })).toBe(source({ allowUids: ['root'] }));
@@ -70,15 +70,15 @@ describe('configuration of several links', () => {
   const link = (more: object) =>
     JSON.stringify({ links: [{ socket: '/run/a' }, { socket: '/run/b', ...more }] });
   it.each([
-    ['', 'no JSON: '],
-    ['{"links":', 'no JSON: '],
+    ['', 'not JSON: '],
+    ['{"links":', 'not JSON: '],
     ['[]', '[]: must be an object with the key "links"'],
-    ['{}', 'links: is missing'],
+    ['{}', 'links: missing'],
     ['{"links": {}}', 'links {}: must be a list of links'],
-    ['{"links": [], "metrics": 1}', 'metrics: unknown key, known are links'],
+    ['{"links": [], "metrics": 1}', 'metrics: unknown key: use links'],
     ['{"links": [null]}', 'links[0] null: must be a link, an object'],
-    ['{"links": [{}]}', 'links[0].socket: is missing'],
-    [link({ sokcet: 1 }), 'links[1].sokcet: unknown key, known are name, socket, mode'],
+    ['{"links": [{}]}', 'links[0].socket: missing'],
+    [link({ sokcet: 1 }), 'links[1].sokcet: unknown key: use name, socket, mode'],
     [link({ __proto__x: 1 }), 'links[1].__proto__x: unknown key'],
     ['{"links": [{"__proto__": {"socket": "/x"}}]}', 'links[0].__proto__: unknown key'],
     [link({ name: '' }), 'links[1].name "": must be a name'],
@@ -89,7 +89,7 @@ describe('configuration of several links', () => {
     [link({ group: {} }), 'links[1].group {}: must be a name or a number'],
     [link({ allowUids: 0 }), 'links[1].allowUids 0: must be a list of users'],
     [link({ allowUids: [0, 'no-such-user'] }), 'links[1].allowUids[1]: user "no-such-user"'],
-    [link({ allowGids: [] }), 'links[1].allowGids []: must be a list with somebody on it'],
+    [link({ allowGids: [] }), 'links[1].allowGids []: must be a list that is not empty'],
     [link({ sharedMemory: 'shm' }), 'links[1].sharedMemory "shm": must be "memfd", {"posix": NAME}'],
     [link({ sharedMemory: {} }), 'links[1].sharedMemory {}: must be'],
     [link({ sharedMemory: { posix: 'a', directory: '/b' } }), 'links[1].sharedMemory {"posix":"a","di'],
@@ -105,13 +105,13 @@ describe('configuration of several links', () => {
     [link({ vectors: 65 }), 'links[1].vectors: vectors 65: must be 1 to 64'],
     [link({ protocol: 0x8000, maxPeers: 3 }), 'links[1].maxPeers: 3 peers: virtio protocols'],
     [link({ evictAfter: 0 }), 'links[1].evictAfter: time to evict 0: must be 1 to 86400'],
-    [link({ name: '/run/a' }), 'links[1].name "/run/a": links[0] has it already'],
-    [link({ name: 'x', socket: '/run/a' }), 'links[1].socket "/run/a": links[0] has it already'],
+    [link({ name: '/run/a' }), 'links[1].name "/run/a": already used by links[0]'],
+    [link({ name: 'x', socket: '/run/a' }), 'links[1].socket "/run/a": already used by links[0]'],
     [
       JSON.stringify({
         links: ['m', '/m'].map((posix) => ({ socket: `/run/${posix}`, sharedMemory: { posix } })),
       }),
-      'links[1].sharedMemory.posix "m": links[0] has it already',
+      'links[1].sharedMemory.posix "m": already used by links[0]',
     ],
   ])('%j is refused, naming the key', (text, message) => {
     expect(() => parseConfiguration(text)).toThrow(OptionError);

@@ -6,10 +6,10 @@ import { parseCount, parseMode, parseSize } from './sizes.ts';
 
 /** One server of a configuration. */
 export interface LinkConfiguration {
-  /** What the log, the metrics and a reload know it by; unique. Default: the path of its socket. */
+  /** Its unique name in the log, in metrics and across reloads. Default: the path of its socket. */
   readonly name: string;
   readonly settings: HostServerSettings;
-  /** What the file says about it, in one form: two links are the same where this is the same. */
+  /** Its settings in canonical form: a reload keeps a link whose source has not changed. */
   readonly source: string;
 }
 
@@ -36,7 +36,7 @@ class Node {
     );
   }
 
-  /** Its members, which must be among `known`. */
+  /** The members of an object; keys must be among `known`. */
   object(known: readonly string[], what: string): Map<string, Node> {
     if (this.value === null || typeof this.value !== 'object' || Array.isArray(this.value)) this.fail(what);
     const members = new Map<string, Node>();
@@ -59,7 +59,7 @@ class Node {
     return typeof this.value === 'string' && this.value !== '' ? this.value : this.fail(what);
   }
 
-  /** A JSON number as it is, or a string that `parse` understands. */
+  /** A JSON number, or a string that `parse` accepts. */
   number(parse: (text: string) => number | null, what: string): number {
     if (typeof this.value === 'number') return this.value;
     return (typeof this.value === 'string' ? parse(this.value) : null) ?? this.fail(what);
@@ -75,7 +75,7 @@ class Node {
   }
 }
 
-/** The keys of a link, and the setting that each of them is. */
+/** The keys of a link and the settings they stand for. */
 const KEYS = {
   name: undefined,
   socket: 'socketPath',
@@ -134,7 +134,7 @@ function parseLink(node: Node): LinkConfiguration {
         settings.socketPath = member.string('a path');
         break;
       case 'mode':
-        // A JSON number would be decimal, which nobody means by 660.
+        // A JSON number would be decimal, but 660 means octal.
         if (typeof member.value !== 'string') member.fail('permissions in octal, as a string such as "660"');
         settings.mode = member.number(parseMode, 'permissions in octal, as a string such as "660"');
         break;
@@ -175,7 +175,7 @@ function parseLink(node: Node): LinkConfiguration {
   for (const key of ['allowUids', 'allowGids']) {
     const list = members.get(key);
     if (Array.isArray(list?.value) && list.value.length === 0) {
-      list.fail('a list with somebody on it: leave it out to let in everybody');
+      list.fail('a list that is not empty: omit the key to accept all clients');
     }
   }
   settings.allow = allowedBy(access);

@@ -13,7 +13,7 @@ describe('control socket', () => {
     for (const control of open.splice(0)) control.close();
   });
 
-  it('tells who is connected, to the user of the server alone', async () => {
+  it('lists the connected peers, to the user of the server only', async () => {
     const server = fixture.start({ maxPeers: 5, vectors: 3, protocol: 2 });
     open.push(listenControl(server, 'blue'));
     expect(statSync(`${fixture.socketPath}.ctl`).mode & 0o777).toBe(0o600);
@@ -43,7 +43,7 @@ describe('control socket', () => {
     expect(peers[0]!.since.getTime()).toBeGreaterThanOrEqual(before.getTime());
   });
 
-  it('is in nobody’s way who does not read or writes to it, and gives all descriptors back', async () => {
+  it('bounds clients that write or do not read, and releases all descriptors', async () => {
     const server = fixture.start();
     const control = listenControl(server, 'blue');
     open.push(control);
@@ -59,7 +59,7 @@ describe('control socket', () => {
     server.close();
     control.close();
     control.close();
-    // Without the listener, its reserve, and the server's own; with the client's socket, eventfd and memory.
+    // Without the listener, its reserve and the server's descriptors; with the client's socket, eventfd and memory.
     expect(openFds()).toBe(during - 2 - 4 + 3);
     await expect(queryPeers(fixture.socketPath)).rejects.toThrow(/\.ctl: ENOENT: no server with a control/);
   });
@@ -74,23 +74,21 @@ describe('control socket', () => {
     vectors: 1,
     protocol: 1,
   };
-  /** What another process that listens at the path may answer. */
+  /** Replies of another process that listens at the path. */
   const answers: [string, string][] = [
-    ['no JSON', '\x1b[2J'],
-    ['no object', 'null'],
-    ['no peers', JSON.stringify(list)],
+    ['not JSON', '\x1b[2J'],
+    ['not an object', 'null'],
+    ['without peers', JSON.stringify(list)],
     ['an object for a number', JSON.stringify({ ...list, maxPeers: {}, peers: [] })],
     ['text for a number', JSON.stringify({ ...list, peers: [{ ...peer, id: '\x1b[2J' }] })],
     ['a number for text', JSON.stringify({ ...list, link: 7, peers: [] })],
     ['a date that is none', JSON.stringify({ ...list, peers: [{ ...peer, since: 'soon' }] })],
   ];
-  it.each(answers)('is not believed: %s', async (_, answer) => {
+  it.each(answers)('does not accept a reply that is %s', async (_, answer) => {
     const listener = createServer((socket) => socket.on('error', () => {}).end(answer));
     await new Promise<void>((resolve) => listener.listen(`${fixture.socketPath}.ctl`, resolve));
     try {
-      await expect(queryPeers(fixture.socketPath)).rejects.toThrow(
-        /\.ctl: the answer is no list of peers: [^\n]+$/,
-      );
+      await expect(queryPeers(fixture.socketPath)).rejects.toThrow(/\.ctl: invalid reply: [^\n]+$/);
     } finally {
       await new Promise((resolve) => listener.close(resolve));
     }

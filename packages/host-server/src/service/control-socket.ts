@@ -4,19 +4,19 @@ import { Acceptor } from '../server/acceptor.ts';
 import type { HostServer } from '../server/host-server.ts';
 import { Outbox } from '../server/outbox.ts';
 
-/** What a control socket is called: that of the server, with this behind it. */
+/** A control socket has the path of the server's socket with this suffix. */
 export const CONTROL_SUFFIX = '.ctl';
-/** How many may ask at the same time. */
+/** Maximum number of connections; further ones are closed at once. */
 const MAX_CONNECTIONS = 16;
-/** How long somebody may take to read the answer, in ms. */
-const PATIENCE = 5000;
-/** How much of an answer is one entry of an outbox, in bytes. */
+/** Time limit for a client to read the reply, in ms. */
+const TIMEOUT = 5000;
+/** Bytes of the reply in one entry of an outbox. */
 const CHUNK = 16384;
 
-/** A control socket that listens. */
+/** A listening control socket. */
 export interface ControlSocket {
   readonly path: string;
-  /** Removes it. Doing it again changes nothing. */
+  /** Disconnects all clients and removes the socket. Calling it again has no effect. */
   close(): void;
 }
 
@@ -29,7 +29,7 @@ export function listenControl(server: HostServer, name: string, poller: Poller =
   const path = `${server.options.socketPath}${CONTROL_SUFFIX}`;
   const listener = UnixListener.listen(path, { mode: 0o600 });
   const connections = new Set<() => void>();
-  const answer = (socket: UnixSocket) => {
+  const reply = (socket: UnixSocket) => {
     if (connections.size >= MAX_CONNECTIONS) {
       socket.close();
       return;
@@ -44,13 +44,13 @@ export function listenControl(server: HostServer, name: string, poller: Poller =
       socket.close();
       connections.delete(finish);
     };
-    const timer = setTimeout(finish, PATIENCE);
+    const timer = setTimeout(finish, TIMEOUT);
     connections.add(finish);
     const send = (events: number) => {
       try {
         if ((events & ~(EPOLLOUT | EPOLLIN)) !== 0 || outbox.flush() === 'sent') finish();
       } catch {
-        // It is gone.
+        // The client has disconnected.
         finish();
       }
     };
@@ -63,8 +63,8 @@ export function listenControl(server: HostServer, name: string, poller: Poller =
   let acceptor: Acceptor;
   try {
     acceptor = new Acceptor(listener, poller, {
-      admit: answer,
-      turnAway: (socket) => socket.close(),
+      accepted: reply,
+      rejected: (socket) => socket.close(),
       warn() {},
     });
   } catch (error) {

@@ -5,12 +5,11 @@ import { planLinks } from './plan.ts';
 import { serve } from './serve.ts';
 
 /**
- * What a daemon reports to the process that started it, once: why it could not start, or what does not work although it
- * runs.
+ * Sent once by a daemon to the process that started it: why it could not start, or problems despite which it runs.
  */
 export type DaemonReport = { readonly problems: readonly string[] } | { readonly failure: string };
 
-/** A daemon has nowhere to log to. */
+/** A daemon has no output. */
 const silence: ServerLog = { event() {}, note() {} };
 
 /**
@@ -20,7 +19,7 @@ const silence: ServerLog = { event() {}, note() {} };
 async function main(): Promise<void> {
   const [dialect, ...argv] = process.argv.slice(2);
   const report = (message: DaemonReport) => {
-    // The starter may be gone already, which is no reason to give up.
+    // The daemon goes on if the process that started it has already exited.
     if (process.connected) process.send?.(message, () => process.connected && process.disconnect());
   };
   try {
@@ -32,7 +31,7 @@ async function main(): Promise<void> {
       log: silence,
       pidFile: given.pidFile,
       ready: (problems) => report({ problems }),
-      // Of whatever started the starter.
+      // The inherited environment is meant for the process that started the daemon.
       environment: {},
     });
   } catch (error) {

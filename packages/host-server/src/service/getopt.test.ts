@@ -20,7 +20,7 @@ const WORDS =
     .split(' ')
     .map((word) => word.replaceAll('"', ''));
 
-/** Command lines of up to five words, always the same. */
+/** Reproducible command lines of up to five words. */
 function commandLines(count: number): string[][] {
   let seed = 1;
   const random = (below: number) => {
@@ -32,7 +32,7 @@ function commandLines(count: number): string[][] {
   );
 }
 
-/** What getopt(1), which calls getopt_long(3), makes of them; null for an error. */
+/** Their parse by getopt(1), which calls getopt_long(3); null for an error. */
 function byLibc(lines: string[][]): (string[] | null)[] {
   const script = `
     while IFS= read -r -d $'\\1' line; do
@@ -54,7 +54,7 @@ function byLibc(lines: string[][]): (string[] | null)[] {
     .map((result) => (result === 'error' ? null : result.split('\x02').slice(0, -1)));
 }
 
-/** The same, in the same form. */
+/** Our parse, in the same form. */
 function byOurs(line: string[]): string[] | null {
   const result: string[] = [];
   try {
@@ -75,7 +75,7 @@ function byOurs(line: string[]): string[] | null {
 const hasGetopt = spawnSync('getopt', ['-T']).status === 4;
 
 describe('getopt', () => {
-  it.runIf(hasGetopt)('reads command lines as that of the C library does', () => {
+  it.runIf(hasGetopt)('parses command lines like getopt_long(3)', () => {
     const lines = commandLines(400);
     const expected = byLibc(lines);
     expect(expected).toHaveLength(lines.length);
@@ -84,7 +84,7 @@ describe('getopt', () => {
       expect({ line, result: byOurs(line) }).toEqual({ line, result: expected[i] });
   });
 
-  it('reports what is wrong after the options before it', () => {
+  it('throws after yielding the options before the invalid one', () => {
     const options = getopt(['-F', 'operand', '-x'], SHORT, LONG);
     expect(options.next().value).toEqual({ option: '-F', value: '' });
     expect(() => options.next()).toThrow('-x: unknown option');

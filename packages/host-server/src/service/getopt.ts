@@ -3,7 +3,7 @@ import { OptionError } from '@ivshmem/linux';
 /** `value`: needs a value. `optional`: has one only if it is attached by `=`. */
 export type OptionKind = 'flag' | 'value' | 'optional';
 
-/** An option as it was given: its full name with dashes, and its value; empty if it has none. */
+/** A given option: its full name with dashes, and its value, empty if it has none. */
 export interface GivenOption {
   readonly option: string;
   readonly value: string;

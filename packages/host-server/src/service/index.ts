@@ -9,5 +9,6 @@ export { type LinkServer, LinkSet, type LinkSetOptions, type ReloadResult } from
 export { createMetrics, type ServerMetrics } from './metrics.ts';
 export { type PeerList, queryPeers } from './peer-list.ts';
 export { type RunServerOptions, runServer } from './run-server.ts';
+export type { Environment } from './service-manager.ts';
 export { parseMode, parseSize } from './sizes.ts';
 export { serverUsage } from './usage.ts';

@@ -28,7 +28,7 @@ describe('servers of one process', () => {
     for (const connection of connections.splice(0)) connection.close();
     expect(readdirSync(directory)).toEqual([]);
     rmSync(directory, { recursive: true });
-    // The main poller's own two may have been opened on the way.
+    // The main poller may have opened its two descriptors meanwhile.
     expect(openFds() - before).toBeLessThanOrEqual(2);
     expect(left).toBeLessThanOrEqual(budget.left);
   });
@@ -38,7 +38,7 @@ describe('servers of one process', () => {
       JSON.stringify({ links: list.map((link) => ({ socket: join(directory, link.name), ...link })) }),
     );
 
-  /** The next message, without its descriptor. */
+  /** Receives the next message and closes its descriptor. */
   async function take(connection: ServerConnection): Promise<unknown> {
     const received = await next(connection);
     if (received === 'end') return 'end';
@@ -65,10 +65,10 @@ describe('servers of one process', () => {
     expect(readdirSync(directory)).toEqual(['a', 'a.ctl', 'b', 'b.ctl']);
   });
 
-  it('come and go by a reload, without the others noticing', async () => {
+  it('are added and removed by a reload, without effect on the others', async () => {
     set.reload(links({ name: 'kept' }, { name: 'removed' }, { name: 'changed' }));
     const [kept, removed, changed] = [await join_('kept'), await join_('removed'), await join_('changed')];
-    // Its own eventfd, after which there is nothing to read.
+    // Its own eventfd, the last message.
     await take(kept);
     const left = budget.left;
     const result = set.reload(links({ name: 'changed', vectors: 2 }, { name: 'added' }, { name: 'kept' }));
@@ -89,7 +89,7 @@ describe('servers of one process', () => {
       1,
     );
     expect((await join_('changed')).fd).toBeGreaterThan(0);
-    // The peers of the two have given back a socket and an eventfd each; the new peer has a socket and two eventfds.
+    // The peers of both have released a socket and an eventfd each; the new peer has a socket and two eventfds.
     expect(budget.left).toBe(left + 2 * 2 - 3);
   });
 
@@ -100,7 +100,7 @@ describe('servers of one process', () => {
     expect(set.links.map(({ server }) => server.options.socketPath)).toEqual([b, a]);
   });
 
-  it('are retried if they could not start, from the first time on', () => {
+  it('are retried if they cannot be started, including the first time', () => {
     writeFileSync(join(directory, 'b'), 'no socket');
     const wanted = links({ name: 'a' }, { name: 'b' }, { name: 'c' });
     const { added, kept, failed } = set.reload(wanted);
@@ -113,7 +113,7 @@ describe('servers of one process', () => {
     expect(set.failed.size).toBe(0);
   });
 
-  it('run without control socket where there is no room for one', () => {
+  it('run without a control socket if it cannot be created', () => {
     const warnings: string[] = [];
     const name = 'x'.repeat(107 - directory.length - 1);
     const loud = new LinkSet({
@@ -124,7 +124,7 @@ describe('servers of one process', () => {
     const left = budget.left;
     loud.reload(links({ name }));
     expect(warnings).toEqual([
-      expect.stringMatching(/^no control socket, for lists of peers: bind .*ENAMETOOLONG/),
+      expect.stringMatching(/^no control socket, for `ivshmem peers`: bind .*ENAMETOOLONG/),
     ]);
     expect(existsSync(join(directory, name))).toBe(true);
     loud.close();

@@ -7,35 +7,35 @@ import type { LinkConfiguration } from './configuration.ts';
 import { type ControlSocket, listenControl } from './control-socket.ts';
 import type { ActivatedSockets } from './service-manager.ts';
 
-/** Of a control socket: its listener, and the reserve of that. */
+/** Descriptors of a control socket: its listener and the reserve of that. */
 const CONTROL_DESCRIPTORS = 2;
 
 export interface LinkSetOptions {
   readonly budget: DescriptorBudget;
-  /** Sockets that a service manager listens at on behalf of this process. */
+  /** Listening sockets passed by a service manager. */
   readonly activated?: ActivatedSockets | undefined;
   /** Whether each server gets a control socket. */
   readonly control: boolean;
   readonly poller?: Poller;
   readonly log?: ((link: string, event: HostServerEvent) => void) | undefined;
-  /** Called with each server before its first client, for whoever counts. */
+  /** Called with each server before it has clients, to count its events. */
   readonly watch?: ((link: string, server: HostServer) => void) | undefined;
 }
 
-/** A link of the configuration, and the server that runs for it. */
+/** A configured link and its running server. */
 export interface LinkServer {
   readonly configuration: LinkConfiguration;
   readonly server: HostServer;
 }
 
-/** What a reload has done, by names of links. */
+/** Result of a reload: names of links. */
 export interface ReloadResult {
   readonly added: readonly string[];
   readonly removed: readonly string[];
-  /** Stopped and started again with other settings. */
+  /** Restarted with new settings. */
   readonly changed: readonly string[];
   readonly kept: readonly string[];
-  /** Those that should run and do not, with the reason. */
+  /** Configured links that could not be started, with the reason. */
   readonly failed: ReadonlyMap<string, string>;
 }
 
@@ -58,15 +58,15 @@ export class LinkSet {
     return [...this.#running.values()];
   }
 
-  /** Those that should run and do not, with the reason. */
+  /** Configured links that could not be started, with the reason. */
   get failed(): ReadonlyMap<string, string> {
     return this.#failed;
   }
 
   /**
-   * Makes the set what the configuration says, also at the start. Links that stay as they are do not notice; one whose
-   * settings change is stopped and started again, which its peers see as a server that is gone. A link that cannot start
-   * does not keep the others from it; {@link retry} tries it again.
+   * Applies a configuration, the first or a new one. Unchanged links are left alone. A link whose settings change is
+   * restarted, which its peers see as a server that disconnects. A link that cannot be started does not affect the others;
+   * {@link retry} tries it again.
    */
   reload(configurations: readonly LinkConfiguration[]): ReloadResult {
     this.#wanted = configurations;
@@ -77,7 +77,7 @@ export class LinkSet {
     const kept: string[] = [];
     const failed = new Map<string, string>();
     const running = new Set(this.#running.keys());
-    // What goes comes first: its socket may be wanted by another one.
+    // Removals come first: a new link may use the same socket.
     for (const [name, link] of this.#running) {
       if (wanted.get(name)?.source === link.configuration.source) kept.push(name);
       else this.#stop(name, link);
@@ -96,7 +96,7 @@ export class LinkSet {
     return { added, removed, changed, kept, failed };
   }
 
-  /** Tries again to start those that should run and do not. */
+  /** Tries again to start the failed links. */
   retry(): ReloadResult {
     return this.reload(this.#wanted);
   }
@@ -119,20 +119,20 @@ export class LinkSet {
     });
   }
 
-  /** A server without control socket is better than none. */
+  /** Returns undefined, and logs a warning, if the control socket cannot be created: the server runs without it. */
   #listenControl(server: HostServer, name: string): ControlSocket | undefined {
     const { budget, poller, log } = this.#options;
     try {
       if (!budget.take(CONTROL_DESCRIPTORS))
-        throw new Error(`no descriptors left, RLIMIT_NOFILE is ${budget.limit}`);
+        throw new Error(`out of descriptors, RLIMIT_NOFILE is ${budget.limit}`);
       try {
         return listenControl(server, name, poller);
       } catch (error) {
-        budget.give(CONTROL_DESCRIPTORS);
+        budget.release(CONTROL_DESCRIPTORS);
         throw error;
       }
     } catch (error) {
-      log?.(name, { type: 'warning', text: `no control socket, for lists of peers: ${reasonOf(error)}` });
+      log?.(name, { type: 'warning', text: `no control socket, for \`ivshmem peers\`: ${reasonOf(error)}` });
       return undefined;
     }
   }
@@ -141,12 +141,12 @@ export class LinkSet {
     this.#running.delete(name);
     if (control !== undefined) {
       control.close();
-      this.#options.budget.give(CONTROL_DESCRIPTORS);
+      this.#options.budget.release(CONTROL_DESCRIPTORS);
     }
     server.close();
   }
 
-  /** Stops all of them. */
+  /** Stops all links. */
   close(): void {
     for (const [name, link] of this.#running) this.#stop(name, link);
   }

@@ -1,16 +1,16 @@
 import { isIP } from 'node:net';
 
-/** Where a TCP service listens. */
+/** The address of a TCP service. */
 export interface ListenAddress {
   /** An IPv4 or IPv6 address. */
   readonly address: string;
-  /** 0 … 65535; 0 is any that is free. */
+  /** 0 … 65535; 0 chooses a free port. */
   readonly port: number;
 }
 
 /**
- * Reads `ADDRESS:PORT`, with brackets around an IPv6 address; `PORT` and `:PORT` mean the loopback address 127.0.0.1,
- * so that nothing is open to the network unless that is said. Null for anything else.
+ * Parses `ADDRESS:PORT`, with brackets around an IPv6 address; `PORT` and `:PORT` use 127.0.0.1, so that the service is
+ * open to the network only if an address is given. Returns null for anything else.
  */
 export function parseListenAddress(text: string): ListenAddress | null {
   const [, bracketed, plain, digits] = /^(?:(?:\[(.+)\]|([^:[\]]*)):)?(\d{1,5})$/.exec(text) ?? [];

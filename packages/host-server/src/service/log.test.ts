@@ -16,7 +16,7 @@ describe('log', () => {
     const output = collect();
     const log = structuredLog(output, { pretty: false, verbose: false });
     const since = new Date(0);
-    const reason = 'does not read: 9 messages';
+    const reason = 'not reading: 9 messages';
     log.event('blue', { type: 'peer-gone', id: 3, cause: 'not-reading', reason, since });
     log.event('blue', { type: 'warning', text: 'something' });
     log.note('debug', 'not for everybody');
@@ -32,20 +32,20 @@ describe('log', () => {
         cause: 'not-reading',
         reason,
         since: since.toISOString(),
-        msg: 'peer 3 gone: does not read: 9 messages',
+        msg: 'peer 3 gone: not reading: 9 messages',
       },
       { level: 'warn', time, link: 'blue', type: 'warning', text: 'something', msg: 'something' },
       { level: 'error', time, type: 'reload-failed', msg: 'no configuration' },
     ]);
   });
 
-  it('keeps what could steer a terminal away from it', () => {
+  it('writes no terminal control sequences', () => {
     const output = collect();
     structuredLog(output, { pretty: true, verbose: true }).note('debug', 'bind /tmp/\x1b[2J\n: EACCES');
     expect(output.lines()).toEqual([expect.stringMatching(/ debug bind \/tmp\/\uFFFD\[2J\uFFFD: EACCES$/)]);
   });
 
-  it('leaves out what clients could fill a disk with, and says how much that was', () => {
+  it('suppresses lines beyond its limit, and logs their number', () => {
     vi.useFakeTimers({ now: 5_000_000 });
     try {
       const output = collect();
@@ -65,7 +65,7 @@ describe('log', () => {
     }
   });
 
-  it('leaves them out of plain text, too', () => {
+  it('suppresses them in plain text, too', () => {
     vi.useFakeTimers({ now: 5_000_000 });
     try {
       const output = collect();
@@ -81,13 +81,13 @@ describe('log', () => {
       expect(output.lines()).toHaveLength(200);
       expect(output.lines()[7]).toBe('connection refused: \uFFFD[2J\uFFFD7');
       vi.advanceTimersByTime(1000);
-      expect(output.lines().slice(200)).toEqual(['800 lines were left out']);
+      expect(output.lines().slice(200)).toEqual(['800 lines suppressed']);
     } finally {
       vi.useRealTimers();
     }
   });
 
-  it('escapes in JSON what could steer a terminal, and keeps it', () => {
+  it('escapes terminal control sequences in JSON', () => {
     const output = collect();
     const log = structuredLog(output, { pretty: false, verbose: false });
     log.event('b\x9b\u202e', { type: 'warning', text: 'a\x7f\u2028' });

@@ -4,25 +4,26 @@ import { eventText, type HostServerEvent } from '../server/events.ts';
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
-/** Where lines go, each with its end. */
+/** Output of the log and the help. */
 export interface LogOutput {
+  /** Writes complete lines, each with its newline. */
   write(text: string): unknown;
-  /** The line that stands for a number of lines that were dropped; an output that drops none ignores it. */
+  /** Set by the log: returns the line to write in place of dropped lines. Ignored by an output that drops none. */
   dropped?: (lines: number) => string;
 }
 
-/** What happens to a process with host servers, for whoever looks after it. */
+/** The log of a process with host servers. */
 export interface ServerLog {
-  /** An event of the server that is known by the name `link`. */
+  /** Logs an event of the server with the name `link`. */
   event(link: string, event: HostServerEvent): void;
-  /** Anything else, with what a program may want to know about it. */
+  /** Logs anything else; `fields` are for structured logs. */
   note(level: LogLevel, text: string, fields?: object): void;
 }
 
-/** Lines in each second; what is beyond is counted only, so that clients cannot fill a disk. */
+/** Limit of event lines per second; more are only counted, so that clients cannot fill a disk. */
 const LINES_PER_SECOND = 200;
 
-/** Whether an event is one too many, each time it is called; `report` gets the number of those, a second later. */
+/** Returns a function that counts an event and returns whether to suppress it. `report` gets their number 1 s later. */
 function eventLimit(report: (suppressed: number) => void): () => boolean {
   let second = 0;
   let lines = 0;
@@ -43,13 +44,13 @@ function eventLimit(report: (suppressed: number) => void): () => boolean {
   };
 }
 
-/** Plain text: one line for each event with `verbose`, else only where the server listens. */
+/** A plain-text log: with `verbose` one line per event, otherwise only `listening`. */
 export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
-  const isTooMuch = eventLimit((suppressed) => output.write(`${suppressed} lines were left out\n`));
+  const isSuppressed = eventLimit((suppressed) => output.write(`${suppressed} lines suppressed\n`));
   return {
     event(_link, event) {
       if (!verbose && event.type !== 'listening') return;
-      if (!isTooMuch()) output.write(`${printable(eventText(event))}\n`);
+      if (!isSuppressed()) output.write(`${printable(eventText(event))}\n`);
     },
     note(level, text) {
       if (verbose && level !== 'debug') output.write(`${printable(text)}\n`);
@@ -58,15 +59,15 @@ export function plainLog(output: LogOutput, verbose: boolean): ServerLog {
 }
 
 export interface StructuredLogOptions {
-  /** Lines for people instead of JSON. */
+  /** Readable text instead of JSON. */
   readonly pretty: boolean;
-  /** Details, too. */
+  /** Log details (level debug) as well. */
   readonly verbose: boolean;
 }
 
 /**
- * A log by pino. As JSON, a line has `level` (debug, info, warn, error), `time` in ms since 1970 and `msg`; events have
- * `link`, `type` and their own fields, too.
+ * A log through pino. A JSON line has `level` (debug, info, warn, error), `time` in ms since 1970 and `msg`; lines of events
+ * also have `link`, `type` and the fields of the event.
  */
 export function structuredLog(output: LogOutput, { pretty, verbose }: StructuredLogOptions): ServerLog {
   const lineOf = (json: string) => (pretty ? prettyLine(json) : `${escapeJson(json.trimEnd())}\n`);
@@ -79,15 +80,15 @@ export function structuredLog(output: LogOutput, { pretty, verbose }: Structured
     { write: (line: string) => output.write(lineOf(line)) },
   );
   output.dropped = (lines) => {
-    const msg = `${lines} lines were dropped, since nothing read them`;
+    const msg = `${lines} lines dropped: output not read`;
     return lineOf(JSON.stringify({ level: 'warn', time: Date.now(), type: 'dropped', lines, msg }));
   };
-  const isTooMuch = eventLimit((suppressed) => {
-    logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines were left out`);
+  const isSuppressed = eventLimit((suppressed) => {
+    logger.warn({ type: 'suppressed', suppressed }, `${suppressed} lines suppressed`);
   });
   return {
     event(link, event) {
-      if (isTooMuch()) return;
+      if (isSuppressed()) return;
       const text = event.type === 'warning' ? event.text : eventText(event);
       logger[levelOf(event)]({ link, ...event }, text);
     },

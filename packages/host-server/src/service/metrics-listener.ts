@@ -4,40 +4,39 @@ import type { AddressInfo } from 'node:net';
 import { type ListenAddress, listenAddressText } from './listen-address.ts';
 
 export interface MetricsPages {
-  /** The text of /metrics. */
+  /** The body of /metrics. */
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
-  /** Why the process is not well, one line each; empty where it is. */
+  /** The problems that make /healthz fail, one line each; empty if there are none. */
   readonly problems: () => readonly string[];
 }
 
-/** A listener for HTTP. */
+/** A listening HTTP server. */
 export interface MetricsListener {
-  /** Where it listens, the port never 0. */
+  /** Its address; the port is never 0. */
   readonly address: ListenAddress;
   close(): Promise<void>;
 }
 
 const MAX_CONNECTIONS = 32;
-/** How long a client may take to ask, in ms. */
-const PATIENCE = 5000;
+/** Time limit for a client to send its request, in ms. */
+const TIMEOUT = 5000;
 
 /**
- * Serves `/metrics` and `/healthz` (200 where all is well, 503 with the reasons elsewhere) over HTTP. One request for
- * each connection, a few connections at a time: whoever holds one open is in nobody's way but that of others who ask.
- * Rejects with an Error of one line where it cannot listen.
+ * Serves `/metrics` and `/healthz` (200, or 503 with the problems) over HTTP: one request per connection, a limited number
+ * of connections, so that idle clients cost little. Rejects with an Error of one line if it cannot listen.
  */
 export async function listenMetrics(
   { address, port }: ListenAddress,
   pages: MetricsPages,
 ): Promise<MetricsListener> {
   const server = createServer({
-    requestTimeout: PATIENCE,
-    headersTimeout: PATIENCE,
-    connectionsCheckingInterval: PATIENCE / 5,
+    requestTimeout: TIMEOUT,
+    headersTimeout: TIMEOUT,
+    connectionsCheckingInterval: TIMEOUT / 5,
     maxHeaderSize: 8192,
   });
   server.maxConnections = MAX_CONNECTIONS;
-  server.timeout = PATIENCE;
+  server.timeout = TIMEOUT;
   server.on('request', (request, response) => {
     answer(request, response, pages).catch((error) => {
       if (!response.headersSent) response.writeHead(500);
@@ -50,10 +49,10 @@ export async function listenMetrics(
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const where = listenAddressText({ address, port });
-    const problem = code === 'EADDRINUSE' ? 'EADDRINUSE: another program listens there' : (code ?? error);
+    const problem = code === 'EADDRINUSE' ? 'EADDRINUSE: in use by another program' : (code ?? error);
     throw new Error(`${where}: ${problem}: choose another address or port`);
   }
-  // Later ones concern single connections.
+  // Errors from now on concern single connections.
   server.on('error', () => {});
   return {
     address: { address, port: (server.address() as AddressInfo).port },

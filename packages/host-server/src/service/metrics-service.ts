@@ -2,12 +2,12 @@ import { type ListenAddress, listenAddressText } from './listen-address.ts';
 import type { ServerLog } from './log.ts';
 import { listenMetrics, type MetricsListener, type MetricsPages } from './metrics-listener.ts';
 
-/** Metrics of a process whose links are more important: an address that is in use is logged, and tried again later. */
+/** Serves metrics without failing the process: if it cannot listen, that is logged and {@link start} can be retried. */
 export class MetricsService {
   readonly #address: ListenAddress;
   readonly #pages: MetricsPages;
   readonly #log: ServerLog;
-  /** Null before the first attempt and after one that has failed. */
+  /** Null before the first attempt and after a failed one. */
   #listener: Promise<MetricsListener | null> | null = null;
   #problem: string | null = null;
 
@@ -17,12 +17,12 @@ export class MetricsService {
     this.#log = log;
   }
 
-  /** Why there are no metrics; null if there are some. */
+  /** Why metrics are not served; null if they are. */
   get problem(): string | null {
     return this.#problem;
   }
 
-  /** Listens, unless it does already. Fulfilled when it does, or cannot. */
+  /** Starts listening, unless it already does. Resolves when that has succeeded or failed. */
   async start(): Promise<void> {
     this.#listener ??= this.#listen();
     if ((await this.#listener) === null) this.#listener = null;

@@ -8,7 +8,7 @@ import { occurrence, openFds, useHostServers } from '../server/strict-client.tes
 import { createMetrics } from './metrics.ts';
 import { listenMetrics, type MetricsListener } from './metrics-listener.ts';
 
-/** The samples of a text, by name and labels. */
+/** Samples by name and labels. */
 function samples(text: string): Map<string, number> {
   const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   return new Map(
@@ -24,7 +24,7 @@ describe('metrics', () => {
     listener = undefined;
   });
 
-  it('count what happens, and show what is', async () => {
+  it('count events and show the present state', async () => {
     const budget = DescriptorBudget.ofProcess();
     const metrics = createMetrics(budget);
     const server = fixture.start({ maxPeers: 3, budget });
@@ -70,7 +70,7 @@ describe('metrics', () => {
     expect(await value('ivshmem_joins_total{link="blue"}')).toBe(4);
   });
 
-  it('keep to the rules of promtool check metrics', async () => {
+  it('follow the rules of promtool check metrics', async () => {
     const metrics = createMetrics(DescriptorBudget.ofProcess());
     metrics.watch('blue', fixture.start());
     const families = [...(await metrics.text()).matchAll(/^# HELP (\S+) (.*)\n# TYPE \1 (\S+)$/gm)];
@@ -90,7 +90,7 @@ describe('metrics', () => {
     }
   });
 
-  it('show what waits for a peer that does not read', async () => {
+  it('show messages that are pending for a peer that does not read', async () => {
     const metrics = createMetrics(DescriptorBudget.ofProcess());
     const server = fixture.start({ maxPeers: 3, vectors: 64 });
     metrics.watch('blue', server);
@@ -130,16 +130,16 @@ describe('metrics', () => {
     await expect(
       listenMetrics({ address: '127.0.0.1', port }, { metrics, problems: () => problems }),
     ).rejects.toThrow(
-      `127.0.0.1:${port}: EADDRINUSE: another program listens there: choose another address or port`,
+      `127.0.0.1:${port}: EADDRINUSE: in use by another program: choose another address or port`,
     );
   });
 
-  it('close while somebody holds connections open without asking, of which there are a few at most', async () => {
+  it('close with idle connections open, which are limited in number', async () => {
     const metrics = createMetrics(DescriptorBudget.ofProcess());
     listener = await listenMetrics({ address: '127.0.0.1', port: 0 }, { metrics, problems: () => [] });
     const sockets = Array.from({ length: 40 }, () => connect(listener!.address.port, '127.0.0.1'));
     for (const socket of sockets) socket.on('error', () => {}).resume();
-    // Beyond 32 they are closed at once.
+    // Further ones are closed at once.
     await Promise.all(sockets.slice(-8).map((socket) => once(socket, 'close')));
     expect(sockets.filter((socket) => socket.closed)).toHaveLength(8);
     const closed = sockets.slice(0, 32).map((socket) => once(socket, 'close'));

@@ -9,12 +9,13 @@ const STATES = ['RESET', 'INIT', 'READY', 'RUN', 'other'] as const;
 const DEPARTURES: readonly DepartureCause[] = ['disconnected', 'sent-data', 'not-reading'];
 const REFUSALS: readonly RefusalCause[] = ['not-allowed', 'no-free-id', 'descriptors', 'gone', 'error'];
 
-/** What is counted about the servers of a process, for Prometheus. */
+/** Prometheus metrics of the servers of a process. */
 export interface ServerMetrics {
-  /** The text format of Prometheus, and its content type. */
+  /** Content type of {@link text}. */
   readonly contentType: string;
+  /** All metrics in the text format of Prometheus. */
   text(): Promise<string>;
-  /** Counts what a server does from now on until it is closed. Counters of a name go on where they were. */
+  /** Counts events of a server until it is closed. If it has the name of an earlier server, its counters continue. */
   watch(link: string, server: HostServer): void;
 }
 
@@ -24,7 +25,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
   const servers = new Map<string, HostServer>();
   const counter = <Label extends string>(name: string, help: string, ...labels: Label[]) =>
     new Counter({ name, help, labelNames: ['link', ...labels], registers });
-  /** A value of each server at the time when it is asked for. */
+  /** A value read from each server when the metrics are scraped. */
   const gauge = (name: string, help: string, value: (server: HostServer) => number) =>
     new Gauge({
       name,
@@ -37,23 +38,23 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
       },
     });
 
-  const joins = counter('ivshmem_joins_total', 'Peers that have been let in.');
+  const joins = counter('ivshmem_joins_total', 'Peers accepted.');
   const departures = counter(
     'ivshmem_departures_total',
-    'Peers that have gone, by cause: disconnected, sent-data, not-reading.',
+    'Peers disconnected, by cause: disconnected, sent-data, not-reading.',
     'cause',
   );
   const evictions = counter(
     'ivshmem_evictions_total',
-    'Peers that were evicted: they did not read, or sent.',
+    'Peers evicted because they sent data or did not read.',
   );
-  const refusals = counter('ivshmem_refusals_total', 'Clients that were not let in, by cause.', 'cause');
+  const refusals = counter('ivshmem_refusals_total', 'Connections refused, by cause.', 'cause');
   const warnings = counter('ivshmem_warnings_total', 'Warnings in the log.');
-  gauge('ivshmem_peers', 'Peers that are connected.', ({ peers }) => peers.length);
-  gauge('ivshmem_peers_max', 'Peers that can be connected.', ({ options }) => options.maxPeers);
+  gauge('ivshmem_peers', 'Connected peers.', ({ peers }) => peers.length);
+  gauge('ivshmem_peers_max', 'Maximum number of peers.', ({ options }) => options.maxPeers);
   gauge('ivshmem_shared_memory_bytes', 'Size of the shared memory.', ({ options }) => options.size);
-  gauge('ivshmem_queued_messages', 'Messages that wait for peers.', ({ waiting }) => waiting.messages);
-  gauge('ivshmem_queued_bytes', 'Bytes of messages that wait for peers.', ({ waiting }) => waiting.bytes);
+  gauge('ivshmem_queued_messages', 'Messages pending for peers.', ({ waiting }) => waiting.messages);
+  gauge('ivshmem_queued_bytes', 'Bytes pending for peers.', ({ waiting }) => waiting.bytes);
   new Gauge({
     name: 'ivshmem_peer_states',
     help: 'Connected peers by the value of their state register, named as in protocol 0x0001.',
@@ -64,7 +65,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
       for (const [link, server] of servers) {
         for (const state of STATES) this.set({ link, state }, 0);
         for (const { state } of server.peers) {
-          // The register is the peer's to write: unknown values must not become labels.
+          // The peer writes the register: unknown values must not become labels.
           this.inc({ link, state: state < STATES.length - 1 ? stateName(state) : 'other' });
         }
       }
@@ -79,7 +80,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
         this.set(value());
       },
     });
-  single('ivshmem_descriptors_left', 'Descriptors that are left for peers.', () => budget.left);
+  single('ivshmem_descriptors_left', 'Descriptors left for peers.', () => budget.left);
   single('process_max_fds', 'RLIMIT_NOFILE.', () => budget.limit);
   single('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length - 1);
   single('process_resident_memory_bytes', 'Resident memory.', residentBytes);
@@ -95,7 +96,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
   });
   single(
     'process_start_time_seconds',
-    'When the process was started, since 1970.',
+    'Start time of the process since 1970.',
     () => Date.now() / 1000 - process.uptime(),
   );
 
@@ -122,7 +123,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
     text: () => registry.metrics(),
     watch(link, server) {
       servers.set(link, server);
-      // Known from the start: a counter that appears with its first event hides that event from rate().
+      // Created at 0: a counter that appears with its first event hides that event from rate().
       for (const total of [joins, evictions, warnings]) total.inc({ link }, 0);
       for (const cause of DEPARTURES) departures.inc({ link, cause }, 0);
       for (const cause of REFUSALS) refusals.inc({ link, cause }, 0);

@@ -2,12 +2,14 @@ import { connect } from 'node:net';
 import type { Peer } from '../server/events.ts';
 import { CONTROL_SUFFIX } from './control-socket.ts';
 
-/** What a server tells about itself at its control socket. */
+/** The reply of a server's control socket. */
 export interface PeerList {
+  /** Name of the link. */
   readonly link: string;
   readonly socketPath: string;
-  /** In bytes. */
+  /** Size of the shared memory in bytes. */
   readonly size: number;
+  /** In bytes. */
   readonly outputSectionSize: number;
   readonly maxPeers: number;
   readonly vectors: number;
@@ -15,13 +17,14 @@ export interface PeerList {
   readonly peers: readonly Peer[];
 }
 
-/** How long a server may take, in ms. */
-const PATIENCE = 5000;
-const MAX_ANSWER = 16 * 1024 * 1024;
+/** Time limit for the server to reply, in ms. */
+const TIMEOUT = 5000;
+/** Maximum size of a reply in bytes. */
+const MAX_REPLY = 16 * 1024 * 1024;
 
 /**
- * Asks the server that listens at `socketPath` who is connected, at its control socket. Rejects with an Error of one
- * line: no server there, one without control socket, no permission.
+ * Queries the connected peers of the server at `socketPath` through its control socket. Rejects with an Error of one line
+ * if there is no server, it has no control socket, or permission is denied.
  */
 export async function queryPeers(socketPath: string): Promise<PeerList> {
   const path = `${socketPath}${CONTROL_SUFFIX}`;
@@ -29,11 +32,11 @@ export async function queryPeers(socketPath: string): Promise<PeerList> {
   try {
     return decodePeerList(JSON.parse(text));
   } catch {
-    throw new Error(`${path}: the answer is no list of peers: is it an ivshmem server's socket?`);
+    throw new Error(`${path}: invalid reply: is it the socket of an ivshmem server?`);
   }
 }
 
-/** Any process can listen at a path: what comes from there is what its type says, or TypeError is thrown. */
+/** Checks a reply, since any process may listen at the path. Throws TypeError if it is not a peer list. */
 function decodePeerList(list: Record<string, unknown>): PeerList {
   return {
     link: stringOf(list.link),
@@ -80,11 +83,11 @@ function receiveAll(path: string): Promise<string> {
       socket.destroy();
       reject(new Error(`${path}: ${reason}`));
     };
-    socket.setTimeout(PATIENCE, () => fail(`no answer in ${PATIENCE / 1000} s`));
+    socket.setTimeout(TIMEOUT, () => fail(`no reply within ${TIMEOUT / 1000} s`));
     socket.on('data', (chunk) => {
       chunks.push(chunk);
       length += chunk.length;
-      if (length > MAX_ANSWER) fail('the answer does not end');
+      if (length > MAX_REPLY) fail(`reply longer than ${MAX_REPLY} bytes`);
     });
     socket.on('end', () => {
       socket.destroy();
@@ -99,7 +102,7 @@ function receiveAll(path: string): Promise<string> {
 }
 
 const REMEDIES: Record<string, string> = {
-  ENOENT: 'no server with a control socket there: start it with `ivshmem server`, or say where it is by -S',
+  ENOENT: 'no server with a control socket: start one with `ivshmem server`, or give its socket with -S',
   ECONNREFUSED: 'the server is dead: start it again',
-  EACCES: 'only the user of the server may ask',
+  EACCES: 'permission denied: run it as the user of the server',
 };

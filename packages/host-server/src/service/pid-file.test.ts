@@ -12,7 +12,7 @@ describe('the PID file of a daemon', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('is written, over what a predecessor has left, and removed', () => {
+  it('replaces that of a predecessor, and is removed', () => {
     const path = join(directory, 'pid');
     writeFileSync(path, '123456789012');
     const remove = writePidFile(path);
@@ -26,11 +26,13 @@ describe('the PID file of a daemon', () => {
     expect(readFileSync(path, 'utf8')).toBe('1\n');
   });
 
-  it('is no link, which others may have put there', () => {
+  it('is not written through a link that others may have created', () => {
     const [path, victim] = [join(directory, 'pid'), join(directory, 'victim')];
     writeFileSync(victim, 'precious');
     symlinkSync(victim, path);
-    expect(() => writePidFile(path)).toThrow(`open PID file ${path}: EEXIST: a link, or no regular file`);
+    expect(() => writePidFile(path)).toThrow(
+      `open PID file ${path}: EEXIST: is a link or not a regular file`,
+    );
     expect(() => writePidFile(directory)).toThrow('EEXIST');
     expect(() => writePidFile(join(directory, 'missing', 'pid'))).toThrow('ENOENT');
     expect(readFileSync(victim, 'utf8')).toBe('precious');

@@ -15,8 +15,8 @@ const { EEXIST } = os.errno;
 const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants;
 
 /**
- * Writes this process's ID to the file at `path`, and returns the function that removes it, unless a successor has
- * written its own there. The file may be in a directory of another user: a link is not followed. Throws
+ * Writes the process ID to the file at `path`. Returns a function that removes the file, unless another process has
+ * written its ID there since. Does not follow links, since another user may own the directory. Throws
  * {@link SystemCallError}.
  */
 export function writePidFile(path: string): () => void {
@@ -40,7 +40,7 @@ function removePidFile(path: string): void {
     closeSync(fd);
     if (Number(text.toString('latin1', 0, length)) === process.pid) unlinkSync(path);
   } catch {
-    // It is gone, or something else is there.
+    // The file is gone, or is not a PID file.
   }
 }
 
@@ -55,6 +55,6 @@ function openPidFile(path: string, flags: number): number {
 }
 
 function notOurs(path: string): SystemCallError {
-  const problem = 'a link, or no regular file, is there: choose another path by -p';
+  const problem = 'is a link or not a regular file: choose another path with -p';
   return new SystemCallError('open', `PID file ${path}`, EEXIST, problem);
 }

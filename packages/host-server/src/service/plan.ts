@@ -5,7 +5,7 @@ import type { ServerArguments, ServerDialect } from './arguments.ts';
 import { type LinkConfiguration, parseConfiguration } from './configuration.ts';
 import type { ServeOptions } from './serve.ts';
 
-/** The largest configuration file, in bytes. */
+/** Maximum size of a configuration file in bytes. */
 const MAX_CONFIGURATION = 2 ** 24;
 
 /**
@@ -27,7 +27,7 @@ export function planLinks(
   const settings = completeSettings({ ...defaults, ...given.settings });
   return {
     links(activated) {
-      // A service manager says where to listen as well as -S does.
+      // A socket passed by a service manager replaces the default of -S.
       const [path] = activated;
       const own = given.settings.socketPath === undefined && activated.length === 1 && path !== undefined;
       const socketPath = own ? path : settings.socketPath;
@@ -53,20 +53,20 @@ function readConfiguration(path: string): LinkConfiguration[] {
 }
 
 /**
- * The text of a regular file. Others are refused: devices may have no end, a pipe may have no writer, and neither can be
- * read again at SIGHUP. Throws Error.
+ * Reads a regular file. Others are rejected: a device may have no end, a pipe no writer, and neither can be read again at
+ * SIGHUP. Throws Error.
  */
 function readBounded(path: string): string {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
-    if (!fstatSync(fd).isFile()) throw new Error('it is no regular file');
+    if (!fstatSync(fd).isFile()) throw new Error('not a regular file');
     const chunks: Buffer[] = [];
     for (let length = 0; ; ) {
       const chunk = Buffer.alloc(65536);
       const read = readSync(fd, chunk);
       if (read === 0) return Buffer.concat(chunks).toString();
       length += read;
-      if (length > MAX_CONFIGURATION) throw new Error(`it is longer than ${MAX_CONFIGURATION} bytes`);
+      if (length > MAX_CONFIGURATION) throw new Error(`longer than ${MAX_CONFIGURATION} bytes`);
       chunks.push(chunk.subarray(0, read));
     }
   } finally {

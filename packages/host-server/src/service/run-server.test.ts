@@ -38,7 +38,7 @@ describe('the host server as a command', () => {
 
   it.each([
     [['-Q'], '-Q: unknown option'],
-    [['-v'], '-v: a daemon has nowhere to log to: add -F'],
+    [['-v'], '-v: a daemon has no log: add -F'],
     [['-F', '-V65'], 'vectors 65: must be 1 to 64'],
     [['-V0'], 'vectors 0: must be 1 to 64'],
     [['-F', '-n3', '-P0x8000'], '3 peers: virtio protocols (0x8000 to 0xffff) have two'],
@@ -49,13 +49,13 @@ describe('the host server as a command', () => {
     expect(stderr).toBe(`ivshmem2-server: ${line}\nTry 'ivshmem2-server -h' for more information.\n`);
   });
 
-  it('fails with status 1 and one line where the machine does not let it', async () => {
+  it('fails with status 1 and one line if a system call fails', async () => {
     const { status, stderr } = await run(['-F', '-S/nonexistent/socket']);
     expect(status).toBe(1);
     expect(stderr).toMatch(/^ivshmem2-server: bind \/nonexistent\/socket: ENOENT: [^\n]*\n$/);
   });
 
-  it('serves in the foreground until it is told to stop, and takes its signal handlers back', async () => {
+  it('serves in the foreground until it is stopped, and removes its signal handlers', async () => {
     const directory = mkdtempSync('/tmp/run-server-');
     const socket = join(directory, 'socket');
     const handlers = () => ['SIGINT', 'SIGTERM', 'SIGHUP'].map((name) => process.listenerCount(name));
@@ -81,7 +81,7 @@ describe('the host server as a command', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('warns of settings that are of no use, whether or not there is a log', async () => {
+  it('warns about settings that peers cannot use, with and without a log', async () => {
     const directory = mkdtempSync('/tmp/run-server-');
     const argv = (...more: string[]) => ['-F', '-S', join(directory, 'socket'), '-P', '1', ...more];
     const once = async (given: string[], dialect: 'original' | 'extended') => {
@@ -91,7 +91,7 @@ describe('the host server as a command', () => {
       expect(status).toBe(0);
       return [stdout, stderr].map((text) => text.split('add -V 2').length - 1);
     };
-    // The original's defaults, with and without log; ours; ours against better knowledge.
+    // The defaults of the original, with and without a log; ours; ours, overridden.
     expect(await once(argv(), 'original')).toEqual([0, 1]);
     expect(await once(argv('-v'), 'original')).toEqual([1, 0]);
     expect(await once(argv(), 'extended')).toEqual([0, 0]);
@@ -100,7 +100,7 @@ describe('the host server as a command', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('logs events as JSON, one a line, for programs, and as text for people', async () => {
+  it('logs events as JSON lines, or as text on a terminal', async () => {
     const directory = mkdtempSync('/tmp/run-server-');
     const socketPath = join(directory, 'socket');
     const argv = ['-F', '-S', socketPath];
@@ -135,12 +135,12 @@ describe('the host server as a command', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('refuses to log as a daemon', async () => {
+  it('rejects logging options for a daemon', async () => {
     const extended = { dialect: 'extended' as const, environment: {} };
     for (const option of ['-v', '--json']) {
       expect(await run([option], undefined, extended)).toMatchObject({
         status: 2,
-        stderr: expect.stringContaining(`${option}: a daemon has nowhere to log to: add -F`),
+        stderr: expect.stringContaining(`${option}: a daemon has no log: add -F`),
       });
     }
   });

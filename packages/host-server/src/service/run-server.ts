@@ -11,16 +11,17 @@ import { startDaemon } from './start-daemon.ts';
 import { serverUsage } from './usage.ts';
 
 export interface RunServerOptions {
-  /** Gets the help and the log. */
+  /** For the help and the log. */
   readonly stdout: LogOutput;
+  /** For errors. */
   readonly stderr: LogOutput;
-  /** `stdout` is a terminal: the log of the extended dialect is for people there. */
+  /** `stdout` is a terminal: the extended dialect logs readable text there, and JSON otherwise. Default: false. */
   readonly terminal?: boolean;
-  /** As the user calls it. Default `ivshmem2-server`. */
+  /** Name of the command in messages. Default `ivshmem2-server`. */
   readonly program?: string;
-  /** Default: `original`, whose log is plain text. That of `extended` is structured. */
+  /** Options and log format: `original` has a plain-text log, `extended` a structured one. Default: `original`. */
   readonly dialect?: ServerDialect;
-  /** Ends a server in the foreground, as SIGTERM does. */
+  /** Stops a server in the foreground, like SIGTERM. */
   readonly signal?: AbortSignal;
   /** Default: `process.env`. */
   readonly environment?: Environment;
@@ -34,7 +35,7 @@ export interface RunServerOptions {
 export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
   const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
   const { environment = process.env } = options;
-  const complain = (text: string) => stderr.write(`${printable(`${program}: ${text}`)}\n`);
+  const printError = (text: string) => stderr.write(`${printable(`${program}: ${text}`)}\n`);
   try {
     const given = parseServerArguments(argv, dialect);
     if (given.help) {
@@ -44,14 +45,14 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     const plan = planLinks(given, dialect);
     const foreground = staysInForeground(given, environment);
     if (!foreground || (dialect === 'original' && !given.verbose)) {
-      // The log will not have them.
-      for (const { settings } of plan.links([])) settingsWarnings(settings).map(complain);
+      // These modes do not log warnings.
+      for (const { settings } of plan.links([])) settingsWarnings(settings).map(printError);
     }
     if (!foreground) {
       for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
         if (isGiven) throw new OptionError(option, `${option}: a daemon has nowhere to log to: add -F`);
       }
-      for (const problem of await startDaemon(argv, dialect)) complain(problem);
+      for (const problem of await startDaemon(argv, dialect)) printError(problem);
       return 0;
     }
     await serve({
@@ -71,7 +72,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
   }
 }
 
-/** A service manager wants its services in the foreground, unless a PID file shows that it expects a daemon. */
+/** Service managers run services in the foreground; -p shows that one expects a daemon. */
 function staysInForeground(given: ServerArguments, environment: Environment): boolean {
   if (given.foreground) return true;
   return !given.pidFileGiven && startedByServiceManager(environment, process.pid);

@@ -9,7 +9,7 @@ describe('a process with servers', () => {
   let directory: string;
   let config: string;
   let abort: AbortController;
-  /** Lines of the log. */
+  /** Collects the log. */
   let lines: Record<string, unknown>[];
   let stderr: string;
   let onLine: (line: Record<string, unknown>) => void;
@@ -49,7 +49,7 @@ describe('a process with servers', () => {
     });
   const messages = () => lines.map(({ level, msg }) => `${level}: ${msg}`);
 
-  it('serves the other links if one cannot be started, which it tries again', async () => {
+  it('serves the other links if one cannot be started, and retries that', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     const missing = join(directory, 'missing');
     configure(
@@ -60,13 +60,13 @@ describe('a process with servers', () => {
     await vi.waitUntil(() => vi.getTimerCount() > 0);
     expect(existsSync(join(directory, 'good'))).toBe(true);
     const reason = `bind ${missing}/socket: ENOENT: no such file or directory: create the directory first`;
-    const line = `error: bad could not be started, and is tried again every 10 s: ${reason}`;
+    const line = `error: bad cannot be started, retrying every 10 s: ${reason}`;
     expect(messages()).toContain(line);
     vi.advanceTimersByTime(30_000);
     expect(messages().filter((text) => text === line)).toHaveLength(1);
     mkdirSync(missing);
     vi.advanceTimersByTime(10_000);
-    expect(messages()).toContain('info: bad could be started now');
+    expect(messages()).toContain('info: bad started after retries');
     expect(existsSync(join(missing, 'socket'))).toBe(true);
     abort.abort();
     expect(await ended).toBe(0);
@@ -81,7 +81,7 @@ describe('a process with servers', () => {
     );
   });
 
-  it('waits for SIGHUP, and says so, if there are no links', async () => {
+  it('waits for SIGHUP, with a warning, if there are no links', async () => {
     configure();
     onLine = ({ type }) => type === 'no-links' && abort.abort();
     expect(await run('-F', '--config', config)).toBe(0);
@@ -96,16 +96,16 @@ describe('a process with servers', () => {
     expect(await run('-F', '-S', join(directory, 'socket'), '--metrics', String(port))).toBe(0);
     expect(lines.map(({ type }) => type)).toEqual(['listening', 'metrics-failed', 'closed']);
     expect(messages()[1]).toBe(
-      `error: no metrics: 127.0.0.1:${port}: EADDRINUSE: another program listens there: choose another address or port`,
+      `error: no metrics: 127.0.0.1:${port}: EADDRINUSE: in use by another program: choose another address or port`,
     );
     other.close();
     await once(other, 'close');
   });
 
   it.each([
-    ['/dev/zero', 'it is no regular file'],
-    ['/dev/stdin', /it is no regular file|no such device/],
-    ['/', 'it is no regular file'],
+    ['/dev/zero', 'not a regular file'],
+    ['/dev/stdin', /not a regular file|no such device/],
+    ['/', 'not a regular file'],
     ['/nonexistent', 'ENOENT'],
   ])('reads no configuration from %s', async (path, problem) => {
     expect(await run('-F', '--config', path)).toBe(2);
@@ -113,9 +113,9 @@ describe('a process with servers', () => {
     expect(stderr.split('\n')[0]).toMatch(problem);
   });
 
-  it('reads no configuration that is too long', async () => {
+  it('rejects a configuration that is too long', async () => {
     writeFileSync(config, ' '.repeat(2 ** 24 + 1));
     expect(await run('-F', '--config', config)).toBe(2);
-    expect(stderr).toContain(`${config}: cannot be read: it is longer than 16777216 bytes`);
+    expect(stderr).toContain(`${config}: cannot be read: longer than 16777216 bytes`);
   });
 });

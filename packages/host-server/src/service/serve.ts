@@ -10,32 +10,32 @@ import { MetricsService } from './metrics-service.ts';
 import { writePidFile } from './pid-file.ts';
 import { ActivatedSockets, type Environment } from './service-manager.ts';
 
-/** How often to try again what could not be started, in ms. */
+/** Interval for retrying failed links and metrics, in ms. */
 const RETRY = 10_000;
 
 export interface ServeOptions {
-  /** The links to start with, given the paths of the sockets that a service manager has passed. */
+  /** The first configuration, given the paths of the sockets passed by a service manager. */
   readonly links: (activated: readonly string[]) => readonly LinkConfiguration[];
-  /** Reads the configuration again, at SIGHUP; without it, SIGHUP ends the process. Throws where it is no good. */
+  /** Reads the configuration again, at SIGHUP; without it, SIGHUP stops the process. Throws if it is invalid. */
   readonly reread?: (() => readonly LinkConfiguration[]) | undefined;
   /** Whether each server gets a control socket. */
   readonly control: boolean;
   readonly metrics?: ListenAddress | null;
   readonly log: ServerLog;
-  /** Ends the servers, like a signal. */
+  /** Stops the servers, like SIGTERM. */
   readonly signal?: AbortSignal | undefined;
-  /** Where to write the process ID. */
+  /** File for the process ID. */
   readonly pidFile?: string | undefined;
-  /** Called when clients can connect, and the process ID is written, with what does not work nevertheless. */
+  /** Called when clients can connect and the PID file is written, with the failed links and metrics. */
   readonly ready?: ((problems: readonly string[]) => void) | undefined;
-  /** Where a service manager says what it wants. Default: `process.env`. */
+  /** Variables set by a service manager. Default: `process.env`. */
   readonly environment?: Environment;
 }
 
 /**
- * Runs host servers until SIGINT or SIGTERM, and removes all traces of them. Raises the limit of open files to what is
- * allowed. A link, or metrics, that cannot be started is logged and tried again later, if any link runs. Rejects with the
- * reason if none runs, or the PID file cannot be written; nothing is left then.
+ * Runs host servers until SIGINT or SIGTERM, then cleans up. Raises the soft limit of open files to the hard limit. Links or
+ * metrics that cannot be started are logged and retried. Rejects if no link can be started or the PID file cannot be
+ * written, and leaves nothing behind.
  */
 export async function serve(options: ServeOptions): Promise<void> {
   const { log, signal, reread, environment = process.env } = options;
@@ -45,7 +45,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   });
   let reload = reread === undefined ? stop : () => {};
   const onHangUp = () => reload();
-  // Before there is anything to clean up.
+  // A signal must not end the process from here on without cleaning up.
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
   process.on('SIGHUP', onHangUp);
@@ -69,36 +69,36 @@ export async function serve(options: ServeOptions): Promise<void> {
     cleanups.push(() => links.close());
     startLinks(links, configurations, log);
     for (const { name, settings } of configurations) log.note('debug', `${name}: settings`, { settings });
-    log.note('debug', `${budget.left} of ${budget.limit} descriptors are left for peers`);
+    log.note('debug', `${budget.left} of ${budget.limit} descriptors left for peers`);
     const problems = () => [...links.failed].map(([name, reason]) => `${name}: ${reason}`);
     const service = options.metrics ? new MetricsService(options.metrics, { metrics, problems }, log) : null;
     cleanups.push(() => service?.close());
     await service?.start();
     if (options.pidFile !== undefined) cleanups.push(writePidFile(options.pidFile));
     const notifier = serviceNotifier(environment.NOTIFY_SOCKET);
-    const tell = (problem: string | null) => {
-      if (problem !== null) log.note('warn', `the service manager cannot be notified: ${problem}`);
+    const checkNotified = (problem: string | null) => {
+      if (problem !== null) log.note('warn', `cannot notify the service manager: ${problem}`);
     };
     const status = () => `${links.links.length} link${links.links.length === 1 ? '' : 's'}`;
     if (reread !== undefined) {
       reload = () => {
-        tell(notifier.reloading());
+        checkNotified(notifier.reloading());
         reloadLinks(links, reread, log);
-        tell(notifier.ready(status()));
+        checkNotified(notifier.ready(status()));
       };
     }
-    // Keeps the process running, too, while there is no link.
+    // This timer also keeps the process running while there are no links.
     const retry = setInterval(() => {
       service?.start();
-      if (retryLinks(links, log)) tell(notifier.ready(status()));
+      if (retryLinks(links, log)) checkNotified(notifier.ready(status()));
     }, RETRY);
     cleanups.push(() => clearInterval(retry));
     const { problem: noMetrics } = service ?? { problem: null };
     options.ready?.(noMetrics === null ? problems() : [...problems(), noMetrics]);
-    tell(notifier.ready(status()));
+    checkNotified(notifier.ready(status()));
     if (!signal?.aborted) await stopped;
     reload = () => {};
-    tell(notifier.stopping());
+    checkNotified(notifier.stopping());
   } finally {
     for (const cleanup of cleanups.reverse()) await cleanup();
     process.off('SIGINT', stop);
@@ -108,15 +108,15 @@ export async function serve(options: ServeOptions): Promise<void> {
   }
 }
 
-/** A socket that a service manager listens at, and nobody serves, would leave its clients waiting for ever. */
+/** Rejects a passed socket that no link uses: its clients would wait forever. */
 function checkActivated(activated: ActivatedSockets, links: readonly LinkConfiguration[]): void {
   const served = new Set(links.map(({ settings }) => settings.socketPath));
   const stray = activated.paths.find((path) => !served.has(path));
   if (stray === undefined) return;
-  throw new Error(`LISTEN_FDS: no link has the socket ${stray}: name it by -S or in the configuration`);
+  throw new Error(`LISTEN_FDS: no link uses the socket ${stray}: give it with -S or in the configuration`);
 }
 
-/** Throws the first reason if none of them can be started. */
+/** Throws the first reason if no link can be started. */
 function startLinks(links: LinkSet, configurations: readonly LinkConfiguration[], log: ServerLog): void {
   const { failed } = links.reload(configurations);
   const [first] = failed.values();
@@ -127,19 +127,19 @@ function startLinks(links: LinkSet, configurations: readonly LinkConfiguration[]
   reportEmpty(configurations, log);
 }
 
-/** Returns whether a link that could not be started runs now. Logs that, and reasons that have changed. */
+/** Retries failed links and logs the ones started and changed reasons. Returns whether any was started. */
 function retryLinks(links: LinkSet, log: ServerLog): boolean {
   const before = links.failed;
   if (before.size === 0) return false;
   const { added, failed } = links.retry();
-  for (const link of added) log.note('info', `${link} could be started now`, { type: 'link-started', link });
+  for (const link of added) log.note('info', `${link} started after retries`, { type: 'link-started', link });
   reportFailed(new Map([...failed].filter(([link, reason]) => before.get(link) !== reason)), log);
   return added.length > 0;
 }
 
 function reportFailed(failed: ReloadResult['failed'], log: ServerLog): void {
   for (const [link, reason] of failed) {
-    const text = `${link} could not be started, and is tried again every ${RETRY / 1000} s: ${reason}`;
+    const text = `${link} cannot be started, retrying every ${RETRY / 1000} s: ${reason}`;
     log.note('error', text, { type: 'link-failed', link });
   }
 }
@@ -155,7 +155,7 @@ function reloadLinks(links: LinkSet, reread: () => readonly LinkConfiguration[],
     configurations = reread();
   } catch (error) {
     const reason = reasonOf(error);
-    log.note('error', `configuration not read again, all links go on as they are: ${reason}`, {
+    log.note('error', `configuration not reloaded, all links continue: ${reason}`, {
       type: 'reload-failed',
     });
     return;
@@ -164,7 +164,7 @@ function reloadLinks(links: LinkSet, reread: () => readonly LinkConfiguration[],
   reportFailed(failed, log);
   reportEmpty(configurations, log);
   const counts = `${added.length} added, ${removed.length} removed, ${changed.length} changed, ${kept.length} kept`;
-  log.note('info', `configuration read again: ${counts}, ${failed.size} failed`, {
+  log.note('info', `configuration reloaded: ${counts}, ${failed.size} failed`, {
     type: 'reloaded',
     added,
     removed,

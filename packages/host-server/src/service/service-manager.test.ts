@@ -17,7 +17,7 @@ describe('service manager', () => {
     expect(startedByServiceManager(environment, 7)).toBe(expected);
   });
 
-  it('has passed no sockets that are meant for another process', () => {
+  it('has no sockets meant for another process', () => {
     const { pid } = process;
     for (const environment of [{}, { LISTEN_FDS: '2', LISTEN_PID: String(pid + 1) }, { LISTEN_FDS: '-1' }]) {
       expect(new ActivatedSockets(environment, pid).paths).toEqual([]);

@@ -8,8 +8,8 @@ const LISTEN_FDS_START = 3;
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Whether a service manager such as systemd has started this process itself, and not a shell below something that it
- * has started: those inherit INVOCATION_ID, too. Source: systemd.exec(5), sd_notify(3), sd_listen_fds(3).
+ * Whether a service manager such as systemd started this process directly. A shell inside a service inherits INVOCATION_ID,
+ * too, so that alone is no proof. Source: systemd.exec(5), sd_notify(3), sd_listen_fds(3).
  */
 export function startedByServiceManager(environment: Environment, pid: number): boolean {
   const { NOTIFY_SOCKET, LISTEN_FDS, LISTEN_PID, INVOCATION_ID, SYSTEMD_EXEC_PID } = environment;
@@ -18,14 +18,14 @@ export function startedByServiceManager(environment: Environment, pid: number): 
   return Boolean(INVOCATION_ID) && (SYSTEMD_EXEC_PID === undefined || Number(SYSTEMD_EXEC_PID) === pid);
 }
 
-/** The sockets that a service manager has passed to this process; they stay open, for links that come back. */
+/** The sockets passed by a service manager. They stay open, so that a link can be restarted on its socket. */
 export class ActivatedSockets {
   /** Descriptors by path. */
   readonly #fds = new Map<string, number>();
 
   /**
-   * Takes them over as LISTEN_FDS and LISTEN_PID say; none where these are for another process. Throws Error where
-   * one is no Unix stream socket that listens, or two listen at the same path.
+   * Takes ownership of the descriptors in LISTEN_FDS; none if LISTEN_PID names another process. Throws Error if one is not
+   * a listening Unix stream socket, or if two have the same path.
    */
   constructor(environment: Environment, pid: number) {
     const count = Number(environment.LISTEN_FDS ?? 0);
@@ -33,7 +33,7 @@ export class ActivatedSockets {
     for (let fd = LISTEN_FDS_START; fd < LISTEN_FDS_START + count; fd++) {
       try {
         const path = listeningPath(fd);
-        if (this.#fds.has(path)) throw new Error(`two sockets listen at ${path}`);
+        if (this.#fds.has(path)) throw new Error(`two sockets have the path ${path}`);
         this.#fds.set(path, fd);
       } catch (error) {
         throw new Error(`LISTEN_FDS, descriptor ${fd}: ${(error as Error).message}`);
@@ -41,18 +41,18 @@ export class ActivatedSockets {
     }
   }
 
-  /** Where they listen. */
+  /** The paths of the sockets. */
   get paths(): readonly string[] {
     return [...this.#fds.keys()];
   }
 
-  /** A listener on the socket at `path`, which the caller owns; undefined where there is none. Throws SystemCallError. */
+  /** Returns a listener on the socket at `path`, owned by the caller, or undefined if none. Throws SystemCallError. */
   listenerFor(path: string): UnixListener | undefined {
     const fd = this.#fds.get(path);
     return fd === undefined ? undefined : UnixListener.adopt(fd);
   }
 
-  /** Closes them; the service manager goes on to listen. */
+  /** Closes the descriptors; the service manager keeps its own. */
   close(): void {
     for (const fd of this.#fds.values()) closeFd(fd);
     this.#fds.clear();

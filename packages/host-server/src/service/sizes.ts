@@ -1,8 +1,8 @@
 const SUFFIXES = 'BKMGTPE';
 
 /**
- * A count as strtoull(3) with base 0 reads it: decimal, 0x hexadecimal, or octal after a 0. Null for anything else, and
- * for what a number does not hold exactly.
+ * Parses a count like strtoull(3) with base 0: decimal, hexadecimal after 0x, or octal after 0. Returns null for anything
+ * else, and above 2^53 - 1.
  */
 export function parseCount(text: string): number | null {
   const octal = /^0[0-7]+$/.test(text);
@@ -14,7 +14,10 @@ export function parseCount(text: string): number | null {
   return Number.isSafeInteger(value) ? value : null;
 }
 
-/** A size in bytes, as QEMU reads it: fractions are for suffixes, suffixes for any case. Null for anything else. */
+/**
+ * Parses a size in bytes like QEMU: with a suffix of B, K, M, G, T, P or E in either case, and a fraction only with a suffix
+ * above B. Returns null for anything else, and above 2^53 - 1.
+ */
 export function parseSize(text: string): number | null {
   const [, number, fraction, suffix] = /^(0x[0-9a-f]+|\d+(\.\d+)?)([bkmgtpe])?$/i.exec(text) ?? [];
   const power = SUFFIXES.indexOf((suffix ?? 'b').toUpperCase());
@@ -22,7 +25,7 @@ export function parseSize(text: string): number | null {
   return Number.isSafeInteger(value) && !(power === 0 && fraction !== undefined) ? value : null;
 }
 
-/** Permissions, in octal digits. Null for anything else. */
+/** Parses permissions of three octal digits, such as `660`. Returns null for anything else. */
 export function parseMode(text: string): number | null {
   return /^0?[0-7]{3}$/.test(text) ? Number.parseInt(text, 8) : null;
 }

@@ -4,8 +4,8 @@ import type { ServerDialect } from './arguments.ts';
 import type { DaemonReport } from './daemon.ts';
 
 /**
- * Starts a host server in a process of its own, in a session of its own and without standard streams, and waits until
- * clients can connect. Returns what does not work although it runs; rejects with the reason if it could not start.
+ * Starts a host server as a daemon: in a new process and session, without standard streams. Resolves when clients can
+ * connect, with the failed links and metrics; rejects with the reason if it cannot be started.
  */
 export function startDaemon(argv: readonly string[], dialect: ServerDialect): Promise<readonly string[]> {
   return new Promise((resolve, reject) => {
@@ -27,11 +27,11 @@ export function startDaemon(argv: readonly string[], dialect: ServerDialect): Pr
     const died = () => {
       reject(
         new Error(
-          `the daemon ended with ${daemon.signalCode ?? `status ${daemon.exitCode}`} before it listened`,
+          `the daemon exited with ${daemon.signalCode ?? `status ${daemon.exitCode}`} before it was listening`,
         ),
       );
     };
-    // The report, if there is one, always comes before this; the exit may be seen before the report.
+    // A report always arrives before `disconnect`; `exit` may be emitted before the report.
     daemon.once('disconnect', () => {
       if (daemon.exitCode !== null || daemon.signalCode !== null) died();
       else daemon.once('exit', died);
