@@ -145,7 +145,7 @@ describe('host server', () => {
     expect(seen).toEqual(['listening', 'peer-joined', listening, 'closed', 'complete']);
   });
 
-  it("refuses to take a living server's place, which does not notice", async () => {
+  it('fails if another server is running there, which is not disturbed', async () => {
     const server = fixture.start();
     const a = await fixture.join(1, []);
     expect(() => fixture.start()).toThrow('another server answers there');

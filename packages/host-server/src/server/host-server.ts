@@ -19,7 +19,7 @@ const SLACK = 1024;
 const OWN_DESCRIPTORS = 4;
 
 export interface HostServerOptions extends Partial<HostServerSettings> {
-  /** Where sockets are watched. Default: `mainPoller` of `@ivshmem/linux/wait`. */
+  /** Polls the sockets. Default: `mainPoller` of `@ivshmem/linux/wait`. */
   readonly poller?: Poller;
   /** Called with each event, including `listening`. */
   readonly log?: ((event: HostServerEvent) => void) | undefined;
@@ -40,8 +40,8 @@ export interface HostServer {
   /** {@link peers}, at once and whenever a peer connects or disconnects. Completes when the server is closed. */
   readonly peers$: Observable<readonly Peer[]>;
   /**
-   * `listening` for each subscriber, then what happens from now on. Completes when the server is closed. What happened
-   * before, such as warnings about the options, reaches `log` of the options only.
+   * `listening` for each subscriber, then the events from now on. Completes when the server is closed. Earlier events, such
+   * as warnings about the options, go to `log` of the options only.
    */
   readonly events$: Observable<HostServerEvent>;
   /** Number and bytes of messages pending for all peers. */
@@ -51,15 +51,15 @@ export interface HostServer {
    * eventfds, so their links go on. Calling it again has no effect.
    */
   close(): void;
-  /** Resolves when the server is closed: to null, since it does not end by itself. As with links and devices. */
+  /** Resolves to null when the server is closed: unlike a link or a device, it does not fail by itself. */
   readonly closed: Promise<Error | null>;
   /** The same as {@link close}. */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
- * Starts a host server. Throws OptionError before it has touched the system;
- * SystemCallError, or Error of `node:fs`, where a socket or the memory can't be had. It leaves nothing behind then.
+ * Starts a host server. Throws OptionError for invalid options, before any system call; SystemCallError, or Error of
+ * `node:fs`, if the socket or the memory cannot be created. Leaves nothing behind on failure.
  */
 export function createHostServer(options: HostServerOptions = {}): HostServer {
   const { poller = mainPoller, log, budget, listener, ...given } = options;

@@ -95,8 +95,8 @@ function isSharedMemoryName(name: string): boolean {
 }
 
 /**
- * Completes settings with defaults, rounds the size of the memory, and checks them all without touching the system.
- * `hostPage`: the size of the host's pages, in bytes; clients refuse sections that are no multiples of it. Throws
+ * Completes settings with defaults, rounds up the size of the memory and checks all values, without system calls.
+ * `hostPage`: the host's page size in bytes; clients reject sections that are not multiples of it. Throws
  * {@link OptionError}, whose `option` is the name of the setting.
  */
 export function completeSettings(
@@ -109,7 +109,7 @@ export function completeSettings(
   const { socketPath, sharedMemory, maxPeers, outputSectionSize } = settings;
   checkSocketPath('socketPath', socketPath);
   if (sharedMemory.kind === 'posix' && !isSharedMemoryName(sharedMemory.name)) {
-    const problem = 'must be one name of up to 255 bytes, without slashes but a leading one';
+    const problem = 'must be a name of up to 255 bytes, without slashes except a leading one';
     throw new OptionError(
       'sharedMemory',
       `shared memory object ${JSON.stringify(sharedMemory.name)}: ${problem}`,
@@ -140,7 +140,7 @@ export function completeSettings(
   return { ...settings, size };
 }
 
-/** The peers are counted first, then the sizes; if the sections do not fit, that is their fault. */
+/** Checks the sections. The option at fault is the number of peers if out of range, or else the size of the sections. */
 function checkLayout(size: number, maxPeers: number, outputSectionSize: number, hostPage: number): void {
   const option = maxPeers >= 2 && maxPeers <= MAX_SERVER_PEERS ? 'outputSectionSize' : 'maxPeers';
   try {
@@ -150,7 +150,7 @@ function checkLayout(size: number, maxPeers: number, outputSectionSize: number, 
   }
 }
 
-/** Protocol 0x0001 does not work with the defaults of the original server: its own, as far as the settings allow. */
+/** Defaults for protocol 0x0001, which does not work with those of the original server. */
 function protocolDefaults(
   { protocol, size, maxPeers }: HostServerSettings,
   hostPage: number,

@@ -70,9 +70,8 @@ function readAccount({ option, value }: GivenOption, find: (text: string) => num
 }
 
 /**
- * Reads a command line (without program name) as `getopt` does; the last one of several equal options counts,
- * except for those that say who may connect. The help is asked for as soon as `-h` is met: what follows is not looked at.
- * Throws {@link OptionError}. Ranges are checked when the server is made of it.
+ * Parses a command line (without program name) with `getopt`. If an option is repeated, the last one counts; --allow-uid
+ * and --allow-gid accumulate. Parsing stops at `-h`. Throws {@link OptionError}. Ranges are checked by `completeSettings`.
  */
 export function parseServerArguments(
   argv: readonly string[],
@@ -172,14 +171,17 @@ export function parseServerArguments(
   }
   const [operand] = next.value;
   if (operand !== undefined) {
-    throw new OptionError(operand, `${JSON.stringify(operand)}: unexpected, there are only options`);
+    throw new OptionError(
+      operand,
+      `${JSON.stringify(operand)}: unexpected argument, only options are accepted`,
+    );
   }
   if (result.config !== null && ofLink !== undefined) {
-    throw new OptionError(ofLink, `${ofLink}: --config describes the links: say it there`);
+    throw new OptionError(ofLink, `${ofLink}: not with --config: put it into the configuration file`);
   }
   if (hugePageSize !== undefined) {
     if (settings.sharedMemory !== undefined) {
-      throw new OptionError('--hugepages', '--hugepages: is for a memfd: leave out -M and -m');
+      throw new OptionError('--hugepages', '--hugepages: only for a memfd: omit -M and -m');
     }
     settings.sharedMemory = { kind: 'memfd', seal: true, hugePageSize };
   }

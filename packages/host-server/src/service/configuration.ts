@@ -15,10 +15,10 @@ export interface LinkConfiguration {
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** The key, and what is wrong with it. */
+/** An error whose message begins with the key. */
 const configurationError = (key: string, problem: string) => new OptionError(key, `${key}${problem}`);
 
-/** A value in the file, with its key. */
+/** A value in the file with its key. */
 class Node {
   readonly key: string;
   readonly value: Json;
@@ -43,7 +43,7 @@ class Node {
     for (const [name, value] of Object.entries(this.value)) {
       const key = this.key === '' ? name : `${this.key}.${name}`;
       if (!known.includes(name)) {
-        throw configurationError(key, `: unknown key, known are ${known.join(', ')}`);
+        throw configurationError(key, `: unknown key: use ${known.join(', ')}`);
       }
       members.set(name, new Node(key, value));
     }
@@ -96,20 +96,19 @@ const SIZE = 'a size in bytes, such as 65536 or "64K"';
 const MEMORY = '"memfd", {"posix": NAME}, {"directory": PATH} or {"hugePages": SIZE}';
 
 /**
- * Reads a configuration: JSON text `{"links": [{"socket": …}, …]}`, all keys but `socket` optional. Checks everything
- * that can be checked without touching the system, and throws {@link OptionError}, whose `option` is
- * the key, such as `links[2].outputSectionSize`.
+ * Parses a configuration: JSON text `{"links": [{"socket": …}, …]}`, in which only `socket` is required. Checks all values
+ * without creating anything. Throws {@link OptionError}, whose `option` is the key, such as `links[2].outputSectionSize`.
  */
 export function parseConfiguration(text: string): LinkConfiguration[] {
   let json: Json;
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw new OptionError('', `no JSON: ${(error as Error).message.replace(/\s+/g, ' ')}`);
+    throw new OptionError('', `not JSON: ${(error as Error).message.replace(/\s+/g, ' ')}`);
   }
   const root = new Node('', json).object(['links'], 'an object with the key "links"');
   const list = root.get('links');
-  if (list === undefined) throw configurationError('links', ': is missing: list the servers there');
+  if (list === undefined) throw configurationError('links', ': missing: must list the servers');
   const nodes = list.list('a list of links');
   const links = nodes.map(parseLink);
   checkUnique(nodes, links, 'name', ({ name }) => name);
@@ -170,8 +169,8 @@ function parseLink(node: Node): LinkConfiguration {
         break;
     }
   }
-  if (settings.socketPath === undefined) throw configurationError(`${node.key}.socket`, ': is missing');
-  // A list that is there and empty is a mistake: it would let in everybody.
+  if (settings.socketPath === undefined) throw configurationError(`${node.key}.socket`, ': missing');
+  // An empty list would accept all clients, which is hardly intended.
   for (const key of ['allowUids', 'allowGids']) {
     const list = members.get(key);
     if (Array.isArray(list?.value) && list.value.length === 0) {
@@ -222,7 +221,7 @@ function checkUnique(
     if (first !== undefined) {
       throw configurationError(
         `${nodes[i]!.key}.${key}`,
-        ` ${JSON.stringify(value)}: ${first.key} has it already`,
+        ` ${JSON.stringify(value)}: already used by ${first.key}`,
       );
     }
     seen.set(value, nodes[i]!);

@@ -21,9 +21,8 @@ export interface ControlSocket {
 }
 
 /**
- * Listens beside the server's own socket, for the server's user alone. Whoever connects gets one line of JSON, a
- * `PeerList`, and the end of the connection; nothing can be asked for, so nothing is read.
- * Throws SystemCallError.
+ * Listens beside the server's socket, accessible to the server's user only. A client gets a `PeerList` as one line of JSON
+ * and is disconnected; nothing is read from it. Throws SystemCallError.
  */
 export function listenControl(server: HostServer, name: string, poller: Poller = mainPoller): ControlSocket {
   const path = `${server.options.socketPath}${CONTROL_SUFFIX}`;

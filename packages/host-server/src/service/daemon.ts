@@ -12,10 +12,7 @@ export type DaemonReport = { readonly problems: readonly string[] } | { readonly
 /** A daemon has no output. */
 const silence: ServerLog = { event() {}, note() {} };
 
-/**
- * The daemon's process: detached from the one that started it, which waits for the report of how the start went.
- * This file is a program, see `start-daemon.ts`.
- */
+/** The daemon's program, started by `start-daemon.ts`, which waits for its {@link DaemonReport}. */
 async function main(): Promise<void> {
   const [dialect, ...argv] = process.argv.slice(2);
   const report = (message: DaemonReport) => {

@@ -1,6 +1,6 @@
 import { OptionError } from '@ivshmem/linux';
 
-/** `value`: needs a value. `optional`: has one only if it is attached by `=`. */
+/** `value`: requires a value. `optional`: takes a value only if attached by `=`. */
 export type OptionKind = 'flag' | 'value' | 'optional';
 
 /** A given option: its full name with dashes, and its value, empty if it has none. */
@@ -10,10 +10,10 @@ export interface GivenOption {
 }
 
 /**
- * Reads a command line as getopt_long(3) of the GNU C library does: short options may be bundled (`-Fv`), values are
- * attached (`-l4M`, `--mode=660`) or follow, whatever they look like; long names may be shortened as long as they are
- * unambiguous; operands may stand between options; `--` ends the options. Yields the options in their order, and returns
- * the operands. Throws {@link OptionError} at the place of what is wrong, after the options before it.
+ * Parses a command line like getopt_long(3) of the GNU C library: short options may be bundled (`-Fv`); values are
+ * attached (`-l4M`, `--mode=660`) or are the next argument, even if it begins with a dash; long names may be abbreviated if
+ * unambiguous; operands may stand between options; `--` ends the options. Yields the options in order and returns the
+ * operands. Throws {@link OptionError} after yielding the options before the invalid one.
  */
 export function* getopt(
   argv: readonly string[],
@@ -24,7 +24,7 @@ export function* getopt(
   const rest = [...argv];
   const following = (option: string): string => {
     const value = rest.shift();
-    if (value === undefined) throw new OptionError(option, `${option}: needs a value`);
+    if (value === undefined) throw new OptionError(option, `${option}: requires a value`);
     return value;
   };
   for (let argument = rest.shift(); argument !== undefined; argument = rest.shift()) {
@@ -67,5 +67,5 @@ function fullName(given: string, long: ReadonlyMap<string, OptionKind>): string 
   if (name === undefined) throw new OptionError(`--${given}`, `--${given}: unknown option`);
   if (others.length === 0) return name;
   const names = [name, ...others].map((candidate) => `--${candidate}`);
-  throw new OptionError(`--${given}`, `--${given}: ambiguous, it may be ${names.join(', ')}`);
+  throw new OptionError(`--${given}`, `--${given}: ambiguous: could be ${names.join(', ')}`);
 }

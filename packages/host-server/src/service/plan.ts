@@ -36,7 +36,7 @@ export function planLinks(
   };
 }
 
-/** Throws {@link OptionError}, which names the file. */
+/** Throws {@link OptionError} with the file's name. */
 function readConfiguration(path: string): LinkConfiguration[] {
   let text: string;
   try {

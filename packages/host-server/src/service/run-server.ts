@@ -28,9 +28,9 @@ export interface RunServerOptions {
 }
 
 /**
- * The host server as a command: `argv` without the program's name. Fulfilled with the exit status: 0 after a signal,
- * or when the daemon listens; 1 where the server cannot start, with one line on stderr; 2 for a wrong option
- * (OptionError) on the command line or in the configuration; nothing has been touched then.
+ * Runs the host server as a command. `argv` is without the program's name. Resolves with the exit status: 0 after SIGINT or
+ * SIGTERM, or when the daemon is listening; 1 if the server cannot be started; 2 for an invalid option on the command line
+ * or in the configuration, before anything is created. A failure is one line on stderr.
  */
 export async function runServer(argv: readonly string[], options: RunServerOptions): Promise<number> {
   const { stdout, stderr, program = 'ivshmem2-server', dialect = 'original' } = options;
@@ -50,7 +50,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     }
     if (!foreground) {
       for (const [option, isGiven] of Object.entries({ '-v': given.verbose, '--json': given.json })) {
-        if (isGiven) throw new OptionError(option, `${option}: a daemon has nowhere to log to: add -F`);
+        if (isGiven) throw new OptionError(option, `${option}: a daemon has no log: add -F`);
       }
       for (const problem of await startDaemon(argv, dialect)) printError(problem);
       return 0;
@@ -65,7 +65,7 @@ export async function runServer(argv: readonly string[], options: RunServerOptio
     });
     return 0;
   } catch (error) {
-    complain(reasonOf(error));
+    printError(reasonOf(error));
     if (!(error instanceof OptionError)) return 1;
     stderr.write(`Try '${program} -h' for more information.\n`);
     return 2;
