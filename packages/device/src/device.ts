@@ -1,5 +1,5 @@
 import { startBlockingThread } from '@ivshmem/linux/thread';
-import { BehaviorSubject, interval, map, type Observable, Subject, startWith, takeUntil } from 'rxjs';
+import type { BehaviorSubject, Observable } from 'rxjs';
 import { allocateCounters, type DeviceStats, readCounters } from './counters.ts';
 import type { DeviceInfo, DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
 import { checkDeviceOptions, type DeviceOptions } from './device-options.ts';
@@ -41,8 +41,10 @@ export async function createDevice(
   checkDeviceOptions(options);
   const counters = allocateCounters();
   const input: WorkerInput = { options, counters };
-  const state = new BehaviorSubject<DeviceState>('no-server');
-  const lines = new Subject<string>();
+  // Loading rxjs takes longer than all else here, and those who only check options or use the model do not need it.
+  const rxjs = await import('rxjs');
+  const state = new rxjs.BehaviorSubject<DeviceState>('no-server');
+  const lines = new rxjs.Subject<string>();
   let info: BehaviorSubject<DeviceInfo> | undefined;
   const thread = await startBlockingThread<WorkerMessage>({
     // The same file from src (under a test runner) and from dist.
@@ -53,7 +55,7 @@ export async function createDevice(
     receive(message) {
       switch (message.type) {
         case 'up':
-          if (info === undefined) info = new BehaviorSubject(message.info);
+          if (info === undefined) info = new rxjs.BehaviorSubject(message.info);
           else info.next(message.info);
           break;
         case 'state':
@@ -79,10 +81,10 @@ export async function createDevice(
     },
     info$: moves.asObservable(),
     state$: state.asObservable(),
-    stats$: interval(1000).pipe(
-      startWith(0),
-      map(() => readCounters(counters)),
-      takeUntil(closed),
+    stats$: rxjs.interval(1000).pipe(
+      rxjs.startWith(0),
+      rxjs.map(() => readCounters(counters)),
+      rxjs.takeUntil(closed),
     ),
     log$: lines.asObservable(),
     stats: () => readCounters(counters),
