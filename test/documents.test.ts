@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { serverUsage } from '@ivshmem/host-server/service';
 import { describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -59,6 +60,12 @@ it.each(['docs/architecture.md', 'docs/handshake.md', 'docs/conformance.md', 'CO
     expect(missing).toEqual([]);
   },
 );
+
+it('docs/host-server.md shows the usage of `ivshmem server`, as it is', () => {
+  const shown = /<!-- output: usage -->\n```\n(.*?)```/s.exec(text(join(root, 'docs/host-server.md')))![1]!;
+  expect(shown.trim()).toBe(serverUsage('ivshmem server', 'extended').trim());
+  expect(shown).not.toContain('$');
+});
 
 describe('docs/troubleshooting.md', () => {
   const sources = filesBelow(join(root, 'packages'), /(?<!\.test|\.d)\.ts$/)
