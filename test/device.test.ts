@@ -139,7 +139,14 @@ describeNetwork('ivshmem vm', () => {
       const vmm = connect('vm');
       vmm.start();
       // A driver that runs through the handshake, and would then move frames.
-      for (const state of [State.INIT, State.READY, State.RUN]) vmm.writeRegister(STATE, state);
+      for (const [state, answer] of [
+        [State.INIT, 'READY'],
+        [State.READY, 'RUN'],
+        [State.RUN, 'RUN'],
+      ] as const) {
+        vmm.writeRegister(STATE, state);
+        await vm.line(({ event, local }) => event === 'state' && local === answer, from);
+      }
       await vm.line(({ event, carrier }) => event === 'state' && carrier === true, from);
       vmm.close();
       await vm.line(({ event, state }) => event === 'state' && state === 'waiting', from);
