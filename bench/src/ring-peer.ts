@@ -1,32 +1,38 @@
-import { mapShared } from '@ivshmem/linux/memory';
-import { RxQueue, ringLayout, TxQueue, Violation } from '@ivshmem/transport/protocol';
+import { Epoll } from '@ivshmem/linux/wait';
+import { LoopbackPort, Peer } from '@ivshmem/transport';
+import { type Violation, violationText } from '@ivshmem/transport/protocol';
 
 // The ring benchmark's processes, the same work as bench/reference/ring-bench.c, with the same arguments and the same
 // descriptor: see there. The producer copies a frame into each slot, the consumer checks each descriptor and reads the
 // number in the frame's first word. Both spin; doorbells are not part of it, but the decision about them is.
 
 const MEMORY_FD = 3;
-/** A multiple of every page size. */
-const START_SIZE = 0x10000;
 
 const [role, ...numbers] = process.argv.slice(2);
 const [sectionSize = 0, frameSize = 0, frames = 0, warmUp = 0, burst = 0] = numbers.map(Number);
 const produces = role !== 'consumer';
 const consumes = role !== 'producer';
-const layout = ringLayout(sectionSize);
 const parent = process.ppid;
 let idle = 0;
 
-/** Nothing to do: the other side may have died, and whoever would tell so as well. */
+/** Nothing to do: the other side may have died, and so may the benchmark, which would end this process. */
 function lookAgain(): void {
   if ((++idle & 0xfffff) === 0 && process.ppid !== parent) throw new Error('the benchmark is gone');
 }
 
-/** Maps both sections with the rights of peer `id`. */
-function mapSections(id: number) {
-  const map = (owner: number) =>
-    mapShared(MEMORY_FD, sectionSize, { offset: START_SIZE + owner * sectionSize, write: owner === id });
-  return [map(id), map(1 - id)] as const;
+const poller = new Epoll();
+
+/** Peer `id` in the memory; without eventfds, there is nothing to ring. */
+function openPeer(id: number): Peer {
+  const identity = { id, maxPeers: 2, protocol: 1, vectors: 1 };
+  const ends = { outputSectionSize: sectionSize, memoryFd: MEMORY_FD, eventFds: [[], []] };
+  const peer = new Peer(new LoopbackPort({ ...identity, ...ends }, poller), poller);
+  peer.begin({
+    violated(violation: Violation) {
+      throw new Error(`peer ${id}: ${violationText(violation)}`);
+    },
+  });
+  return peer;
 }
 
 /**
@@ -53,7 +59,7 @@ class Producer {
   sent = 0;
   /** Frames in flight with which it goes on sending. */
   #enough = Number.POSITIVE_INFINITY;
-  readonly #tx: TxQueue;
+  readonly #peer: Peer;
   readonly #words: BigUint64Array;
   readonly #numbers: Uint32Array;
   readonly #bytes: Uint8Array;
@@ -61,13 +67,12 @@ class Producer {
   readonly #frameWords = new BigUint64Array(this.#frame.buffer, 0, frameSize >> 3);
   readonly #byLines = frameSize % 64 === 0 && frameSize <= FEW_LINES;
 
-  constructor() {
-    const [own, peer] = mapSections(0);
-    this.#tx = new TxQueue(own, peer, layout);
-    this.#tx.initialise();
-    this.#words = new BigUint64Array(own.buffer);
-    this.#numbers = new Uint32Array(own.buffer);
-    this.#bytes = new Uint8Array(own.buffer);
+  constructor(peer: Peer) {
+    this.#peer = peer;
+    const { buffer } = peer.own;
+    this.#words = new BigUint64Array(buffer);
+    this.#numbers = new Uint32Array(buffer);
+    this.#bytes = new Uint8Array(buffer);
   }
 
   /**
@@ -75,7 +80,7 @@ class Producer {
    * what a link waits for. Returns whether frames came back.
    */
   produce(): boolean {
-    const tx = this.#tx;
+    const { tx } = this.#peer;
     if (tx.inFlight <= this.#enough) this.#enough = Number.POSITIVE_INFINITY;
     for (let i = 0; i < burst && this.sent < frames && tx.inFlight <= this.#enough; i++) {
       const slot = tx.reserve(frameSize);
@@ -89,32 +94,27 @@ class Producer {
       tx.commit(frameSize);
       this.sent++;
     }
-    tx.flush();
-    const reclaimed = tx.reclaim() > 0;
-    if (tx.violation !== Violation.NONE) throw new Error(`producer: violation ${tx.violation}`);
-    return reclaimed;
+    this.#peer.flush();
+    return tx.reclaim() > 0;
   }
 }
 
 class Consumer {
   received = 0;
   start = 0;
-  readonly #rx: RxQueue;
+  readonly #peer: Peer;
   readonly #words: Uint32Array;
   readonly #clock: () => number;
 
-  constructor(clock: () => number) {
-    const [own, peer] = mapSections(1);
-    new Uint8Array(own.buffer).fill(0);
-    this.#rx = new RxQueue(own, peer, layout);
-    this.#rx.initialise();
-    this.#words = new Uint32Array(peer.buffer);
+  constructor(peer: Peer, clock: () => number) {
+    this.#peer = peer;
+    this.#words = new Uint32Array(peer.input.buffer);
     this.#clock = clock;
   }
 
   /** Takes up to a burst. Returns whether there was any frame. */
   consume(): boolean {
-    const rx = this.#rx;
+    const { rx } = this.#peer;
     const waiting = Math.min(rx.available(), burst);
     if (this.received <= warmUp && this.received + waiting > warmUp) this.start = this.#clock();
     for (let n = waiting; n > 0 && rx.next(); n--) {
@@ -122,8 +122,7 @@ class Consumer {
         throw new Error(`consumer: frame ${this.received} is not the one that came`);
       this.received++;
     }
-    rx.flush();
-    if (rx.violation !== Violation.NONE) throw new Error(`consumer: violation ${rx.violation}`);
+    this.#peer.flush();
     return waiting > 0;
   }
 
@@ -140,13 +139,13 @@ const processorTime = () => {
   return (user + system) / 1e6;
 };
 
-const ready = new Int32Array(mapShared(MEMORY_FD, START_SIZE, { write: true }).buffer);
-const producer = produces ? new Producer() : null;
-if (producer !== null) Atomics.store(ready, 0, 1);
-const consumer = consumes ? new Consumer(produces ? processorTime : wallClock) : null;
-if (consumer !== null) Atomics.store(ready, 1, 1);
-// Stands in for the handshake: neither looks at the other's section before it was initialised.
-while (Atomics.load(ready, 0) === 0 || Atomics.load(ready, 1) === 0) lookAgain();
+const peers = [...(produces ? [openPeer(0)] : []), ...(consumes ? [openPeer(1)] : [])];
+while (!peers.every((peer) => peer.running)) {
+  for (const peer of peers) peer.evaluate();
+  lookAgain();
+}
+const producer = produces ? new Producer(peers[0]!) : null;
+const consumer = consumes ? new Consumer(peers.at(-1)!, produces ? processorTime : wallClock) : null;
 
 if (producer !== null && consumer !== null) {
   while (consumer.received < frames) {

@@ -108,16 +108,16 @@ export class EventLoopLink implements PortUser {
 
   /** Moves a burst in each direction. Returns whether there may be more to do. */
   #move(session: LinkSession): boolean {
-    const { path } = session;
+    const { path, peer } = session;
     const moved = path.poll();
-    session.lookForFaults();
+    session.checkHeaders();
     this.#options.received();
     if (moved) {
-      session.port.expectMore?.();
+      peer.port.expectMore?.();
       return true;
     }
     if (!path.sleep()) return true;
-    if (path.sleepLimit !== -1) this.#reminder = setTimeout(() => this.#overslept(session), path.sleepLimit);
+    if (peer.sleepLimit !== -1) this.#reminder = setTimeout(() => this.#overslept(session), peer.sleepLimit);
     return false;
   }
 
@@ -155,7 +155,7 @@ export class EventLoopLink implements PortUser {
   }
 
   get port(): Port | undefined {
-    return this.#session?.port;
+    return this.#session?.peer.port;
   }
 
   check(port: Port): void {
@@ -176,7 +176,6 @@ export class EventLoopLink implements PortUser {
         poller: this.#poller,
         end: (memory) => end.attach(memory),
         mtu: { own: () => this.#plan!.own, agree: (peer) => this.#agreeOnMtu(peer) },
-        layout,
         counters: this.#counters,
         reports: this.#reports,
         providerGone: (reason, usable) => this.#ports.providerGone(reason, usable),

@@ -1,4 +1,4 @@
-import type { Port, Section } from '@ivshmem/transport';
+import type { Peer } from '@ivshmem/transport';
 import {
   type AnnouncedMtu,
   announceCapabilities,
@@ -6,12 +6,7 @@ import {
   announcedMtu,
   announceMtu,
   commonCapabilities,
-  type DataPath,
   longestFrame,
-  type RingLayout,
-  RxQueue,
-  TxQueue,
-  Violation,
 } from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
 import { DROPPED, type LinkEnd, NOTHING } from './ends/link-end.ts';
@@ -20,15 +15,6 @@ import { DROPPED, type LinkEnd, NOTHING } from './ends/link-end.ts';
 const BURST_FRAMES = 64;
 /** A burst ends early after this many bytes, so that the peer can begin with large frames. */
 export const BURST_BYTES = 0x20000;
-/**
- * When a sender that may have missed the interrupt for its last completions gets another one, in ms after them or after
- * the interrupt before: at first, at last, and how many times as late each one is. One is enough, unless the sender's
- * CPU stands still with a lock held.
- */
-const FIRST_REMINDER = 2;
-const LAST_REMINDER = 200;
-const REMINDER_GROWTH = 10;
-
 /** What a data path needs to know of the MTU. */
 export interface PathMtu {
   /** What this side announces in its section, in the life that begins now. */
@@ -41,86 +27,53 @@ export interface PathMtu {
 }
 
 /**
- * The data path of a link: frames from its end into its own output section, and from the peer's output section to
- * the end, with no allocation and no copy but those of the end.
+ * The data path of a link: frames from its end into this side's output section, and from the other side's output section
+ * to the end, with no allocation and no copy but those of the end.
  *
  * It is driven by {@link poll}, and rests whenever that is not being called.
  */
-export class FramePath implements DataPath {
-  /** What the data path met that only a reset of the link can mend. */
-  violation: Violation = Violation.NONE;
-
-  readonly #port: Port;
-  readonly #peer: number;
-  /** The vector of ring events: 1, or 0 where there is only one. */
-  readonly #vector: number;
+export class FramePath {
+  readonly #peer: Peer;
   readonly #end: LinkEnd;
   readonly #counters: Float64Array;
-  readonly #own: Section;
-  readonly #input: Section;
-  readonly #layout: RingLayout;
-  readonly #tx: TxQueue;
-  readonly #rx: RxQueue;
   readonly #mtu: PathMtu;
   #capabilities = 0;
   /** What the peer announced at the last start. */
   #peerMtu: AnnouncedMtu | null = null;
-  #running = false;
   /** The end may have frames: after an event, or since it may have answered a frame of the peer. */
   #endReady = false;
   /** No room in the ring: the end has to wait until the peer has completed some frames. */
   #full = false;
-  /** Time to the next interrupt for a sender that may have missed one, in ms; -1: none is due. */
-  #reminder = -1;
-  #sleepLimit = -1;
 
-  /** Takes over the end. Both sections must exist. */
-  constructor(options: {
-    port: Port;
-    peer: number;
-    own: Section;
-    input: Section;
-    layout: RingLayout;
-    end: LinkEnd;
-    mtu: PathMtu;
-    counters: Float64Array;
-  }) {
-    const { port, peer, own, input, layout, end, mtu } = options;
-    this.#port = port;
+  /** Takes over the end. `counters`: see `counters.ts`. */
+  constructor(peer: Peer, end: LinkEnd, mtu: PathMtu, counters: Float64Array) {
     this.#peer = peer;
-    this.#vector = port.vectors > 1 ? 1 : 0;
     this.#end = end;
-    this.#counters = options.counters;
-    this.#own = own;
-    this.#input = input;
-    this.#layout = layout;
     this.#mtu = mtu;
-    this.#tx = new TxQueue(own, input, layout, port.dirtyOutput);
-    this.#rx = new RxQueue(own, input, layout);
+    this.#counters = counters;
   }
 
-  initialise(): void {
-    this.#tx.initialise();
-    this.#rx.initialise();
+  /** Before READY: announces what this side can receive. */
+  announce(): void {
+    const { own, layout } = this.#peer;
     const { capabilities } = this.#end;
-    if (capabilities !== 0) announceCapabilities(this.#own, this.#layout, capabilities);
-    announceMtu(this.#own, this.#layout, this.#mtu.own());
+    if (capabilities !== 0) announceCapabilities(own, layout, capabilities);
+    announceMtu(own, layout, this.#mtu.own());
   }
 
+  /** The peer's announcements can be read, and frames may be moved. Throws SystemCallError. */
   start(): void {
-    const announced = announcedCapabilities(this.#input, this.#layout);
-    this.#peerMtu = announcedMtu(this.#input, this.#layout);
-    this.#capabilities = commonCapabilities(this.#end.capabilities, announced);
+    const { input, layout } = this.#peer;
+    this.#peerMtu = announcedMtu(input, layout);
+    this.#capabilities = commonCapabilities(this.#end.capabilities, announcedCapabilities(input, layout));
     const mtu = this.#mtu.agree(this.#peerMtu);
     this.#end.start(this.#capabilities, longestFrame(mtu, this.#peerMtu));
-    this.violation = Violation.NONE;
     this.#full = false;
     this.#endReady = true;
-    this.#running = true;
   }
 
+  /** Frames may not be moved any more. */
   stop(): void {
-    this.#running = false;
     this.#end.stop();
   }
 
@@ -129,7 +82,7 @@ export class FramePath implements DataPath {
    * a reset of the link; a peer that does not announce an MTU does not read one either.
    */
   renewMtu(): boolean {
-    if (!this.#running || this.#peerMtu !== null) return true;
+    if (!this.#peer.running || this.#peerMtu !== null) return true;
     this.#end.longest = longestFrame(this.#mtu.agree(null), null);
     return false;
   }
@@ -150,78 +103,51 @@ export class FramePath implements DataPath {
 
   /** Whether frames of the end would find no room in the ring. */
   get full(): boolean {
-    return this.#running && this.#full;
+    return this.#peer.running && this.#full;
   }
 
   /**
-   * Moves a burst in each direction. Returns whether anything moved; if not, call {@link sleep}.
-   * Sets {@link violation} if the peer is at fault. Throws SystemCallError if the end is gone.
+   * Moves a burst in each direction. Returns whether anything moved; if not, call {@link sleep}. Throws SystemCallError if
+   * the end is gone.
    */
   poll(): boolean {
-    if (!this.#running) {
+    const peer = this.#peer;
+    if (!peer.running) {
       if (this.#endReady) this.#drainEnd();
       return false;
     }
     const received = this.#end.accepts ? this.#receive() : 0;
     // The end may have answered.
-    if (received > 0) {
-      this.#endReady = true;
-      this.#reminder = FIRST_REMINDER;
-    }
+    if (received > 0) this.#endReady = true;
     const sent = this.#endReady ? this.#transmit() : 0;
-    const ringForCompletions = this.#rx.flush();
-    const ringForFrames = this.#tx.flush();
-    if (ringForCompletions || ringForFrames) {
-      this.#ring();
+    if (peer.flush()) {
+      this.#counters[Counter.doorbellsSent]!++;
     } else if (received + sent > 0) {
       this.#counters[Counter.doorbellsSuppressed]!++;
     }
-    this.violation = this.#rx.violation || this.#tx.violation;
     return received + sent > 0;
   }
 
-  /**
-   * Asks the peer for interrupts. Returns false if something has come in the meantime: {@link poll} again. Sets
-   * {@link violation} like that.
-   */
+  /** Asks the peer for interrupts. Returns false if something has come in the meantime: {@link poll} again. */
   sleep(): boolean {
-    if (!this.#running) return true;
-    let idle = !this.#end.accepts || this.#rx.waitForFrames();
-    this.#sleepLimit = this.#reminder !== -1 && this.#rx.mayBeAwaited() ? this.#reminder : -1;
-    if (this.#full) {
-      this.#full = this.#tx.waitForRoom(this.#end.slotSize);
-      if (!this.#full) {
-        this.#endReady = true;
-        idle = false;
-      }
+    const peer = this.#peer;
+    if (!peer.running) return true;
+    const waited = this.#full;
+    if (waited && !peer.tx.waitForRoom(this.#end.slotSize)) {
+      this.#full = false;
+      this.#endReady = true;
     }
-    this.violation = this.#rx.violation || this.#tx.violation;
-    return idle && this.violation === Violation.NONE;
+    const idle = peer.sleep(this.#end.accepts);
+    return idle && waited === this.#full;
   }
 
-  /**
-   * How long to sleep at most after {@link sleep}, in ms; -1: until something happens. When nothing has happened for so
-   * long, {@link overslept} is due.
-   */
-  get sleepLimit(): number {
-    return this.#running ? this.#sleepLimit : -1;
-  }
-
-  /** Interrupts a sender that may have missed an interrupt. */
+  /** The time that a sleep may last has passed without an event: see Peer.overslept. */
   overslept(): void {
-    if (this.sleepLimit === -1) return;
-    const next = this.#reminder * REMINDER_GROWTH;
-    this.#reminder = next > LAST_REMINDER ? -1 : next;
-    this.#ring();
-  }
-
-  #ring(): void {
-    this.#port.ring(this.#peer, this.#vector);
-    this.#counters[Counter.doorbellsSent]!++;
+    if (this.#peer.overslept()) this.#counters[Counter.doorbellsSent]!++;
   }
 
   #receive(): number {
-    const rx = this.#rx;
+    const { rx } = this.#peer;
     const end = this.#end;
     let frames = 0;
     let delivered = 0;
@@ -246,7 +172,7 @@ export class FramePath implements DataPath {
   }
 
   #transmit(): number {
-    const tx = this.#tx;
+    const { tx } = this.#peer;
     const end = this.#end;
     const slotSize = end.slotSize;
     let frames = 0;
@@ -285,7 +211,6 @@ export class FramePath implements DataPath {
 
   /** Closes the end. {@link poll} must not be called any more. */
   close(): void {
-    this.#running = false;
     this.#end.close();
   }
 }

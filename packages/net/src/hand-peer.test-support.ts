@@ -1,13 +1,12 @@
 import { Epoll } from '@ivshmem/linux/wait';
-import { type Loopback, LoopbackPort } from '@ivshmem/transport';
+import { type Loopback, LoopbackPort, Peer } from '@ivshmem/transport';
 import {
   type AnnouncedMtu,
   announceCapabilities,
   announceMtu,
-  Handshake,
-  RxQueue,
-  ringLayout,
-  TxQueue,
+  RING_VECTOR,
+  type RxQueue,
+  type TxQueue,
 } from '@ivshmem/transport/protocol';
 
 /** A frame of local experimental ethertype 0x88b5 that carries a number. */
@@ -19,46 +18,40 @@ export function frame(number: number, length = 60): Uint8Array {
 }
 
 /**
- * The other side of a link, driven by hand: what a peer of ours would be, or a hostile one. Its rings are the real
- * ones; `port` and `epoll` give access to everything below.
+ * The other side of a link, driven by hand: an ordinary peer, or a hostile one. Its rings and its handshake are the real
+ * ones; `side`, `port` and `epoll` give access to everything below.
  */
 export class HandPeer {
   readonly epoll = new Epoll();
+  readonly side: Peer;
   readonly port: LoopbackPort;
   readonly tx: TxQueue;
   readonly rx: RxQueue;
-  readonly handshake: Handshake;
 
   /** `capabilities` are announced, unless they are 0, and the MTU that `mtu` returns, unless it is null. */
   constructor(loopback: Loopback, capabilities = 0, mtu: () => AnnouncedMtu | null = () => null) {
     this.port = new LoopbackPort(loopback.ends[1], this.epoll);
-    const own = this.port.output!;
-    const layout = ringLayout(own.length);
-    this.tx = new TxQueue(own, this.port.input(0)!, layout);
-    this.rx = new RxQueue(own, this.port.input(0)!, layout);
-    this.handshake = new Handshake(this.port, 0, {
-      initialise: () => {
-        this.tx.initialise();
-        this.rx.initialise();
+    this.side = new Peer(this.port, this.epoll);
+    const { own, layout, tx, rx } = this.side;
+    this.tx = tx;
+    this.rx = rx;
+    this.side.begin({
+      announce() {
         if (capabilities !== 0) announceCapabilities(own, layout, capabilities);
         const announced = mtu();
         if (announced !== null) announceMtu(own, layout, announced);
       },
-      start() {},
-      stop() {},
-      carrier() {},
     });
-    this.port.onInterrupt((vector) => vector === 0 && this.handshake.evaluate());
   }
 
   /** Takes part until `done`. The link runs in a worker, and so moves on while this blocks. */
   until(done: () => boolean): void {
     const deadline = performance.now() + 30_000;
-    this.handshake.poll();
+    this.side.poll();
     while (!done()) {
       if (performance.now() > deadline) throw new Error('nothing more has happened for 30 seconds');
       this.epoll.wait(100);
-      this.handshake.poll();
+      this.side.poll();
     }
   }
 
@@ -67,7 +60,7 @@ export class HandPeer {
     new Uint8Array(this.port.output!.buffer).set(bytes, slot);
     this.tx.commit(bytes.length);
     this.tx.flush();
-    this.port.ring(0, 1);
+    this.port.ring(0, RING_VECTOR);
   }
 
   /** The next frame, all that is in the ring of it. */
@@ -81,8 +74,7 @@ export class HandPeer {
   }
 
   close(): void {
-    this.handshake.shutdown();
-    this.port.close();
+    this.side.close();
     this.epoll.close();
   }
 }

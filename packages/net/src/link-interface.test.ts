@@ -41,7 +41,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
       mtu: 1500,
     });
   };
-  const running = () => peer.handshake.status.carrier;
+  const running = () => peer.side.status.carrier;
   const info = (wanted: (info: LinkInfo) => boolean) => firstValueFrom(link.info$.pipe(filter(wanted)));
   const carrier = (wanted: boolean) =>
     firstValueFrom(link.state$.pipe(filter((status) => status.carrier === wanted)));
@@ -156,7 +156,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     await carrier(true);
     for (let i = 0; i < 3; i++) {
       netns.run(() => setInterface('ivn0', { up: false }));
-      peer.until(() => !running() && peer.handshake.status.peer === State.RESET);
+      peer.until(() => !running() && peer.side.status.peer === State.RESET);
       await carrier(false);
       netns.run(() => setInterface('ivn0', { up: true }));
       peer.until(running);

@@ -66,21 +66,21 @@ export class LinkLoop implements PortUser {
       if (++rounds % ROUNDS_BETWEEN_EVENTS === 0) this.#epoll.wait(0);
       this.#ports.leaveLost();
       const moved = this.#session?.path.poll() ?? false;
-      this.#session?.lookForFaults();
+      this.#session?.checkHeaders();
       if (this.#mtuChanged && this.#session !== undefined) {
         this.#mtuChanged = false;
         this.#renewMtu(this.#session);
       }
       if (moved) {
         busyPoll.worked();
-        this.#session?.port.expectMore?.();
+        this.#session?.peer.port.expectMore?.();
       } else if (busyPoll.lookAgain()) {
         this.#session?.path.endReady();
         // Who has work for us may be waiting for this very processor.
         yieldProcessor();
       } else if (this.#session?.path.sleep() ?? true) {
         this.#session?.muteEnd();
-        const events = this.#epoll.wait(this.#session?.path.sleepLimit ?? -1);
+        const events = this.#epoll.wait(this.#session?.peer.sleepLimit ?? -1);
         if (events === 0) this.#session?.path.overslept();
         this.#counters[Counter.wakeups]!++;
       }
@@ -96,7 +96,7 @@ export class LinkLoop implements PortUser {
   }
 
   get port(): Port | undefined {
-    return this.#session?.port;
+    return this.#session?.peer.port;
   }
 
   check(port: Port): void {
@@ -121,7 +121,6 @@ export class LinkLoop implements PortUser {
         poller,
         end: (memory) => new TapEnd({ tap, poller, counters, failed }, memory),
         mtu: { own: () => this.#plan!.own, agree: (peer) => this.#agreeOnMtu(peer) },
-        layout,
         counters,
         reports: this.#reports,
         providerGone: (reason, usable) => this.#ports.providerGone(reason, usable),
@@ -188,7 +187,7 @@ export class LinkLoop implements PortUser {
   #renewMtu(session: LinkSession): void {
     const before = this.#plan?.own;
     try {
-      this.#plan = this.#planMtu(session.layout);
+      this.#plan = this.#planMtu(session.peer.layout);
     } catch (error) {
       // The bridge asks for more than the sections allow: all stays as it was.
       if (!(error instanceof OptionError)) throw error;

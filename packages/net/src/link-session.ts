@@ -1,14 +1,9 @@
-import { type Poller, Timer } from '@ivshmem/linux/wait';
-import type { Port, PortEvent } from '@ivshmem/transport';
+import type { Poller } from '@ivshmem/linux/wait';
+import { Peer, type Port } from '@ivshmem/transport';
 import {
-  Handshake,
   type HandshakeStatus,
   HeaderFault,
   headerFaultText,
-  type RingLayout,
-  STATE_VECTOR,
-  State,
-  Violation,
   violationText,
 } from '@ivshmem/transport/protocol';
 import { Counter } from './counters.ts';
@@ -34,7 +29,6 @@ export interface SessionOptions {
   /** Makes the end of the link, which the session owns. */
   readonly end: (memory: EndMemory) => LinkEnd;
   readonly mtu: PathMtu;
-  readonly layout: RingLayout;
   /** See `counters.ts`. */
   readonly counters: Float64Array;
   readonly reports: SessionReports;
@@ -42,106 +36,65 @@ export interface SessionOptions {
   readonly providerGone: (reason: string, usable: boolean) => void;
 }
 
-/** A link on one port, from {@link begin} to {@link end}: the handshake, the data path, and the port's events. */
+/** A link on one port, from {@link begin} to {@link end}: both sides of the frames, and what is reported about them. */
 export class LinkSession {
-  readonly port: Port;
   readonly path: FramePath;
-  readonly layout: RingLayout;
+  readonly peer: Peer;
   readonly #options: SessionOptions;
   readonly #end: LinkEnd;
-  readonly #peer: number;
-  readonly #handshake: Handshake;
-  readonly #pollTimer: Timer;
-  #pollInterval = 0;
   #up = true;
   #lastHeaderReset = Number.NEGATIVE_INFINITY;
-  /** The port may not be used any more. */
-  #lost = false;
 
   /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
   constructor(port: Port, options: SessionOptions) {
-    const { poller, mtu, layout, counters } = options;
-    this.port = port;
-    this.layout = layout;
+    const { poller, mtu, counters } = options;
     this.#options = options;
-    this.#peer = 1 - port.id;
-    const own = port.output!;
-    const input = port.input(this.#peer)!;
-    const end = options.end({ own, peer: input, layout });
-    this.#end = end;
-    this.path = new FramePath({ port, peer: this.#peer, own, input, layout, end, mtu, counters });
+    const peer = new Peer(port, poller);
+    this.peer = peer;
     try {
-      this.#pollTimer = new Timer(poller, () => this.#poll());
+      this.#end = options.end({ own: peer.own, peer: peer.input, layout: peer.layout });
     } catch (error) {
-      this.path.close();
+      peer.close();
       throw error;
     }
-    this.#handshake = new Handshake(port, this.#peer, this.path);
+    this.path = new FramePath(peer, this.#end, mtu, counters);
   }
 
   /** Starts the handshake, and reports its states from now on. Throws SystemCallError: call {@link end} then. */
   begin(): void {
-    const { counters } = this.#options;
-    this.#end.listen(() => this.path.endReady());
-    this.port.onInterrupt((vector) => {
-      counters[Counter.interrupts]!++;
-      if (vector === STATE_VECTOR) this.#evaluate();
+    const { counters, reports, providerGone } = this.#options;
+    const { path } = this;
+    this.#end.listen(() => path.endReady());
+    this.#report(this.peer.status);
+    this.peer.begin({
+      announce: () => path.announce(),
+      start: () => path.start(),
+      stop: () => path.stop(),
+      carrier: (on) => this.#end.carrier(on),
+      changed: (status) => this.#report(status),
+      interrupted: () => {
+        counters[Counter.interrupts]!++;
+      },
+      violated: (violation) => {
+        counters[Counter.violations]!++;
+        reports.violation(violationText(violation), 'the link is reset');
+      },
+      providerGone,
     });
-    this.port.onEvent((event) => this.#follow(event));
-    this.#handshake.onChange((status) => this.#report(status));
-    this.#report(this.#handshake.status);
-    this.#evaluate();
   }
 
   #report(status: HandshakeStatus): void {
-    const { counters } = this.#handshake;
+    const { counters } = this.peer;
     this.#options.counters[Counter.resets] = counters.resets;
     this.#options.counters[Counter.invalidPeerStates] = counters.invalidPeerStates;
     const offloads = status.carrier ? offloadNames(this.path.capabilities) : [];
     this.#options.reports.latest({ type: 'state', status: { ...status, offloads } });
   }
 
-  #follow(event: PortEvent): void {
-    switch (event.type) {
-      case 'peer-joined':
-        this.#poll();
-        break;
-      case 'peer-gone':
-        this.#evaluate();
-        break;
-      case 'provider-gone':
-        this.#lost = !event.usable;
-        this.#options.providerGone(event.reason, event.usable);
-        break;
-    }
-  }
-
-  #evaluate(): void {
-    if (this.#lost) return;
-    this.#handshake.evaluate();
-    this.#followHandshake();
-  }
-
-  #poll(): void {
-    if (this.#lost) return;
-    this.#handshake.poll();
-    this.#followHandshake();
-  }
-
-  #followHandshake(): void {
-    const { pollInterval } = this.#handshake;
-    // A handshake that has failed needs no polls; what it threw ends the link.
-    if (pollInterval === this.#pollInterval || !Number.isFinite(pollInterval)) return;
-    this.#pollInterval = pollInterval;
-    this.#pollTimer.every(pollInterval);
-  }
-
   /** The interface is up or down. Down, the peer's carrier is off, as at the other end of a veth pair. */
   setUp(up: boolean): void {
     this.#up = up;
-    if (this.#lost) return;
-    this.#handshake.setEnabled(up);
-    this.#followHandshake();
+    this.peer.setEnabled(up);
   }
 
   /** What this side announces about the MTU has changed. If the peer has to read it, the link is reset. */
@@ -151,8 +104,8 @@ export class LinkSession {
     this.setUp(true);
   }
 
-  /** Reports what the peer did wrong since the last call, and resets the link if it has to. */
-  lookForFaults(): void {
+  /** Reports headers of the peer that were rejected since the last call, and resets the link if it has to. */
+  checkHeaders(): void {
     const fault = this.#end.takeHeaderFault();
     if (fault !== HeaderFault.NONE) {
       this.#options.reports.violation(
@@ -161,19 +114,6 @@ export class LinkSession {
       );
     }
     if (this.#end.refusedInARow >= REFUSED_HEADERS) this.#headersRefused();
-    if (this.path.violation !== Violation.NONE) this.#violated();
-  }
-
-  #violated(): void {
-    const text = violationText(this.path.violation);
-    this.path.violation = Violation.NONE;
-    // The server clears the rings of a peer that has gone: that is no violation.
-    if (this.port.peerState(this.#peer) < State.READY) {
-      this.#evaluate();
-      return;
-    }
-    this.#options.reports.violation(text, 'the link is reset');
-    this.#reset();
   }
 
   #headersRefused(): void {
@@ -182,13 +122,8 @@ export class LinkSession {
     this.#lastHeaderReset = now;
     const { reports } = this.#options;
     reports.log(`${REFUSED_HEADERS} frames of the peer in a row have wrong headers; the link is reset`);
-    this.#reset();
-  }
-
-  #reset(): void {
     this.#options.counters[Counter.violations]!++;
-    this.#handshake.fault();
-    this.#followHandshake();
+    this.peer.fault();
   }
 
   /** Before a sleep: an end that has to wait for room in the ring must not wake the thread. */
@@ -199,11 +134,9 @@ export class LinkSession {
   /** Stops the data path, takes the state to RESET, and closes port and end. Throws SystemCallError, having closed both. */
   end(): void {
     try {
-      this.#handshake.shutdown();
+      this.peer.close();
     } finally {
-      this.#pollTimer.close();
       this.path.close();
-      this.port.close();
     }
   }
 }

@@ -60,7 +60,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     netns.close();
   });
 
-  const running = () => peer.handshake.status.carrier;
+  const running = () => peer.side.status.carrier;
   const carrier = () => netns.run(() => getInterface('ivn0')!.carrier);
   const state = (wanted: boolean) =>
     firstValueFrom(link.state$.pipe(filter((status) => status.carrier === wanted)));
@@ -94,7 +94,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(seen).toEqual(seen.toSorted((a, b) => a - b));
     expect(seen.slice(-2)).not.toContain(State.RESET);
     expect(seen).toEqual(expect.arrayContaining([State.INIT, State.READY, State.RUN]));
-    peer.handshake.shutdown();
+    peer.side.close();
     await state(false);
     expect(carrier()).toBe(false);
   });
@@ -130,7 +130,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     peer.port.ring(0, 1);
     expect(await line).toMatch(/^the peer violates the protocol: avail\.idx .*; the link is reset$/);
     await state(false);
-    peer.until(() => peer.handshake.counters.resets === 1 && running());
+    peer.until(() => peer.side.counters.resets === 1 && running());
     await state(true);
     await counted('violations', 1);
     await counted('resets', 1);
@@ -145,7 +145,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     const { avail, length } = ringLayout(OUTPUT_SIZE);
     const usedEvent = new Uint16Array(peer.port.output!.buffer, avail + 4 + 2 * length, 1);
     let interrupts = 0;
-    peer.port.onInterrupt((vector) => (vector === 0 ? peer.handshake.evaluate() : interrupts++));
+    peer.port.onInterrupt((vector) => (vector === 0 ? peer.side.evaluate() : interrupts++));
     const sendTwo = () => {
       for (let frames = 0; frames < 2; frames++) {
         peer.send(frame(1));

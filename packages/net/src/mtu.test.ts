@@ -61,15 +61,15 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
   const carrier = (wanted: boolean) =>
     firstValueFrom(link.state$.pipe(filter((status) => status.carrier === wanted)));
   const up = async () => {
-    peer.until(() => peer.handshake.status.carrier);
+    peer.until(() => peer.side.status.carrier);
     await carrier(true);
   };
   /** The peer goes through RESET, and announces what `announced` is then. */
   const again = () => {
-    peer.handshake.setEnabled(false);
+    peer.side.setEnabled(false);
     peer.until(() => peer.port.peerState(0) < State.READY);
-    peer.handshake.setEnabled(true);
-    peer.until(() => peer.handshake.status.carrier);
+    peer.side.setEnabled(true);
+    peer.until(() => peer.side.status.carrier);
   };
   const ofInterface = () => netns.run(() => getInterface('ivn0')!.mtu);
   /** The kernel drops what it sends before it has noticed the carrier. */
@@ -185,7 +185,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     await up();
     expect(announcedMtu(peer.port.input(0)!, layout)).toEqual({ bytes: 16384, set: false });
     netns.run(() => setInterface('ivn0', { mtu: 9000 }));
-    peer.until(() => peer.handshake.counters.resets === 1 && peer.handshake.status.carrier);
+    peer.until(() => peer.side.counters.resets === 1 && peer.side.status.carrier);
     await info(9000);
     expect(announcedMtu(peer.port.input(0)!, layout)).toEqual({ bytes: 9000, set: true });
     announced = { bytes: 1500, set: true };
@@ -232,7 +232,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
       setInterface('br0', { up: true, mtu: 1400 });
       setInterface('ivn0', { bridge: 'br0' });
     });
-    peer.until(() => peer.handshake.counters.resets === 1 && peer.handshake.status.carrier);
+    peer.until(() => peer.side.counters.resets === 1 && peer.side.status.carrier);
     await info(1400);
     expect(ofInterface()).toBe(1400);
   });

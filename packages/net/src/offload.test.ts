@@ -62,7 +62,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     });
     // The kernel is to say nothing of its own accord.
     netns.run(() => setIpv6('ivn0', false));
-    peer.until(() => peer.handshake.status.carrier);
+    peer.until(() => peer.side.status.carrier);
     return firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
   }
 
@@ -136,7 +136,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
       // What the kernel sends now is for nobody.
       sendDatagram();
       peer = new HandPeer(loopback, capabilities);
-      peer.until(() => peer.handshake.status.carrier);
+      peer.until(() => peer.side.status.carrier);
       const offloads = capabilities === 0 ? [] : ['checksum'];
       await firstValueFrom(
         link.state$.pipe(filter((state) => state.carrier && `${state.offloads}` === `${offloads}`)),
@@ -196,7 +196,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(lines.filter((line) => line.includes('in a row'))).toEqual([
       '16 frames of the peer in a row have wrong headers; the link is reset',
     ]);
-    peer.until(() => peer.handshake.counters.resets === 1 && peer.handshake.status.carrier);
+    peer.until(() => peer.side.counters.resets === 1 && peer.side.status.carrier);
     await firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
     for (let i = 0; i < 50; i++) peer.send(frame(i, 200));
     await counted('dropsHeader', 81);

@@ -1,4 +1,5 @@
 export { type CounterSet, counterSet, countersOf } from './counter-set.ts';
+export { Peer, type PeerUser } from './peer/peer.ts';
 export { HostPort, type PortIdentity } from './port/host-port.ts';
 export { Loopback, type LoopbackEnd, LoopbackPort } from './port/loopback-port.ts';
 export { checkPciDevice, openPciPort, type PciInterrupts, type PciSource } from './port/pci-port.ts';

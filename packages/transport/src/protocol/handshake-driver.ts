@@ -12,6 +12,9 @@ import {
 /** The vector that state changes interrupt on. Source: specification, "State Register". */
 export const STATE_VECTOR = 0;
 
+/** The vector of ring events; on a port with a single vector, that is {@link STATE_VECTOR}. Source: protocol page, section 8. */
+export const RING_VECTOR = 1;
+
 /** What the handshake needs of a port: the registers of the specification, and the state table. */
 export interface HandshakePort {
   /** ID register: this peer, 0 … maxPeers - 1. */

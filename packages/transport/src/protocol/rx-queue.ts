@@ -49,6 +49,11 @@ export class RxQueue extends Queue {
     this.#firstHeld = 1;
   }
 
+  /** Frames that were taken and not completed yet. */
+  get held(): number {
+    return this.#held;
+  }
+
   /** How many frames wait (load-acquire of avail.idx), 0 … n; 0 also after a {@link violation}. */
   available(): number {
     const waiting = (Atomics.load(this.peer16, this.availIdx) - this.#last) & U16;
