@@ -1,13 +1,13 @@
 import { limitRemedy, OptionError, SystemCallError } from '@ivshmem/linux';
 import { openOutput, printable } from '@ivshmem/linux/process';
-import { EXIT_FAILURE, EXIT_USAGE, UsageError } from './exit.ts';
+import { EXIT_FAILURE, EXIT_USAGE } from './exit.ts';
 
-/** Writes one line to standard error that names the error (with `verbose`, the stack too). Returns the exit code. */
+/** Writes one line to standard error that names the error (with `verbose`, the stack too). Returns the exit code: 2 for an {@link OptionError}. */
 export async function reportError(error: unknown, verbose: boolean): Promise<number> {
   await using stderr = openOutput(2);
   const stack = verbose && error instanceof Error ? (error.stack ?? '').split('\n') : [];
   for (const line of [`ivshmem: ${messageOf(error)}`, ...stack]) stderr.write(`${printable(line)}\n`);
-  return error instanceof UsageError || error instanceof OptionError ? EXIT_USAGE : EXIT_FAILURE;
+  return error instanceof OptionError ? EXIT_USAGE : EXIT_FAILURE;
 }
 
 /** Writes what commander says about a command line: its error, or the help text if there is no command. */

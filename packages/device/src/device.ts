@@ -30,8 +30,9 @@ export interface Device {
  * Makes a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its
  * own. One VMM at a time; when it goes, the next one may come. Resolves when a VMM can connect. Rejects, with an Error
  * of one line and having released everything, if an option cannot be right (OptionError), the socket cannot be made
- * (SystemCallError), or no host server answers (SystemCallError: ENOENT, ECONNREFUSED). An aborted `signal` gives up, and rejects with its reason; later it has no effect.
- * `log` is called with the lines that come before that, such as what `options.wait` waits for.
+ * (SystemCallError), or no host server answers (SystemCallError: ENOENT, ECONNREFUSED). If `signal` is aborted before,
+ * stops, and rejects with its reason; later it has no effect. `log` is called with the lines that come before the device is
+ * there, such as what `options.wait` waits for.
  */
 export async function createDevice(
   options: DeviceOptions,
@@ -68,14 +69,14 @@ export async function createDevice(
           break;
       }
     },
+    ended() {
+      for (const subject of [info, state, lines]) subject?.complete();
+    },
     signal,
   });
   const moves = info!;
-  const closed = thread.ended.then((failure) => {
-    for (const subject of [moves, state, lines]) subject.complete();
-    return failure;
-  });
-  const device: Device = {
+  return {
+    ...thread,
     get info() {
       return moves.value;
     },
@@ -84,16 +85,9 @@ export async function createDevice(
     stats$: rxjs.interval(1000).pipe(
       rxjs.startWith(0),
       rxjs.map(() => readCounters(counters)),
-      rxjs.takeUntil(closed),
+      rxjs.takeUntil(thread.closed),
     ),
     log$: lines.asObservable(),
     stats: () => readCounters(counters),
-    closed,
-    async close() {
-      thread.stop();
-      await closed;
-    },
-    [Symbol.asyncDispose]: () => device.close(),
   };
-  return device;
 }

@@ -52,27 +52,18 @@ export async function createLink(
     input,
     upWith: 'up',
     receive: (message) => observables.receive(message),
+    ended: () => observables.complete(),
     signal,
   });
-  const closed = thread.ended.then((failure) => {
-    observables.complete();
-    return failure;
-  });
-  const link: Link = {
+  return {
+    ...thread,
     get info() {
       return observables.info;
     },
     info$: observables.info$,
     state$: observables.state$,
-    stats$: observables.stats$(counters, closed),
+    stats$: observables.stats$(counters, thread.closed),
     log$: observables.log$,
     stats: () => readCounters(counters),
-    closed,
-    async close() {
-      thread.stop();
-      await closed;
-    },
-    [Symbol.asyncDispose]: () => link.close(),
   };
-  return link;
 }

@@ -1,5 +1,5 @@
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
-import { UsageError } from '../exit.ts';
+import { OptionError } from '@ivshmem/linux';
 import { deviceOptions } from '../options/device.ts';
 import {
   type DeviceEvent,
@@ -15,13 +15,19 @@ import type { DeviceCommandOptions } from './device.ts';
 export async function runDevices(options: DeviceCommandOptions): Promise<number> {
   const { socket, vfioUser: sockets = [], isolate = false, verbose = false, wait = false } = options;
   if (sockets.length === 0)
-    throw new UsageError('--vfio-user is missing: give the path of a socket where a VM connects');
+    throw new OptionError(
+      '--vfio-user',
+      '--vfio-user is missing: give the path of a socket where a VM connects',
+    );
   const shared = { socketPath: socket, wait, ...(await deviceOptions(options)) };
   // All of them before the first one starts.
   for (const [at, vfioUser] of sockets.entries()) {
     checkDeviceOptions({ ...shared, vfioUser });
     if (sockets.indexOf(vfioUser) < at)
-      throw new UsageError(`--vfio-user ${vfioUser}: is given twice; each VM needs a socket of its own`);
+      throw new OptionError(
+        '--vfio-user',
+        `--vfio-user ${vfioUser}: is given twice; each VM needs a socket of its own`,
+      );
   }
   const text = {
     partOf: ({ vfioUser }: DeviceEvent) => vfioUser,

@@ -1,6 +1,6 @@
+import { OptionError } from '@ivshmem/linux';
 import { createLink } from '@ivshmem/net';
 import type { PortSource } from '@ivshmem/transport';
-import { UsageError } from '../exit.ts';
 import { interfaceLabel, linkOptions } from '../options/interface.ts';
 import { followLink, type LinkEvent, linkLines, linkLog, linkStats } from '../output/link-events.ts';
 import { runUntilStopped } from '../running-command.ts';
@@ -20,9 +20,10 @@ export async function runNet(options: NetOptions): Promise<number> {
 
 function portSource({ socket, pci, irq }: NetOptions): PortSource {
   if (pci === undefined) {
-    if (irq !== undefined) throw new UsageError('--irq is for a PCI device: give --pci, too');
+    if (irq !== undefined) throw new OptionError('--irq', '--irq is for a PCI device: give --pci, too');
     return { type: 'server', socketPath: socket ?? DEFAULT_SOCKET };
   }
-  if (socket !== undefined) throw new UsageError('--socket and --pci exclude each other: give one of them');
+  if (socket !== undefined)
+    throw new OptionError('--socket', '--socket and --pci exclude each other: give one of them');
   return { type: 'pci', device: pci, ...(irq !== undefined && { interrupts: irq }) };
 }

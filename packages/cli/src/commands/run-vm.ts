@@ -1,10 +1,10 @@
 import { rmSync } from 'node:fs';
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
 import { createHostServer } from '@ivshmem/host-server';
+import { OptionError } from '@ivshmem/linux';
 import { PAGE_SIZE } from '@ivshmem/linux/memory';
 import { checkLinkOptions, createLink } from '@ivshmem/net';
 import { LayoutError, ringLayout } from '@ivshmem/transport/protocol';
-import { UsageError } from '../exit.ts';
 import { deviceOptions } from '../options/device.ts';
 import { interfaceLabel, linkOptions } from '../options/interface.ts';
 import { type DeviceEvent, deviceLines, deviceStats, followDevice } from '../output/device-events.ts';
@@ -48,17 +48,21 @@ export async function runVm(options: VmOptions): Promise<number> {
   });
 }
 
-/** Throws UsageError if output sections of this size are not possible, or too small for the MTU. */
+/** Throws OptionError if output sections of this size are not possible, or too small for the MTU. */
 function checkSections(bytes: number, mtu: number | undefined): void {
   if (bytes % PAGE_SIZE !== 0) {
-    throw new UsageError(`--section-size ${bytes}: must be a multiple of ${PAGE_SIZE}, the page size`);
+    throw new OptionError(
+      '--section-size',
+      `--section-size ${bytes}: must be a multiple of ${PAGE_SIZE}, the page size`,
+    );
   }
   try {
     const { maxMtu } = ringLayout(bytes);
     if (mtu === undefined || mtu <= maxMtu) return;
-    throw new UsageError(`--mtu ${mtu}: output sections of ${bytes} bytes allow ${maxMtu} at most`);
+    throw new OptionError('--mtu', `--mtu ${mtu}: output sections of ${bytes} bytes allow ${maxMtu} at most`);
   } catch (error) {
-    if (error instanceof LayoutError) throw new UsageError(`--section-size ${bytes}: ${error.message}`);
+    if (error instanceof LayoutError)
+      throw new OptionError('--section-size', `--section-size ${bytes}: ${error.message}`);
     throw error;
   }
 }

@@ -1,6 +1,6 @@
+import { OptionError } from '@ivshmem/linux';
 import type { LinkOptions } from '@ivshmem/net';
 import type { Command } from 'commander';
-import { UsageError } from '../exit.ts';
 import { collect, wholeNumber } from './values.ts';
 
 /** The options of a link's interface, as commander returns them. */
@@ -66,7 +66,7 @@ export function addInterfaceOptions(command: Command): Command {
 export function linkOptions(options: InterfaceOptions): Omit<LinkOptions, 'port'> {
   const { tap, tapFd, netns, mtu, mac, address, bridge, offload, busyPoll } = options;
   if (tap !== undefined && tapFd !== undefined) {
-    throw new UsageError('--tap and --tap-fd exclude each other: give one of them');
+    throw new OptionError('--tap', '--tap and --tap-fd exclude each other: give one of them');
   }
   return {
     ...(tapFd === undefined ? { tap: tap ?? DEFAULT_TAP } : { tapFd }),

@@ -55,10 +55,10 @@ describe('startBlockingThread', () => {
       `tell({ type: 'before' }); tell({ type: 'up', text: input }); untilStopped(); tell({ type: 'last' });`,
     );
     expect(messages).toEqual([{ type: 'before' }, { type: 'up', text: 'the input' }]);
-    thread.stop();
-    expect(await thread.ended).toBeNull();
+    await thread.close();
+    expect(await thread.closed).toBeNull();
     expect(messages.at(-1)).toEqual({ type: 'last' });
-    thread.stop();
+    await thread[Symbol.asyncDispose]();
     expect(openFds()).toBe(before);
   });
 
@@ -77,8 +77,8 @@ describe('startBlockingThread', () => {
 
   it('tells what the thread throws later', async () => {
     const { thread } = await start(`tell({ type: 'up' }); untilStopped(); throw new Error('gone');`);
-    thread.stop();
-    expect(await thread.ended).toMatchObject({ message: 'gone', stack: expect.stringContaining('data:') });
+    await thread.close();
+    expect(await thread.closed).toMatchObject({ message: 'gone', stack: expect.stringContaining('data:') });
   });
 
   it('gives up when its signal is aborted, before and while it starts', async () => {

@@ -29,9 +29,11 @@ interface Failed {
 /** A thread that blocks in system calls, as the one that started it sees it. */
 export interface BlockingThread {
   /** Resolves when the thread has ended: to null if it was stopped, to the error that it threw otherwise. */
-  readonly ended: Promise<Error | null>;
-  /** Asks the thread to end. */
-  stop(): void;
+  readonly closed: Promise<Error | null>;
+  /** Stops the thread. Resolves when it has ended. */
+  close(): Promise<void>;
+  /** The same as {@link close}. */
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -50,9 +52,11 @@ export async function startBlockingThread<Message extends { readonly type: strin
   readonly input: unknown;
   readonly upWith: Message['type'];
   readonly receive: (message: Message) => void;
+  /** Called before `closed` resolves. */
+  readonly ended?: (() => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }): Promise<BlockingThread> {
-  const { file, input, upWith, receive, signal } = options;
+  const { file, input, upWith, receive, ended, signal } = options;
   signal?.throwIfAborted();
   const stop = new EventFd();
   const phase = new Int32Array(new SharedArrayBuffer(4));
@@ -92,21 +96,26 @@ export async function startBlockingThread<Message extends { readonly type: strin
   worker.on('error', (error) => {
     failure = threadError(error as Error);
   });
-  const ended = once(worker, 'exit').then(() => {
+  const closed = once(worker, 'exit').then(() => {
     process.off('exit', onExit);
     stop.close();
+    ended?.();
     return failure;
   });
 
   signal?.addEventListener('abort', askToEnd);
-  await Promise.race([up, ended]);
+  await Promise.race([up, closed]);
   signal?.removeEventListener('abort', askToEnd);
   if (signal?.aborted) {
-    await ended;
+    await closed;
     signal.throwIfAborted();
   }
-  if (!isUp) throw (await ended) ?? new Error('the thread ended without a word');
-  return { ended, stop: askToEnd };
+  if (!isUp) throw (await closed) ?? new Error('the thread ended without a word');
+  const close = async () => {
+    askToEnd();
+    await closed;
+  };
+  return { closed, close, [Symbol.asyncDispose]: close };
 }
 
 function isFailed(message: { readonly type: string }): message is Failed {
