@@ -5,12 +5,15 @@ import { standardOutput } from './output/standard-output.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
-/** Adds a command to the program. The command calls `finish` with its exit code. */
-type AddCommand = (program: Command, finish: (code: number) => void) => void;
+/** Loads what a command needs to run. The function that it resolves with runs the command; that resolves with the exit code. */
+export type LoadCommand = () => Promise<() => Promise<number>>;
+
+/** Adds a command to the program. Once its options are parsed, it calls `run`. */
+type AddCommand = (program: Command, run: (load: LoadCommand) => void) => void;
 
 /**
- * A command as `ivshmem --help` lists it. Its module is loaded if the command is given, and what it needs to run not before
- * it runs: an emulated guest takes seconds to load everything.
+ * A command as `ivshmem --help` lists it. The module with its options is loaded if the command is given, everything else
+ * only if it runs: an emulated guest takes seconds to load all of it.
  */
 interface CommandEntry {
   readonly summary: string;
@@ -53,9 +56,9 @@ const commands: Record<string, CommandEntry> = {
 
 /** Runs the command line; returns the exit code: 0, 1 for a failure, 2 for a mistake in the arguments. */
 export async function main(argv: readonly string[]): Promise<number> {
-  let code = EXIT_OK;
-  const finish = (result: number) => {
-    code = result;
+  let loadCommand: LoadCommand | undefined;
+  const run = (load: LoadCommand) => {
+    loadCommand = load;
   };
   let complaint = '';
   const program = new Command('ivshmem')
@@ -75,17 +78,24 @@ export async function main(argv: readonly string[]): Promise<number> {
     .enablePositionalOptions();
   const given = argv.find((argument) => !argument.startsWith('-') && argument !== 'help');
   for (const [name, { summary, takes, load }] of Object.entries(commands)) {
-    if (name === given) (await load())(program, finish);
+    if (name === given) (await load())(program, run);
     else program.command(name).summary(summary).argument(takes);
   }
   try {
-    await program.parseAsync(argv as string[], { from: 'user' });
-    return code;
+    program.parse(argv as string[], { from: 'user' });
   } catch (error) {
-    // commander throws for --help and --version, too.
-    if (error instanceof CommanderError && error.exitCode === 0) return EXIT_OK;
-    const { reportCommandLine, reportError } = await import('./error-report.ts');
-    if (error instanceof CommanderError) return await reportCommandLine(complaint);
+    if (!(error instanceof CommanderError)) throw error;
+    // --help or --version.
+    if (error.exitCode === 0) return EXIT_OK;
+    const { reportCommandLine } = await import('./error-report.ts');
+    return await reportCommandLine(complaint);
+  }
+  // Before anything runs: a command that runs out of descriptors could not load it.
+  const { reportError } = await import('./error-report.ts');
+  const runCommand = await loadCommand!();
+  try {
+    return await runCommand();
+  } catch (error) {
     const isVerbose = argv.some((argument) => argument === '-v' || argument === '--verbose');
     return await reportError(error, isVerbose);
   }

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { LoadCommand } from '../program.ts';
 
 const EXAMPLES = `
 Examples:
@@ -11,7 +12,7 @@ export interface DemoOptions {
   offload: boolean;
 }
 
-export function addDemoCommand(program: Command, finish: (code: number) => void): void {
+export function addDemoCommand(program: Command, run: (load: LoadCommand) => void): void {
   program
     .command('demo')
     .description(
@@ -21,8 +22,10 @@ export function addDemoCommand(program: Command, finish: (code: number) => void)
     .option('--no-offload', 'measure without checksum and segmentation offload')
     .option('--verbose', 'print stack traces of errors')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: DemoOptions) => {
-      const { demo } = await import('./run-demo.ts');
-      finish(await demo(options));
-    });
+    .action((options: DemoOptions) =>
+      run(async () => {
+        const { demo } = await import('./run-demo.ts');
+        return () => demo(options);
+      }),
+    );
 }

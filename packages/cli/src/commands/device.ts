@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { addDeviceOptions, type DeviceOptions } from '../options/device.ts';
 import { addRunningOptions, type RunningOptions } from '../options/running.ts';
 import { collect } from '../options/values.ts';
+import type { LoadCommand } from '../program.ts';
 
 export interface DeviceCommandOptions extends DeviceOptions, RunningOptions {
   socket: string;
@@ -20,7 +21,7 @@ Examples:
     ivshmem device --vfio-user /run/vm1.sock --json --stats 5
 `;
 
-export function addDeviceCommand(program: Command, finish: (code: number) => void): void {
+export function addDeviceCommand(program: Command, run: (load: LoadCommand) => void): void {
   const command = program
     .command('device')
     .description(
@@ -40,8 +41,10 @@ export function addDeviceCommand(program: Command, finish: (code: number) => voi
   )
     .option('-v, --verbose', 'print how memory is protected, and stack traces of errors')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: DeviceCommandOptions) => {
-      const { runDevices } = await import('./run-device.ts');
-      finish(await runDevices(options));
-    });
+    .action((options: DeviceCommandOptions) =>
+      run(async () => {
+        const { runDevices } = await import('./run-device.ts');
+        return () => runDevices(options);
+      }),
+    );
 }

@@ -2,6 +2,7 @@ import type { PciInterrupts } from '@ivshmem/transport';
 import { type Command, Option } from 'commander';
 import { addInterfaceOptions, type InterfaceOptions } from '../options/interface.ts';
 import { addRunningOptions, type RunningOptions } from '../options/running.ts';
+import type { LoadCommand } from '../program.ts';
 
 export const DEFAULT_SOCKET = '/tmp/ivshmem_socket';
 
@@ -26,7 +27,7 @@ Examples:
     ivshmem net --tap ivn0 --json --stats 5
 `;
 
-export function addNetCommand(program: Command, finish: (code: number) => void): void {
+export function addNetCommand(program: Command, run: (load: LoadCommand) => void): void {
   const command = program
     .command('net')
     .description(
@@ -51,8 +52,10 @@ export function addNetCommand(program: Command, finish: (code: number) => void):
   )
     .option('--verbose', 'print stack traces of errors')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: NetOptions) => {
-      const { runNet } = await import('./run-net.ts');
-      finish(await runNet(options));
-    });
+    .action((options: NetOptions) =>
+      run(async () => {
+        const { runNet } = await import('./run-net.ts');
+        return () => runNet(options);
+      }),
+    );
 }

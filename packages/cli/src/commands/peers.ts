@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { LoadCommand } from '../program.ts';
 
 const EXAMPLES = `
 Examples:
@@ -11,7 +12,7 @@ export interface PeersOptions {
   json?: boolean;
 }
 
-export function addPeersCommand(program: Command, finish: (code: number) => void): void {
+export function addPeersCommand(program: Command, run: (load: LoadCommand) => void): void {
   program
     .command('peers')
     .description(
@@ -20,8 +21,10 @@ export function addPeersCommand(program: Command, finish: (code: number) => void
     .option('-S, --socket <path>', 'socket of the host server', '/tmp/ivshmem_socket')
     .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: PeersOptions) => {
-      const { listPeers } = await import('./list-peers.ts');
-      finish(await listPeers(options));
-    });
+    .action((options: PeersOptions) =>
+      run(async () => {
+        const { listPeers } = await import('./list-peers.ts');
+        return () => listPeers(options);
+      }),
+    );
 }

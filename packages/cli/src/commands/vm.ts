@@ -3,6 +3,7 @@ import { addDeviceOptions, type DeviceOptions } from '../options/device.ts';
 import { addInterfaceOptions, type InterfaceOptions } from '../options/interface.ts';
 import { addRunningOptions, type RunningOptions } from '../options/running.ts';
 import { size } from '../options/values.ts';
+import type { LoadCommand } from '../program.ts';
 
 export interface VmOptions extends DeviceOptions, InterfaceOptions, RunningOptions {
   vfioUser: string;
@@ -20,7 +21,7 @@ Examples:
     ivshmem vm --vfio-user /run/vm1.sock --tap ivn0 --bridge br0 --mode 660 --group kvm
 `;
 
-export function addVmCommand(program: Command, finish: (code: number) => void): void {
+export function addVmCommand(program: Command, run: (load: LoadCommand) => void): void {
   const command = program
     .command('vm')
     .description(
@@ -35,8 +36,10 @@ export function addVmCommand(program: Command, finish: (code: number) => void): 
   addRunningOptions(withOptions)
     .option('-v, --verbose', 'print how memory is protected, and stack traces of errors')
     .addHelpText('after', EXAMPLES)
-    .action(async (options: VmOptions) => {
-      const { runVm } = await import('./run-vm.ts');
-      finish(await runVm(options));
-    });
+    .action((options: VmOptions) =>
+      run(async () => {
+        const { runVm } = await import('./run-vm.ts');
+        return () => runVm(options);
+      }),
+    );
 }
