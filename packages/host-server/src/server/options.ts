@@ -33,7 +33,7 @@ export interface HostServerSettings {
   readonly group?: number | undefined;
   /** Default: a sealed memfd. */
   readonly sharedMemory: SharedMemorySource;
-  /** Size of the shared memory in bytes, 1 … {@link MAX_SIZE}; rounded up to a power of two. Default 4 MiB. */
+  /** Size of the shared memory in bytes, 1 … 64 TiB (2^46); rounded up to a power of two. Default 4 MiB. */
   readonly size: number;
   /**
    * Size of each output section in bytes, a multiple of the host's page size. Default 0; with protocol 0x0001, which needs
