@@ -2,7 +2,7 @@ import { checkWholeNumber, OptionError } from '@ivshmem/linux';
 import { MAX_ID } from '@ivshmem/linux/process';
 import { checkSocketPath } from '@ivshmem/linux/socket';
 
-/** What a device is made of. */
+/** Options of {@link ./device.ts}. */
 export interface DeviceOptions {
   /** Socket of the host server whose peer the device is. */
   readonly socketPath: string;
@@ -10,14 +10,14 @@ export interface DeviceOptions {
   readonly vfioUser: string;
   /**
    * Traps the guest's accesses to the output sections of other peers, so that it cannot write them; reading them becomes
-   * slow. By default they are mapped, and it is up to the guest to leave them alone.
+   * slow. By default they are mapped, and only the guest's driver keeps the guest from writing them.
    */
   readonly isolate?: boolean;
-  /** Permissions of the socket: who may connect needs write permission. Default 0o600. */
+  /** Permissions of the socket: a VMM needs write permission to connect. Default 0o600. */
   readonly mode?: number;
   /** A gid, the group of the socket. Default: that of this process. */
   readonly group?: number;
-  /** Whether to wait for the host server if it cannot be reached yet (false unless given). */
+  /** Whether to wait for the host server if it cannot be reached yet. Default false. */
   readonly wait?: boolean;
 }
 
