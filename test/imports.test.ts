@@ -44,6 +44,12 @@ const walls: readonly Wall[] = [
     not: ['@ivshmem/', 'rxjs', 'koffi', 'node:', 'packages/'],
     but: ['packages/transport/src/protocol/'],
   },
+  // vfio-user can serve any PCI device; the ivshmem device does not know how it is offered.
+  {
+    below: 'packages/device/src/vfio-user/',
+    not: ['@ivshmem/', 'packages/'],
+    but: ['@ivshmem/linux', 'packages/device/src/vfio-user/'],
+  },
   { below: 'packages/device/src/ivshmem/', not: ['packages/device/src/vfio-user/'], but: [] },
   {
     below: 'packages/host-server/src/server/',

@@ -4,7 +4,7 @@ import type { MemoryLayout, Section } from '../protocol/memory-layout.ts';
 import type { Port, PortEvent } from './port.ts';
 import type { SharedMemory } from './shared-memory.ts';
 
-/** What a port is told about itself when it is opened. */
+/** The identity of a port, known when it is opened. */
 export interface PortIdentity {
   readonly id: number;
   readonly maxPeers: number;
@@ -37,7 +37,7 @@ export class HostPort implements Port {
   /** The value last written to the state, by this peer. */
   #state = 0;
 
-  /** Takes over the memory. The own interrupts come with {@link listen}, the doorbells with {@link addPeer}. */
+  /** Takes over the memory. This peer's interrupts come with {@link listen}, the doorbells with {@link addPeer}. */
   constructor(identity: PortIdentity, memory: SharedMemory, poller: Poller) {
     this.id = identity.id;
     this.maxPeers = identity.maxPeers;
@@ -66,7 +66,7 @@ export class HostPort implements Port {
     return this.#memory.output(peer);
   }
 
-  /** Sets the own output section to zero, as a new peer finds it. Throws SystemCallError. */
+  /** Clears this peer's output section, as a new peer finds it. Throws SystemCallError. */
   clearOutput(): void {
     this.#memory.clearOutput();
   }
@@ -111,7 +111,7 @@ export class HostPort implements Port {
   }
 
   /**
-   * Takes over the eventfds of the own vectors and listens on them. Each event empties the counter: a peer that has
+   * Takes over the eventfds of this peer's vectors and listens on them. Each event empties the counter: a peer that has
    * brought it to its limit would keep the others from signalling anything.
    */
   protected listen(fds: readonly number[]): void {
@@ -131,7 +131,7 @@ export class HostPort implements Port {
     this.#doorbells[peer] = fds;
   }
 
-  /** Closes what belongs to another peer. Returns false where there was nothing. */
+  /** Closes what belongs to another peer. Returns false if there was nothing. */
   protected removePeer(peer: number): boolean {
     return this.#dropDoorbells(peer);
   }
@@ -146,7 +146,7 @@ export class HostPort implements Port {
     if (this.#open) this.#onEvent(event);
   }
 
-  /** Whether another has written the entry of the state table that is this peer's own. */
+  /** Whether this peer's entry in the state table was written by another. */
   protected get isStateOverwritten(): boolean {
     return this.state !== this.#state;
   }

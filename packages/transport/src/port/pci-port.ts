@@ -25,7 +25,7 @@ export type PciInterrupts = 'vfio' | 'poll';
 export interface PciSource {
   /** Address, such as `0000:00:05.0` or `00:05.0`; `auto` stands for the only device of protocol 0x0001. */
   readonly device: string;
-  /** By default vfio where an IOMMU serves the device, else poll. */
+  /** By default vfio if the device is behind an IOMMU, else poll. */
   readonly interrupts?: PciInterrupts;
 }
 
@@ -38,12 +38,12 @@ const INDEX = {
   STATE: pci.Register.STATE / 4,
 } as const;
 const ETHERNET = 0x0001;
-/** What reads return where nobody answers. */
+/** What reads return if the device does not answer. */
 const NOBODY = 0xffffffff;
-/** Between two looks where there are no interrupts, in ms. */
+/** Polling intervals for devices without interrupts, in ms. */
 const SHORTEST_POLL = 0.2;
 const LONGEST_POLL = 10;
-/** States are looked at less often: the device may have to answer for each of them. In ms. */
+/** States are polled less often, since the device may have to emulate each read. In ms. */
 const STATE_POLL = 20;
 
 /** Throws {@link OptionError} if no device can be named like that. */
@@ -55,7 +55,7 @@ export function checkPciDevice(device: string): void {
 /**
  * Opens the port of an ivshmem v2 device inside the machine that has it. Interrupts are handled on `poller`. Needs root.
  * Throws {@link OptionError} for an impossible address, else Error with one line: no such device, no IOMMU, a driver or another
- * process has it, nobody answers behind it.
+ * process uses it, the device does not answer.
  */
 export function openPciPort(source: PciSource, poller: Poller): Port {
   checkPciDevice(source.device);
@@ -104,7 +104,7 @@ class PciPort implements Port {
   #present = true;
   #open = true;
 
-  /** Takes over the device; `vfio` is the same where it can interrupt, else null. */
+  /** Takes over the device; `vfio` is the same device if it can interrupt, else null. */
   constructor(device: PciDevice, vfio: VfioDevice | null, poller: Poller) {
     this.#device = device;
     this.#registers = new Uint32Array(0);
@@ -246,7 +246,7 @@ class PciPort implements Port {
     timer.every(interval.current);
   }
 
-  /** A peer's state may be what is read where nobody answers, but the ID can't. */
+  /** A peer's state may have the value that is read from a device that does not answer; the ID cannot. */
   #checkPresence(): void {
     if (!this.#present || this.#registers[INDEX.ID] !== NOBODY) return;
     this.#present = false;

@@ -10,7 +10,7 @@ import {
   ServerProtocolError,
 } from '../protocol/server-messages.ts';
 
-/** A message of the host server. INIT and EVENT_FD have a descriptor, which belongs to whoever read the message. */
+/** A message of the host server. INIT and EVENT_FD have a descriptor, which the reader of the message owns. */
 export type ReceivedMessage =
   | { readonly message: Extract<ServerMessage, { type: 'init' | 'event-fd' }>; readonly fd: number }
   | { readonly message: Extract<ServerMessage, { type: 'peer-gone' }>; readonly fd: null };
@@ -53,7 +53,7 @@ export class ServerConnection {
   }
 
   /**
-   * The next message; `'wait'` where it has not arrived completely; `'end'` where the server has closed the
+   * The next message; `'wait'` if it has not arrived completely; `'end'` if the server has closed the
    * connection, or {@link close} has. Throws {@link ServerProtocolError} and `SystemCallError`; the connection is closed then.
    */
   read(): ReceivedMessage | 'wait' | 'end' {

@@ -8,9 +8,9 @@ import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
 import { isSealed, ServerTrust } from './server-trust.ts';
 import { SharedMemory } from './shared-memory.ts';
 
-/** How long a server may take to introduce itself, in ms. */
+/** Time limit for the server's first messages, in ms. */
 const PATIENCE = 5000;
-/** Messages that are dealt with before other descriptors get their turn. */
+/** Messages that are handled before other descriptors get their turn. */
 const MESSAGES_AT_ONCE = 64;
 /** A process that is killed closes its sockets up to so long before it gives up its files, in ms; and how often to look. */
 const DYING = 500;
@@ -26,7 +26,7 @@ const connectRemedies: Record<string, string> = {
 
 /** A port that is being opened. */
 export interface OpeningPort {
-  /** Gives up. Without effect once the port was opened, or could not be. */
+  /** Cancels. No effect once the port was opened, or has failed to open. */
   cancel(): void;
 }
 
@@ -37,7 +37,7 @@ export type PortOpened = (opened: Port | Error) => void;
 export type HostPortOpened = (opened: HostPort | Error) => void;
 
 /**
- * A port on a host server: the server hands over the memory and everybody's eventfds, and tells who comes and goes.
+ * A port on a host server: the server passes the memory and the eventfds of all peers, and reports which peers join and leave.
  * Should the server violate its protocol, it counts as gone.
  */
 class ServerPort extends HostPort {
@@ -51,7 +51,7 @@ class ServerPort extends HostPort {
   #lost: ((reason: Error) => void) | undefined;
   #connected = true;
 
-  /** Takes over memory and connection; `ready` is called when all own vectors are there, `lost` where they never come. */
+  /** Takes over memory and connection; `ready` is called once this peer's vectors have arrived, `lost` if they do not. */
   constructor(
     init: InitMessage,
     memory: SharedMemory,
@@ -68,7 +68,7 @@ class ServerPort extends HostPort {
     this.#lost = lost;
   }
 
-  /** Deals with what the server has sent; where that is much, the connection is still readable after it. */
+  /** Handles messages of the server; if there are many, some are left, and the connection stays readable. */
   read(): void {
     for (let messages = 0; messages < MESSAGES_AT_ONCE && this.#connected; messages++) {
       let news: PortEvent | 'ready' | null;
@@ -85,7 +85,7 @@ class ServerPort extends HostPort {
         return;
       }
       // Not within try: what a handler throws is not the server's fault. It may also close this port.
-      if (news !== null) this.#tell(news);
+      if (news !== null) this.#deliver(news);
     }
   }
 
@@ -121,7 +121,7 @@ class ServerPort extends HostPort {
     return { type: 'peer-joined', peer: message.id };
   }
 
-  #tell(news: PortEvent | 'ready'): void {
+  #deliver(news: PortEvent | 'ready'): void {
     if (news === 'ready') {
       const ready = this.#ready;
       this.#ready = undefined;
@@ -171,7 +171,7 @@ class ServerPort extends HostPort {
   }
 
   #disconnect(): void {
-    // The descriptor's number may be somebody else's by now.
+    // The descriptor's number may have been reused by now.
     if (!this.#connected) return;
     this.#connected = false;
     this.#poller.remove(this.#connection.fd);
@@ -186,8 +186,8 @@ class ServerPort extends HostPort {
 }
 
 /**
- * Connects to the host server at `socketPath`. It has 5 s to hand over everything. What can go wrong: nobody answers at the
- * path, somebody else's protocol does, the server has no room for another peer, the memory is smaller than announced, or
+ * Connects to the host server at `socketPath`. It has 5 s to send everything. Reasons for failure: no server listens at the
+ * path, or one that speaks another protocol, the server has no room for another peer, the memory is smaller than announced, or
  * `trust` forbids this server to follow the one before.
  */
 export function openServerPort(

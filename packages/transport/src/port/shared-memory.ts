@@ -19,7 +19,7 @@ import {
 import { isSealed } from './server-trust.ts';
 
 /**
- * The shared memory region as one peer may use it: state table and read/write section writable, the own output
+ * The shared memory region as one peer may use it: state table and read/write section writable, this peer's output
  * section writable, the others read-only. Sections are mapped one by one, when they are first asked for.
  * Source: specification, "Shared Memory Region Layout".
  */
@@ -29,7 +29,7 @@ export class SharedMemory {
   stateTable: Uint32Array;
   /** The file; it stays this object's. */
   readonly fd: number;
-  /** How many bytes from the beginning of the own output section may have been other than zero at first. */
+  /** Length in bytes of the part of this peer's output section, from its beginning, that may not have been zero at first. */
   readonly dirtyOutput: number;
   readonly #id: number;
   readonly #outputs: (Mapping | undefined)[] = [];
@@ -40,7 +40,7 @@ export class SharedMemory {
   /**
    * Takes over `fd`, a file that holds the region for `maxPeers` peers with output sections of `outputSectionSize` bytes, for
    * peer `id`. Its length is checked, since a read beyond it would kill the process. Throws {@link LayoutError} if
-   * it is no regular file or too short, SystemCallError where it can't be mapped; `fd` is closed in either case.
+   * it is no regular file or too short, SystemCallError if it cannot be mapped; `fd` is closed in either case.
    */
   constructor(fd: number, id: number, maxPeers: number, outputSectionSize: number) {
     this.fd = fd;
@@ -60,7 +60,7 @@ export class SharedMemory {
     }
   }
 
-  /** The common read/write section; null where its size is zero. Throws SystemCallError where it can't be mapped. */
+  /** The common read/write section; null if its size is zero. Throws SystemCallError if it cannot be mapped. */
   get readWrite(): Section | null {
     const { readWriteOffset, readWriteSize } = this.layout;
     if (readWriteSize === 0) return null;
@@ -69,7 +69,7 @@ export class SharedMemory {
     return this.#readWrite;
   }
 
-  /** The output section of a peer; null where output sections have no size. Throws RangeError. */
+  /** The output section of a peer; null if the size of output sections is zero. Throws RangeError. */
   output(peer: number): Section | null {
     const { maxPeers, outputSectionSize, outputOffset } = this.layout;
     if (!Number.isInteger(peer) || peer < 0 || peer >= maxPeers) {

@@ -1,10 +1,10 @@
 import type { Section } from './memory-layout.ts';
 import { FRAME_OVERHEAD, MAX_MTU, type RingLayout } from './ring-layout.ts';
 
-// What a side can receive beyond plain frames, announced where peers that know nothing of it write 0 and never look.
+// What a side can receive beyond plain frames, announced in words that peers without the extension leave at 0 and do not read.
 // Source: protocol page, section 14.
 
-/** Bits of avail.flags that tell what the owner of the section can receive. Bit 0 is none: virtio has a use for it. */
+/** Bits of avail.flags: what the owner of the section can receive. Bit 0 is not used here, since virtio defines it. */
 export const Capability = {
   /** Frames with a struct virtio_net_hdr in front, whose checksum may be left to the receiver. All others need it. */
   VNET_HDR: 1 << 1,
@@ -16,7 +16,7 @@ export const Capability = {
 
 const KNOWN = Capability.VNET_HDR | Capability.TSO | Capability.USO;
 
-/** What used.flags holds where avail.flags holds capabilities: "v1" in ASCII, with bit 0 clear. */
+/** The value of used.flags if avail.flags holds capabilities: "v1" in ASCII, with bit 0 clear. */
 const ANNOUNCEMENT = 0x3176;
 
 /** Bytes of the header that stands before each frame. */

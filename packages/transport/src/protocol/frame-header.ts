@@ -22,7 +22,7 @@ export const GSO_TYPE_OFFSET = 1;
 
 const IPV4_HEADER = 20;
 const IPV6_HEADER = 40;
-/** Bytes of the smallest TCP and UDP headers, and where their checksums are. */
+/** Bytes of the smallest TCP and UDP headers, and the offsets of their checksums. */
 const TCP_HEADER = 20;
 const TCP_CHECKSUM = 16;
 const UDP_HEADER = 8;
@@ -36,7 +36,7 @@ const MAX_UDP_PACKETS = 128;
 /** What can be wrong with a header. */
 export const HeaderFault = {
   NONE: 0,
-  /** A flag that nobody knows. */
+  /** An unknown flag. */
   FLAGS: 1,
   /** A segmentation offload that is unknown, or was not agreed upon. */
   GSO_TYPE: 2,
@@ -64,7 +64,7 @@ export function headerFaultText(fault: HeaderFault): string {
   return texts[fault];
 }
 
-/** By gso_type: 1 where both sides can receive it, given their common capabilities, else 0. */
+/** By gso_type: 1 if both sides can receive it, given their common capabilities, else 0. */
 export function agreedGsoTypes(capabilities: number): Uint8Array {
   const agreed = new Uint8Array(256);
   agreed[GsoType.NONE] = 1;
@@ -80,7 +80,7 @@ export function agreedGsoTypes(capabilities: number): Uint8Array {
 
 /**
  * What is wrong with the first ten bytes of `header`, which stand before a frame of `length` bytes (≥ 14, without the
- * header), where the sides have agreed upon the gso_types of {@link agreedGsoTypes}. The bytes must be private: the
+ * header), if the sides have agreed on the gso_types of {@link agreedGsoTypes}. The bytes must be private: the
  * peer could change them after the check. Allocates nothing.
  */
 export function checkFrameHeader(header: Uint8Array, length: number, agreed: Uint8Array): HeaderFault {

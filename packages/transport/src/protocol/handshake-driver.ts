@@ -36,18 +36,18 @@ export interface HandshakePort {
 export interface DataPath {
   /** Clears its own output section and sets up both queues from index 0. */
   initialise(): void;
-  /** From now on the data path may run. */
+  /** Starts the data path. */
   start(): void;
   /**
-   * Returns when the data path rests: the peer's section is not read any more, nor its own one written. Also called
-   * after another of these functions has thrown, when it may be at rest already.
+   * Stops the data path: once this returns, the peer's section is not read any more, and this side's is not written. Also
+   * called after another of these functions has thrown, when the data path may have stopped already.
    */
   stop(): void;
-  /** Whether the network stack may send. */
+  /** Frames can, or cannot, be exchanged from now on. */
   carrier(on: boolean): void;
 }
 
-/** What the handshake has come to. */
+/** The current state of the handshake. */
 export interface HandshakeStatus {
   /** Our state register; INIT also while this side insists, so that this makes no change. */
   readonly local: State;
@@ -151,7 +151,7 @@ export class Handshake {
    * nothing if nothing has changed.
    */
   evaluate(): void {
-    // There is a peer: one that has missed a change is not to wait for long.
+    // There is a peer. If it has missed a change, it should not have to wait long.
     this.#patience = FIRST_PATIENCE;
     this.#evaluate();
   }
@@ -280,7 +280,7 @@ export class Handshake {
     }
   }
 
-  /** What the data path is in is not known any more: the peer must not wait for it. */
+  /** The state of the data path is unknown now: the peer must not wait for it. */
   #abandon(): void {
     this.#down = true;
     try {

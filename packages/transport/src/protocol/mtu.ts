@@ -2,7 +2,7 @@ import { announce, announcedBits, ringWords } from './capabilities.ts';
 import type { Section } from './memory-layout.ts';
 import { FRAME_OVERHEAD, MIN_MTU, type RingLayout } from './ring-layout.ts';
 
-// The MTU of a link, announced where peers that do not know the extension write 0 and never read.
+// The MTU of a link, announced in words that peers without the extension leave at 0 and do not read.
 // Source: protocol page, section 15.
 
 /** Bits of avail.flags, beside those of Capability: an MTU is announced; an administrator has set it. */

@@ -4,7 +4,7 @@ import * as pci from './pci-registers.ts';
 /** As many as fit into the space; a longer chain is a circle. */
 const MAX_CAPABILITIES = 48;
 
-/** What the configuration space of an ivshmem v2 device tells. Sizes in bytes. */
+/** The contents of an ivshmem v2 device's configuration space. Sizes in bytes. */
 export interface PciConfig {
   /** Protocol type, 16 bits, from the class code. */
   readonly protocol: number;
@@ -13,7 +13,7 @@ export interface PciConfig {
   readonly stateTableSize: number;
   readonly readWriteSize: number;
   readonly outputSectionSize: number;
-  /** MSI-X vectors; 0 where the device has no MSI-X. */
+  /** MSI-X vectors; 0 if the device has no MSI-X. */
   readonly vectors: number;
 }
 
@@ -44,7 +44,7 @@ export function protocolOf(config: Uint8Array): number {
 
 /**
  * Reads the configuration space of an ivshmem v2 device, as many bytes of it as there are. Throws
- * {@link PciConfigError} where it is none, lacks a capability, or has no memory that can be mapped.
+ * {@link PciConfigError} if it is not such a device, lacks a capability, or has no memory that can be mapped.
  * Source: specification, "Configuration Space Registers".
  */
 export function parsePciConfig(config: Uint8Array): PciConfig {
@@ -96,7 +96,7 @@ function size(registers: DataView, offset: number): number {
 }
 
 /**
- * Where the sections lie in BAR 2, which has `barSize` bytes. Throws {@link LayoutError} where a size is no multiple
+ * The layout of the sections in BAR 2, which has `barSize` bytes. Throws {@link LayoutError} if a size is not a multiple
  * of `pageSize`, the state table does not hold the peers, or the sections do not fit.
  * Source: specification, "Shared Memory Region Layout".
  */

@@ -5,9 +5,9 @@ import { Violation } from './violation.ts';
 /** Indices of the rings count modulo 2^16. */
 export const U16 = 0xffff;
 
-/** What both queues of a side have: the rings of both output sections, and where their parts are. */
+/** Common to both queues of a side: the rings of both output sections, and the positions of their parts. */
 export abstract class Queue {
-  /** What the peer did wrong; after that the queue stands still until it is initialised. */
+  /** How the peer violated the protocol. The queue then does nothing until it is initialised. */
   violation: Violation = Violation.NONE;
 
   protected readonly layout: RingLayout;

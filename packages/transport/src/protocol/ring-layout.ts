@@ -24,7 +24,7 @@ const MAX_DEFAULT_MTU = 16384;
 const LARGEST_SECTION = 2 ** 32;
 const LARGEST_QUEUE = 4096;
 const SMALLEST_QUEUE = 64;
-/** Taken where no queue fits; the area is then still that of the smallest queue, as all drivers have it. */
+/** Used if no queue fits; the area is then still that of the smallest queue, as all drivers have it. */
 const LAST_RESORT_QUEUE = 32;
 
 /** Offsets and sizes in bytes, from the beginning of an output section. */
@@ -64,7 +64,7 @@ function ringsSize(n: number): number {
 
 /**
  * The layout that both sides derive from the size of an output section, in bytes, and from nothing else.
- * Throws {@link LayoutError} where the section is too small for protocol 0x0001, or larger than 4 GiB.
+ * Throws {@link LayoutError} if the section is too small for protocol 0x0001, or larger than 4 GiB.
  */
 export function ringLayout(outputSectionSize: number): RingLayout {
   if (outputSectionSize > LARGEST_SECTION) {

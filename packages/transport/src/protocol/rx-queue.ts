@@ -3,7 +3,7 @@ import { Queue, U16 } from './queue.ts';
 import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';
 
-/** Frames are numbered anew after so many, so that numbers stay small integers and none ever comes twice. */
+/** Frames are renumbered after this many, so that numbers stay small integers and none ever comes twice. */
 const RENUMBER = 0x2000_0000;
 
 /**
@@ -66,12 +66,12 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Takes the next of the {@link available} frames: {@link offset} and {@link length} say where it is. It stays
+   * Takes the next of the {@link available} frames: see {@link offset} and {@link length}. It stays
    * valid until {@link flush}. Returns false after a {@link violation}.
    */
   next(): boolean {
     if (this.violation !== Violation.NONE) return false;
-    // In local variables, since any store might change a field, as far as the compiler can tell.
+    // Local variables, since the compiler must assume that any store can change a field.
     const { peer32, own32, mask } = this;
     const last = this.#last;
     const held = this.#held;

@@ -132,7 +132,7 @@ export function decodeMessageLength(header: Uint8Array): number {
 }
 
 /**
- * Decodes one whole message, header and body. Throws {@link ServerProtocolError} where it is shorter than its header
+ * Decodes one whole message, header and body. Throws {@link ServerProtocolError} if it is shorter than its header
  * says, for what {@link decodeMessageLength} refuses, and for fields out of their ranges.
  */
 export function decodeServerMessage(bytes: Uint8Array): ServerMessage {

@@ -5,7 +5,7 @@ import { Violation } from './violation.ts';
 
 /**
  * Once this many bytes at the front of the data area are free again, the next frame goes there instead of further
- * back: cycling through megabytes would put every frame into memory that no cache has.
+ * back: cycling through megabytes would put every frame into memory that is in no cache.
  */
 const WARM_BYTES = 0x40000;
 
@@ -16,7 +16,7 @@ const WARM_BYTES = 0x40000;
  *     const offset = tx.reserve(maxFrame);    // a slot in its own section, or -1
  *     …write a frame of `length` bytes there…
  *     tx.commit(length);                      // descriptor; more frames may follow
- *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring where it asked for it
+ *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring if it asked for it
  *
  * Descriptor i always stands at position i of the avail ring, so that the ring's entries are written once and stay:
  * completions come in order, and so the oldest descriptor is always the next to be free.
@@ -152,7 +152,7 @@ export class TxQueue extends Queue {
       if (peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
     }
     this.#lastUsed = used;
-    // With nothing in flight, the front is where the caches are warm.
+    // With nothing in flight, start at the front, which is still in a cache.
     if (used === this.#next) this.#head = this.layout.data;
     this.#tail = used === this.#next ? this.#head : this.#slots[used & mask]!;
     return count;

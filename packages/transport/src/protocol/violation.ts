@@ -1,6 +1,6 @@
 /**
- * What a peer can do to the rings that no correct one does. A queue that has met one takes nothing from the peer any
- * more; the link goes to RESET. Source: protocol page, sections 2, 3 and 6.
+ * Violations of the protocol in the rings. A queue that has met one accepts nothing more from the peer; the link goes to
+ * RESET. Source: protocol page, sections 2, 3 and 6.
  */
 export const Violation = {
   NONE: 0,
@@ -8,7 +8,7 @@ export const Violation = {
   AVAIL_INDEX: 1,
   /** An entry of the avail ring is ≥ n. */
   DESCRIPTOR_INDEX: 2,
-  /** A descriptor is offered again before it was given back. */
+  /** A descriptor is offered again before it was completed. */
   DESCRIPTOR_REPEATED: 3,
   /** A descriptor has flags; protocol 0x0001 knows none. */
   DESCRIPTOR_FLAGS: 4,
