@@ -18,6 +18,8 @@ export interface ControlSocket {
   readonly path: string;
   /** Disconnects all clients and removes the socket. Calling it again has no effect. */
   close(): void;
+  /** The same as {@link close}. */
+  [Symbol.dispose](): void;
 }
 
 /**
@@ -70,14 +72,12 @@ export function listenControl(server: HostServer, name: string, poller: Poller =
     listener.close();
     throw error;
   }
-  return {
-    path,
-    close() {
-      acceptor.close();
-      listener.close();
-      for (const finish of connections) finish();
-    },
+  const close = () => {
+    acceptor.close();
+    listener.close();
+    for (const finish of connections) finish();
   };
+  return { path, close, [Symbol.dispose]: close };
 }
 
 function peerList(server: HostServer, link: string) {

@@ -150,4 +150,8 @@ export class LinkSet {
   close(): void {
     for (const [name, link] of this.#running) this.#stop(name, link);
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

@@ -125,4 +125,8 @@ export class PortSeeker<P extends Port> {
     this.cancel();
     this.#timer.close();
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

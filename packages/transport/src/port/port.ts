@@ -66,4 +66,6 @@ export interface Port {
   expectMore?(): void;
   /** Sets this peer's state to 0 and releases memory and descriptors. Idempotent. */
   close(): void;
+  /** The same as {@link close}. */
+  [Symbol.dispose](): void;
 }

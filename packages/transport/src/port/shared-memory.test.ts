@@ -107,8 +107,4 @@ class SharedMemoryOf extends SharedMemory {
   constructor(size: number, id: number, maxPeers: number, outputSectionSize: number) {
     super(createMemfd('ivshmem-test', size), id, maxPeers, outputSectionSize);
   }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
 }

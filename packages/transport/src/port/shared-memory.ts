@@ -111,6 +111,10 @@ export class SharedMemory {
     for (const mapping of this.#mappings) mapping.close();
     closeFd(this.fd);
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** How many bytes of a file, counted from `offset`, may be other than zero: the file system says so. */
