@@ -95,7 +95,7 @@ describeWhere(notRoot, 'npm run bench, as a user without privileges', () => {
   it('says in one line why a part can not be measured', async () => {
     const { code, stdout, stderr } = await start('tap', '--no-save');
     expect([stdout, code]).toEqual(['', 1]);
-    expect(stderr).toMatch(/^bench: the part tap can't be measured here\. This process lacks CAP_[^\n]*\n$/);
+    expect(stderr).toMatch(/^bench: the part tap cannot be measured here\. This process lacks CAP_[^\n]*\n$/);
   });
 
   it('says before it measures that results can not be written', async () => {

@@ -11,14 +11,14 @@ const FLAGS = ['-std=c11', '-O2', '-Wall', '-Wextra', '-Werror'] as const;
 const SOURCES = new URL('../reference/', import.meta.url);
 const BUILD = new URL('../build/', import.meta.url);
 
-/** Why the C reference can't be compiled here, in one line with the remedy; null if it can. */
+/** Why the C reference cannot be compiled here, in one line with the remedy; null if it can. */
 export function missingCompiler(): string | null {
   return missingPrograms([COMPILER], 'gcc libc6-dev');
 }
 
 /**
  * The path of a program in bench/reference, compiled with -O2 unless that was done before: what is kept in bench/build has
- * a digest of sources and flags in its name. Throws Error, with what the compiler said, if it can't be compiled.
+ * a digest of sources and flags in its name. Throws Error, with what the compiler said, if it cannot be compiled.
  */
 export function cReference(program: 'ring-bench' | 'tap-link'): string {
   const source = fileURLToPath(new URL(`${program}.c`, SOURCES));
@@ -35,7 +35,7 @@ export function cReference(program: 'ring-bench' | 'tap-link'): string {
   if (status !== 0) {
     rmSync(unfinished, { force: true });
     throw new Error(
-      `${source} can't be compiled: ${error?.message ?? stderr.trim().replaceAll(/\s*\n\s*/g, ' ')}`,
+      `${source} cannot be compiled: ${error?.message ?? stderr.trim().replaceAll(/\s*\n\s*/g, ' ')}`,
     );
   }
   renameSync(unfinished, executable);

@@ -4,7 +4,7 @@ import { CONGESTION_CONTROL } from '@ivshmem/traffic';
 
 const SETTING = '/proc/sys/net/ipv4/tcp_congestion_control';
 
-/** The algorithm that TCP uses on this machine by default; null if it can't be read. */
+/** The algorithm that TCP uses on this machine by default; null if it cannot be read. */
 export function defaultCongestionControl(): string | null {
   try {
     return readFileSync(SETTING, 'utf8').trim();

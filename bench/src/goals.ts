@@ -1,13 +1,13 @@
 import type { Results } from './results.ts';
 import { type Figure, ratios, summarise } from './statistics.ts';
 
-/** What a figure should come to: `subject` beside `other` in the same rounds, or by itself where there is no other. */
+/** What a figure should be: the ratio of `subject` to `other` in the same rounds, or its value if there is no other. */
 interface Goal {
   readonly part: string;
   readonly what: string;
   readonly subject: string;
   readonly other?: string;
-  /** At least, or at most, so many times the other, or so much. */
+  /** Bounds of the ratio to the other subject or, without one, of the value itself. */
   readonly least?: number;
   readonly most?: number;
 }

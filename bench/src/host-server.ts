@@ -87,7 +87,7 @@ async function joinAll(count: number): Promise<Series> {
       const expected = 1 + (n + 1) * VECTORS;
       for (let messages = 0; messages < expected; ) messages += peer.readAll();
       if (n >= count - LAST) joins.push(performance.now() - start);
-      // Those who were there are told, too, which takes them time.
+      // The connected peers get the message, too, which takes them time.
       waiting += n * VECTORS;
       while (waiting > 0) epoll.wait(1000);
       epoll.add(peer.socket.fd, EPOLLIN, () => {

@@ -57,7 +57,7 @@ async function main(signal: AbortSignal): Promise<number> {
       succeeded.push(await measure(part, { rounds, signal, output: values.save ? values.output : null }));
       continue;
     }
-    process.stderr.write(`bench: the part ${part.name} can't be measured here. ${missing}\n`);
+    process.stderr.write(`bench: the part ${part.name} cannot be measured here. ${missing}\n`);
     // With all parts asked for, this one is left out like a column of a part.
     if (positionals.length > 0) succeeded.push(false);
   }
@@ -83,7 +83,7 @@ async function measure(part: Part, { rounds, signal, output }: MeasureOptions): 
     if (output === null) return;
     unfinished = writeResult(output, { part: name, date, command, machine, settings, ...findings });
   });
-  // Shows at once if the directory can't be written to.
+  // Shows at once if the directory cannot be written to.
   recorder.found([]);
   try {
     await part.run({ rounds, signal, recorder });

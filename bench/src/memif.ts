@@ -27,7 +27,7 @@ const HEADROOM = 128;
 /** Of an interface's buffer, in bytes: the default. */
 const SMALLEST_BUFFER = 2048;
 
-/** Why memif can't be measured here, in one line with the remedy; null if it can. */
+/** Why memif cannot be measured here, in one line with the remedy; null if it can. */
 export function missingMemif(): string | null {
   const missing = missingPrograms([PROGRAM], 'dpdk-dev') ?? missingPrograms(['stdbuf'], 'coreutils');
   return missing ?? (allowedCpus().length < 2 ? 'It takes two processors.' : null);

@@ -12,9 +12,11 @@ if (status !== 0) throw new Error(`the demo failed: ${stderr}`);
 const document = readFileSync(README, 'utf8');
 const place = /(<!-- output: demo -->\n).*?(<!-- end -->)/s;
 if (!place.test(document)) throw new Error('README.md has no place for what the demo prints');
-const summary = stdout.slice(stdout.lastIndexOf('\nSummary\n')).trim();
+const begin = stdout.lastIndexOf('\nSummary\n');
+if (begin === -1) throw new Error('the demo printed no summary');
+const summary = stdout.slice(begin).trim();
 const text = `\`\`\`\n${summary}\n\`\`\`\n`;
 writeFileSync(
   README,
-  document.replace(place, (_whole, begin, end) => `${begin}${text}${end}`),
+  document.replace(place, (_whole, before, after) => `${before}${text}${after}`),
 );

@@ -2,7 +2,7 @@ import { closeFd } from '@ivshmem/linux';
 import { drainEventFd, EPOLLIN, mainPoller, signalEventFd } from '@ivshmem/linux/wait';
 import { ServerConnection } from '@ivshmem/transport';
 
-/** A peer that behaves, strict about what it is told, among those that do not. */
+/** A correct peer among hostile ones, which checks every message that it gets. */
 export class Resident {
   readonly path: string;
   /** Fulfilled when it has all its own eventfds. */

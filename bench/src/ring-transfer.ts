@@ -58,7 +58,7 @@ export function allowedCpus(): number[] {
   });
 }
 
-/** Why processes can't be given a processor each here, in one line with the remedy; null if they can. */
+/** Why processes cannot get a processor each here, in one line with the remedy; null if they can. */
 export function missingPinning(): string | null {
   return allowedCpus().length < 2 ? 'It takes two processors.' : missingPrograms(['taskset'], 'util-linux');
 }

@@ -12,9 +12,9 @@ const COMMAND = fileURLToPath(new URL('../../../packages/cli/dist/bin/ivshmem.js
 /** In bytes: the largest MTU fits many times. */
 export const OUTPUT_SECTION_SIZE = 0x400000;
 
-/** What `ivshmem net` is told. */
+/** Options of `ivshmem net`. */
 export interface IvshmemSettings {
-  /** In µs; the command's default unless told. */
+  /** In µs; the command's default if undefined. */
   readonly busyPoll?: number;
   /** False: `--no-offload`. */
   readonly offload?: boolean;
