@@ -10,10 +10,10 @@ const SEEK_HOLE = 4;
 const { EINTR, ENXIO, EINVAL, ENOSPC, EOPNOTSUPP, EDQUOT } = constants.errno;
 
 /**
- * Sets the bytes `offset` … `offset + length` - 1 of a file to zero by releasing the memory or disk blocks behind them,
- * in a time that depends only on how many there are; the file's size stays. Works on a memfd whose size is sealed. On
- * hugetlbfs only huge pages that lie completely in the range count. Returns false if the file system cannot do it;
- * throws {@link SystemCallError}.
+ * Zeroes the bytes `offset` … `offset + length` - 1 of a file by freeing its pages or disk blocks, without changing its size.
+ * The time depends only on the number of allocated pages. Works on a memfd with a sealed size. On hugetlbfs only huge pages
+ * completely inside the range are freed. Returns false if the file system does not support it; throws
+ * {@link SystemCallError}.
  */
 export function punchHole(fd: number, offset: number, length: number): boolean {
   if (libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0) return true;
@@ -23,10 +23,10 @@ export function punchHole(fd: number, offset: number, length: number): boolean {
 }
 
 /**
- * Allocates the memory or disk blocks behind the bytes `offset` … `offset + length` - 1 of a file, which keep their
- * values: without that, an access to a mapping finds out that the file system is full, which kills the process. Returns
- * false if the file system cannot do it; throws {@link SystemCallError}: ENOSPC and EDQUOT with the free space and the
- * remedy. What was allocated before such an error is released again.
+ * Allocates pages or disk blocks for the bytes `offset` … `offset + length` - 1 of a file without changing their values.
+ * Otherwise an access to a mapping fails with SIGBUS if the file system is full. Returns false if the file system does not
+ * support it; throws {@link SystemCallError}: ENOSPC and EDQUOT with the free space and a remedy, after freeing what it has
+ * allocated.
  */
 export function reserveRange(fd: number, offset: number, length: number, subject: string): boolean {
   for (;;) {
@@ -43,9 +43,8 @@ export function reserveRange(fd: number, offset: number, length: number, subject
 }
 
 /**
- * The parts of the bytes `start` … `end` - 1 of a file that are not known to be zero, in order. What lies between them
- * are holes, or pages that were only reserved. A file system without holes reports one part, the whole range. Throws
- * {@link SystemCallError}.
+ * Returns the parts of the bytes `start` … `end` - 1 of a file that may hold data, in order. Between them are holes or pages
+ * that were only reserved. On a file system without holes it is the whole range. Throws {@link SystemCallError}.
  */
 export function* dataRanges(fd: number, start: number, end: number): Generator<{ from: number; to: number }> {
   for (let at = start; at < end; ) {

@@ -20,11 +20,10 @@ export const F_SEAL_SHRINK = 2;
 export const F_SEAL_GROW = 4;
 
 /**
- * Anonymous shared memory of `size` bytes, zeroed; the caller owns the descriptor. Sealed against every change of
- * its size (unless `seal` is false), so that whoever maps it can't be killed by a peer that truncates it.
- * With `hugePageSize` (in bytes, 2^21 and 2^30 on x86-64) it consists of huge pages, which are reserved at once; `size`
- * is a multiple of that. Throws {@link SystemCallError}: ENODEV for a page size that the machine does not have, ENOMEM
- * where too few pages are free.
+ * Creates zeroed anonymous shared memory of `size` bytes; the caller owns the descriptor. Unless `seal` is false, its size is
+ * sealed, so that no peer can truncate it and so kill others that have it mapped. With `hugePageSize` (in bytes, 2^21 and
+ * 2^30 on x86-64) it consists of huge pages, reserved at once, and `size` is a multiple of that. Throws
+ * {@link SystemCallError}: ENODEV for an unsupported page size, ENOMEM if too few pages are free.
  */
 export function createMemfd(
   name: string,
@@ -67,9 +66,8 @@ function checkHugePageSize(name: string, size: number): void {
 }
 
 /**
- * Reserves huge pages for a range of a file (multiples of their size), until a hole is punched there: without that, an
- * access finds out that there are none left, which kills the process. Throws {@link SystemCallError} (ENOMEM if there
- * are too few).
+ * Reserves huge pages for a range of a file (multiples of their size) until a hole is punched there. Otherwise an access
+ * fails with SIGBUS if no huge page is free. Throws {@link SystemCallError} (ENOMEM if there are too few).
  */
 export function reserveHugePages(
   fd: number,
@@ -85,7 +83,7 @@ export function reserveHugePages(
     if (!(error instanceof SystemCallError) || error.code !== 'ENOMEM') throw error;
     const pool = hugePagePool(pageSize);
     const count = (file: string) => Number(readFileSync(`${pool}/${file}`, 'utf8'));
-    // Those that are reserved for others count as free there, too.
+    // That count includes pages reserved for others.
     const free = Math.max(0, count('free_hugepages') - count('resv_hugepages'));
     const needed = length / pageSize;
     const remedy =
@@ -97,13 +95,13 @@ export function reserveHugePages(
   }
 }
 
-/** The seals of a file; 0 where it cannot have any (not a memfd). */
+/** The seals of a file; 0 if it cannot have any (not a memfd). */
 export function sealsOf(fd: number): number {
   const seals = libc.fcntl(fd, F_GET_SEALS, 'int', 0);
   return seals === -1 ? 0 : seals;
 }
 
-/** Whether a descriptor is of a regular file, as memfds are. */
+/** Whether a descriptor refers to a regular file, as for a memfd. */
 export function isRegularFile(fd: number): boolean {
   return fstatSync(fd).isFile();
 }

@@ -13,7 +13,7 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_FAILED = 2 ** 64;
 const SC_PAGESIZE = 30;
 const { EFBIG } = os.errno;
-/** Of all machines. Some have larger ones only. */
+/** Minimum page size in bytes. Some machines have larger pages only. */
 const SMALLEST_PAGE = 4096;
 
 /** The size of a mappable page, in bytes. */
@@ -22,12 +22,11 @@ export const PAGE_SIZE: number = libc.sysconf(SC_PAGESIZE);
 /**
  * Memory mapped into this process, both as an address for system calls and as an ArrayBuffer for typed arrays.
  *
- * A view cannot be sent to another thread; each thread maps for itself. After {@link close} no view of `buffer` may
- * be used again: the address range is gone, and a read of it kills the process. Whoever closes a mapping must
- * therefore own every view of it.
+ * A view cannot be sent to another thread; each thread creates its own mapping. After {@link close} no view of `buffer` may be
+ * used: the addresses are unmapped, and an access kills the process with SIGSEGV. So the caller of close() must own all views.
  */
 export class Mapping {
-  /** Where it begins in this process. */
+  /** Its address in this process. */
   readonly address: number;
   /** Its length in bytes. */
   readonly length: number;
@@ -37,7 +36,7 @@ export class Mapping {
   readonly #size: number;
   #mapped = true;
 
-  /** Takes over `size` bytes mapped at `start`, of which `length` from `address` on are asked for. */
+  /** Takes ownership of `size` bytes mapped at `start`; the mapping is the `length` bytes from `address` on. */
   constructor(address: number, length: number, start = address, size = length) {
     this.address = address;
     this.length = length;
@@ -46,7 +45,7 @@ export class Mapping {
     this.#size = size;
   }
 
-  /** Unmaps. Doing it again changes nothing. */
+  /** Unmaps the memory. Calling it again has no effect. */
   close(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
@@ -79,11 +78,10 @@ function mapAddress(
 }
 
 /**
- * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of 4096). Without `write`, a write to
- * the mapping kills the process. Where pages are larger, whole ones are mapped: then what surrounds the bytes is
- * mapped with the same rights, but not shown. The caller makes sure that the file is that long and stays
- * so: reading beyond its end kills the process, too. Throws {@link SystemCallError}; EFBIG for more than Node can look
- * at (4 GiB).
+ * Maps `length` bytes (> 0) of a file, shared, from `offset` (a multiple of 4096). Without `write`, a write to the mapping
+ * kills the process. On machines with larger pages, whole pages are mapped with the same rights, but only the requested bytes
+ * are accessible through `buffer`. The caller guarantees that the file is and stays long enough: an access past its end kills
+ * the process with SIGBUS. Throws {@link SystemCallError}; EFBIG for more than an ArrayBuffer can hold (4 GiB).
  */
 export function mapShared(
   fd: number,
@@ -117,8 +115,8 @@ function pageSizeOf(fd: number): number {
 }
 
 /**
- * Maps a part of a file as {@link mapShared} does, and unmaps it at once: what that takes is reserved from then on,
- * where the file system reserves at all (hugetlbfs). Any length. Throws {@link SystemCallError}.
+ * Maps a part of a file like {@link mapShared} and unmaps it at once, which on hugetlbfs reserves its pages. Any length.
+ * Throws {@link SystemCallError}.
  */
 export function reserveShared(fd: number, offset: number, length: number, subject: string): void {
   const address = mapAddress(length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset, subject);
@@ -133,7 +131,7 @@ export function mapPrivate(length: number): Mapping {
   return new Mapping(mapAddress(length, PROT_READ | PROT_WRITE, flags, -1, 0, subject), length);
 }
 
-/** A one-way door to {@link check} for callers that hold an fd: sets the length of a file, in bytes. */
+/** Sets the length of a file, in bytes. Throws {@link SystemCallError}. */
 export function setFileLength(fd: number, length: number, subject: string): void {
   check(libc.ftruncate(fd, length), 'ftruncate', subject);
 }

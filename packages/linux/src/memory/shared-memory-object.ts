@@ -6,8 +6,8 @@ import * as libc from '../libc.ts';
 const { EEXIST, ENOENT } = constants.errno;
 
 /**
- * Creates a POSIX shared memory object, empty, for this user alone; the caller owns the descriptor. Returns null
- * where there is one of that name. Throws {@link SystemCallError}.
+ * Creates an empty POSIX shared memory object with mode 600; the caller owns the descriptor. Returns null if the name is
+ * taken. Throws {@link SystemCallError}.
  */
 export function createSharedMemoryObject(name: string): number | null {
   const fd = libc.shmOpen(name, O_CREAT | O_EXCL | O_RDWR, 0o600);
@@ -22,7 +22,7 @@ export function openSharedMemoryObject(name: string): number {
   return check(libc.shmOpen(name, O_RDWR, 0), 'shm_open', name);
 }
 
-/** Removes the name; the memory stays for those who have it. No such name is no error. Throws {@link SystemCallError}. */
+/** Removes the name; open descriptors remain valid. A missing name is no error. Throws {@link SystemCallError}. */
 export function unlinkSharedMemoryObject(name: string): void {
   if (libc.shmUnlink(name) === 0) return;
   const errno = libc.errno();

@@ -29,15 +29,15 @@ const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
 
 /**
- * Gives an interface of the calling thread's network namespace an address: `10.0.0.1/24`, `fd00::1/64`. It can be
- * used at once: no duplicate address detection, which would hold an IPv6 address back for a second or two. Throws
- * RangeError, and `SystemCallError` (EEXIST where the interface has the address).
+ * Adds an address, such as `10.0.0.1/24` or `fd00::1/64`, to an interface of the calling thread's network namespace. It is
+ * usable at once: duplicate address detection, which would delay an IPv6 address by a second or two, is disabled. Throws
+ * RangeError, and `SystemCallError` (EEXIST if the interface already has the address).
  */
 export function addAddress(id: InterfaceId, prefix: string): void {
   putAddress(id, prefix, NLM_F_EXCL);
 }
 
-/** `mode` is what to do if it is there: NLM_F_EXCL or NLM_F_REPLACE. */
+/** `mode`: what to do if the address exists, NLM_F_EXCL or NLM_F_REPLACE. */
 function putAddress(id: InterfaceId, prefix: string, mode: number): void {
   const { family, bytes, length } = parseIpPrefix(prefix);
   const flags = family === AF_INET6 ? IFA_F_NODAD : 0;
@@ -55,8 +55,8 @@ function putAddress(id: InterfaceId, prefix: string, mode: number): void {
 }
 
 /**
- * The same for an address that the interface may have already: then nothing is asked of the kernel, so that no
- * privilege is needed. Throws RangeError and `SystemCallError`.
+ * Adds an address unless the interface already has it; then no privilege is required. Throws RangeError and
+ * `SystemCallError`.
  */
 export function ensureAddress(id: InterfaceId, prefix: string): void {
   const { family, bytes, length } = parseIpPrefix(prefix);
@@ -77,7 +77,7 @@ export function ensureAddress(id: InterfaceId, prefix: string): void {
         Buffer.compare(local, bytes) === 0
       );
     });
-  // Another program may add it at this moment.
+  // Another program may add it at the same time.
   if (!found) putAddress(id, prefix, NLM_F_REPLACE);
 }
 
@@ -92,7 +92,7 @@ export interface Route {
 
 /**
  * Adds a route to the main table of the calling thread's network namespace. Throws RangeError, and
- * `SystemCallError` (EEXIST where there is a route to that network).
+ * `SystemCallError` (EEXIST if there is already a route to that network).
  */
 export function addRoute(route: Route): void {
   const { to, via, device } = route;
@@ -120,13 +120,13 @@ export function addRoute(route: Route): void {
 }
 
 /**
- * Switches IPv6 on or off on an interface of the calling thread's network namespace. Off also keeps it quiet: no
- * router solicitations, no multicast reports. Throws Error where there is no such interface.
+ * Enables or disables IPv6 on an interface of the calling thread's network namespace. While disabled, the interface sends no
+ * router solicitations or multicast reports. Throws Error if there is no such interface.
  */
 export function setIpv6(name: string, enabled: boolean): void {
   checkInterfaceName(name);
-  // A kernel without IPv6 has nothing to switch off.
+  // A kernel without IPv6 has nothing to disable.
   if (!enabled && !existsSync('/proc/sys/net/ipv6')) return;
-  // Opened and written by this thread: the file is that of the namespace of whoever opens it.
+  // Opened by this thread: the file belongs to the network namespace of the thread that opens it.
   writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, enabled ? '0' : '1');
 }

@@ -12,8 +12,7 @@ export function missingCapabilities(status: string): string[] {
 }
 
 /**
- * Why TAP interfaces and network namespaces can't be made by this process, in one sentence with the remedy; null
- * where they can.
+ * Why this process cannot create TAP interfaces and network namespaces, in one sentence with a remedy; null if it can.
  */
 export function missingNetworkPrivilege(): string | null {
   let status: string;
@@ -36,7 +35,7 @@ export function missingNetworkPrivilege(): string | null {
     }
     return `/dev/net/tun can't be opened (${code}): load the driver with "modprobe tun", or start the container with --device /dev/net/tun.`;
   }
-  // A seccomp profile can forbid what the capabilities allow, which only an attempt shows.
+  // A seccomp profile can deny what the capabilities permit; only an attempt shows that.
   try {
     Netns.create().close();
   } catch (error) {

@@ -1,25 +1,24 @@
 import { RTMGRP_LINK, RtnetlinkSocket } from './netlink.ts';
 import { u32Of } from './netlink-message.ts';
 
-/** Where struct ifinfomsg has the interface's index. */
+/** Offset of the interface's index in struct ifinfomsg. */
 const INDEX_OFFSET = 4;
 
 /**
- * Notifications of changes to the interfaces of the network namespace that the calling thread is in when this is made:
- * name, MTU, flags, address, master, deletion, departure to another namespace. Source: rtnetlink(7), RTMGRP_LINK.
+ * Notifications of changes to the interfaces in the network namespace of the thread that creates this: name, MTU, flags,
+ * address, master, deletion, move to another namespace. Source: rtnetlink(7), RTMGRP_LINK.
  */
 export class InterfaceMonitor {
   readonly #socket = new RtnetlinkSocket(RTMGRP_LINK);
 
-  /** Readable when something has changed. */
+  /** Readable when notifications are pending. */
   get fd(): number {
     return this.#socket.fd;
   }
 
   /**
-   * Takes the notifications that have come, without waiting. Returns whether one concerns the interface `index`, or any
-   * interface if it is undefined, or some were lost: then it is time to look at what is. Throws
-   * `SystemCallError`.
+   * Reads the pending notifications without blocking. Returns true if one concerns the interface `index` (any interface if
+   * undefined) or if some were lost: the caller must then query the interface. Throws `SystemCallError`.
    */
   changed(index: number | undefined): boolean {
     const events = this.#socket.takeEvents();

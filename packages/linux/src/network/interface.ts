@@ -41,23 +41,23 @@ export interface NetworkInterface {
   readonly index: number;
   /** Bytes of a packet, Ethernet header not included. */
   readonly mtu: number;
-  /** `02:00:00:00:00:01`; empty where it has none. */
+  /** `02:00:00:00:00:01`; empty if it has none. */
   readonly mac: string;
-  /** Switched on by the administrator. */
+  /** Administratively up. */
   readonly up: boolean;
-  /** The link beneath is there. The kernel reports it while the interface is down, too. */
+  /** The physical link is up (IFLA_CARRIER), which the kernel also reports while the interface is down. */
   readonly carrier: boolean;
   readonly operState: (typeof operStates)[number];
   /** The bridge (or other master) it is a port of. */
   readonly master: string | null;
   /** `tun` (TAPs included), `veth`, `bridge`, …; null for `lo` and hardware. */
   readonly kind: string | null;
-  /** How many descriptors are attached to a TAP that was made for several; null for all other interfaces. */
+  /** Number of queues attached to a multi-queue TAP; null for all other interfaces. */
   readonly queues: number | null;
 }
 
 /**
- * Checks that an interface can have this name: 1 to 15 bytes, no whitespace, none of `/ : %`, neither `.` nor `..`.
+ * Checks the name of an interface: 1 to 15 bytes, no whitespace, none of `/ : %`, neither `.` nor `..`.
  * Throws RangeError.
  */
 export function checkInterfaceName(name: string): void {
@@ -68,7 +68,7 @@ export function checkInterfaceName(name: string): void {
   if (bytes === 0) refuse('must not be empty');
   if (bytes > MAXIMUM_NAME_BYTES) refuse(`has ${bytes} bytes, but may have ${MAXIMUM_NAME_BYTES} at most`);
   if (name === '.' || name === '..') refuse('is reserved');
-  // The kernel takes % as the place for a number of its own choice.
+  // The kernel replaces %d by a free number.
   if (/[\s/:%\0]/.test(name)) refuse('must not have whitespace or any of / : %');
 }
 
@@ -110,8 +110,8 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
 }
 
 /**
- * Which interface: its name, or what was found before, such as a {@link NetworkInterface}. Then the index counts, which no
- * other interface of the network namespace gets, and the name is for messages.
+ * An interface by name, or by index, such as a {@link NetworkInterface}. The index is not reused in the network namespace; the
+ * name is then for messages only.
  */
 export type InterfaceId = string | { readonly name: string; readonly index: number };
 
@@ -175,15 +175,15 @@ export function listInterfaces(): NetworkInterface[] {
 }
 
 /**
- * Waits, without polling, until `condition` holds for an interface of the calling thread's network namespace (null:
- * it is not there). Blocks the thread. Throws Error after `timeoutMs`.
+ * Waits, without polling, until `condition` is true for an interface of the calling thread's network namespace (null if it
+ * does not exist). Blocks the thread. Throws Error after `timeoutMs`.
  */
 export function waitForInterface(
   name: string,
   condition: (found: NetworkInterface | null) => boolean,
   timeoutMs = 5000,
 ): void {
-  // Subscribed before the first look, so that no change can fall in between.
+  // Subscribed before the first query, so that no change is missed.
   using events = new RtnetlinkSocket(RTMGRP_LINK);
   const deadline = performance.now() + timeoutMs;
   while (!condition(getInterface(name))) {
@@ -197,7 +197,7 @@ export function waitForInterface(
   }
 }
 
-/** What {@link setInterface} changes; what is left out stays as it is. */
+/** Changes for {@link setInterface}; omitted properties are left alone. */
 export interface InterfaceChange {
   readonly up?: boolean;
   /** Bytes of a packet, Ethernet header not included; 68 or more. */
@@ -213,7 +213,7 @@ export interface InterfaceChange {
 
 /**
  * Changes an interface of the calling thread's network namespace with one request. Throws RangeError for values that
- * no interface can have, before anything is changed, and {@link SystemCallError} where the kernel refuses.
+ * no interface can have, before anything is changed, and {@link SystemCallError} if the kernel rejects the request.
  */
 export function setInterface(id: InterfaceId, change: InterfaceChange): void {
   const subject = interfaceSubject(id);
@@ -252,14 +252,14 @@ export function macBytes(subject: string, mac: string): Uint8Array {
   return Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16));
 }
 
-/** Makes a bridge, switched off. Throws {@link SystemCallError} (EEXIST where the name is taken). */
+/** Creates a bridge, initially down. Throws {@link SystemCallError} (EEXIST if the name is taken). */
 export function createBridge(name: string): void {
   create(name, kindAttribute('bridge'));
 }
 
 /**
- * Makes two interfaces that are the ends of one cable, switched off; the peer in another network namespace where
- * `peerNetns`, a descriptor, says so. Throws {@link SystemCallError} (EEXIST where a name is taken).
+ * Creates a veth pair, initially down; with `peerNetns`, a descriptor, the peer is created in that network namespace. Throws
+ * {@link SystemCallError} (EEXIST if a name is taken).
  */
 export function createVeth(name: string, peerName: string, options: { peerNetns?: number } = {}): void {
   checkInterfaceName(peerName);
@@ -275,7 +275,7 @@ function create(name: string, ...linkInfo: Uint8Array[]): void {
   rtnetlinkRequest('RTM_NEWLINK', `interface ${name}`, flags, ifinfomsg(), ...attributes);
 }
 
-/** Deletes an interface; of a veth pair, the other end goes, too. Throws {@link SystemCallError} (ENODEV). */
+/** Deletes an interface; deleting one end of a veth pair deletes both. Throws {@link SystemCallError} (ENODEV). */
 export function deleteInterface(name: string): void {
   using socket = new RtnetlinkSocket();
   socket.request('RTM_DELLINK', `interface ${name}`, 0, ifinfomsg(indexOf(socket, name)));

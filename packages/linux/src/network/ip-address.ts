@@ -3,14 +3,14 @@ import { isIPv4, isIPv6 } from 'node:net';
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 
-/** An IP address as the kernel takes it. */
+/** An IP address in the kernel's format. */
 export interface IpAddress {
   readonly family: typeof AF_INET | typeof AF_INET6;
   /** 4 or 16 bytes in network order. */
   readonly bytes: Uint8Array;
 }
 
-/** An address and how many of its leading bits name the network. */
+/** An address and the length of its network prefix in bits. */
 export interface IpPrefix extends IpAddress {
   /** 0 … 32 or 0 … 128. */
   readonly length: number;
@@ -61,7 +61,7 @@ export function parseIpPrefix(text: string): IpPrefix {
   return { ...parsed, length };
 }
 
-/** Whether bits behind the prefix are set, which a network does not have, but a host in it does. */
+/** Whether bits after the prefix are set, as in a host's address, but not in a network's. */
 export function hasHostBits({ bytes, length }: IpPrefix): boolean {
   return bytes.some((byte, i) => (byte & (0xff >> Math.min(8, Math.max(0, length - i * 8)))) !== 0);
 }

@@ -23,7 +23,7 @@ const SOCKADDR_SIZE = 28;
 /** Flag of send(2): EPIPE instead of the signal SIGPIPE. */
 export const MSG_NOSIGNAL = 0x4000;
 
-/** `icmp` is ICMPv6 where the family is AF_INET6. */
+/** With AF_INET6, `icmp` is ICMPv6. */
 export type IpSocketType = 'tcp' | 'udp' | 'icmp';
 
 /** sockaddr_in {u16 family, u16 port, u32 address} or sockaddr_in6 {…, u32 flow, u8 address[16], u32 scope}. */
@@ -37,15 +37,14 @@ function socketAddress({ family, bytes }: IpAddress, port: number): Uint8Array {
 }
 
 /**
- * A blocking IP socket in the network namespace that the calling thread is in when it is made; it stays there. No call
- * blocks for longer than the time-out, so that a thread which uses it can always be stopped. Data goes by send(2) and
- * recv(2) on `fd`, which is close-on-exec.
+ * A blocking IP socket in the network namespace of the thread that creates it. No call blocks for longer than the timeout, so
+ * that its thread can always be stopped. Use send(2) and recv(2) on `fd`, which is close-on-exec.
  */
 export class IpSocket extends OwnedFd {
   readonly family: IpAddress['family'];
   readonly #timeoutMs: number;
 
-  /** Takes over `fd`: see {@link openIpSocket}. Throws {@link SystemCallError}. */
+  /** Takes ownership of `fd`: see {@link openIpSocket}. Throws {@link SystemCallError}. */
   constructor(fd: number, family: IpAddress['family'], timeoutMs: number) {
     super(fd);
     this.family = family;
@@ -65,7 +64,7 @@ export class IpSocket extends OwnedFd {
     );
   }
 
-  /** Port 0: one that is free, see {@link localPort}. Throws {@link SystemCallError}. */
+  /** Port 0 chooses a free port, see {@link localPort}. Throws {@link SystemCallError}. */
   bind(address: string, port: number): void {
     const bytes = socketAddress(parseIpAddress(address), port);
     check(libc.bind(this.fd, bytes, bytes.length), 'bind', `${address} port ${port}`);
@@ -82,7 +81,7 @@ export class IpSocket extends OwnedFd {
     check(libc.listen(this.fd, 1), 'listen', `fd ${this.fd}`);
   }
 
-  /** The next connection, with the same time-outs; null where none came in time. Throws {@link SystemCallError}. */
+  /** Accepts a connection, with the same timeouts; null after the timeout. Throws {@link SystemCallError}. */
   accept(): IpSocket | null {
     const fd = libc.accept4(this.fd, null, null, O_CLOEXEC);
     if (fd !== -1) return new IpSocket(fd, this.family, this.#timeoutMs);
@@ -92,8 +91,8 @@ export class IpSocket extends OwnedFd {
   }
 
   /**
-   * Connects; where that takes longer than the time-out, it goes on and the answer is false: call again. A datagram or
-   * ICMP socket receives from this address only from then on. Throws {@link SystemCallError}.
+   * Connects. Returns false if that takes longer than the timeout; it continues, so call this again. A datagram or ICMP
+   * socket then receives from this address only. Throws {@link SystemCallError}.
    */
   connect(address: string, port: number): boolean {
     const bytes = socketAddress(parseIpAddress(address), port);
@@ -104,8 +103,8 @@ export class IpSocket extends OwnedFd {
   }
 
   /**
-   * Connects a datagram socket to whoever sent the datagram that is the next to be received, and leaves that to be
-   * received. Returns false where none came in time. Throws {@link SystemCallError}.
+   * Connects a datagram socket to the sender of the next datagram, without receiving that. Returns false after the timeout.
+   * Throws {@link SystemCallError}.
    */
   connectToSender(): boolean {
     const address = new Uint8Array(SOCKADDR_SIZE);
@@ -120,14 +119,14 @@ export class IpSocket extends OwnedFd {
     return true;
   }
 
-  /** Ends the stream that is sent. */
+  /** Shuts down the sending side. */
   shutdownWrite(): void {
     check(libc.shutdown(this.fd, SHUT_WR), 'shutdown', `fd ${this.fd}`);
   }
 
   /**
-   * Closes a connection at once and drops what is still to be sent: what lingers would keep the network namespace, and
-   * the interfaces in it, for minutes where the other end is gone.
+   * Aborts a connection and drops unsent data. If the other end is gone, a lingering connection would keep the network
+   * namespace and its interfaces for minutes.
    */
   abort(): void {
     if (!this.isOpen) return;

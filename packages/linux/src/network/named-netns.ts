@@ -23,8 +23,8 @@ function mount(source: string, target: string, flags: number): number {
 }
 
 /**
- * Makes /run/netns what iproute2 makes of it: a mount of its own, shared, so that names which come and go are seen,
- * and let go, in mount namespaces that were copied from this one.
+ * Sets up /run/netns like iproute2: a shared mount, so that creating and removing names propagates to mount namespaces that
+ * were copied from this one.
  */
 function prepareDirectory(): void {
   mkdirSync(NETNS_DIRECTORY, { recursive: true, mode: 0o755 });
@@ -38,8 +38,8 @@ function prepareDirectory(): void {
 }
 
 /**
- * Makes a network namespace that outlives this process, under a name that `ip netns` knows, too, with `lo` up. The
- * caller owns the returned handle. Throws RangeError for a bad name, Error (EEXIST) for one that is taken, and
+ * Creates a network namespace that outlives this process, under a name that `ip netns` knows, with `lo` up. The caller owns
+ * the returned handle. Throws RangeError for an invalid name, Error (EEXIST) if the name is taken, and
  * {@link SystemCallError}.
  */
 export function createNamedNetns(name: string): Netns {
@@ -60,14 +60,14 @@ export function createNamedNetns(name: string): Netns {
 }
 
 /**
- * Takes the name away, whoever gave it; the namespace goes with its last user. Throws RangeError for a bad name,
- * {@link SystemCallError}, and Error (ENOENT) where there is none of this name.
+ * Removes a name, which any program may have created; the namespace is deleted with its last user. Throws RangeError for an
+ * invalid name, {@link SystemCallError}, and Error (ENOENT) if there is no such name.
  */
 export function deleteNamedNetns(name: string): void {
   const path = pathOf(name);
   if (libc.umount2(path, MNT_DETACH) === -1) {
     const errno = libc.errno();
-    // EINVAL: not mounted, which is what is left where its maker was killed in between.
+    // EINVAL: not mounted, because its creator was killed before the mount.
     if (errno !== EINVAL) throw new SystemCallError('umount', path, errno);
   }
   unlinkSync(path);

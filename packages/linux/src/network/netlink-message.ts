@@ -14,7 +14,7 @@ export interface NetlinkMessage {
   readonly type: number;
   readonly flags: number;
   readonly sequence: number;
-  /** What follows the header, without padding. */
+  /** The payload after the header, without padding. */
   readonly payload: Uint8Array;
 }
 
@@ -45,7 +45,7 @@ export function textOf(bytes: Uint8Array): string {
   return new TextDecoder().decode(end === -1 ? bytes : bytes.subarray(0, end));
 }
 
-/** A u32 attribute's value; undefined where the attribute is absent or too short. */
+/** A u32 attribute's value; undefined if the attribute is absent or too short. */
 export function u32Of(bytes: Uint8Array | undefined): number | undefined {
   return bytes !== undefined && bytes.length >= 4 ? viewOf(bytes).getUint32(0, true) : undefined;
 }
@@ -60,7 +60,7 @@ function concatenate(offset: number, parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-/** An attribute, padded. Its value is the parts one after the other; attributes as parts make it a nested one. */
+/** Encodes an attribute with padding. Its value is the concatenated parts; if these are attributes, it is nested. */
 export function attribute(type: number, ...parts: Uint8Array[]): Uint8Array {
   const bytes = concatenate(ATTRIBUTE_HEADER_SIZE, parts);
   const view = viewOf(bytes);
@@ -73,7 +73,7 @@ export function attribute(type: number, ...parts: Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-/** Attributes by type; of several of one type, the last. A truncated one ends the list. */
+/** Attributes by type; if a type is repeated, the last one. A truncated attribute ends the list. */
 export function decodeAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
   const attributes = new Map<number, Uint8Array>();
   const view = viewOf(bytes);
@@ -87,7 +87,7 @@ export function decodeAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
   return attributes;
 }
 
-/** A message, padded: the parts are its family header and its attributes. */
+/** Encodes a message with padding: the parts are its family header and its attributes. */
 export function encodeMessage(
   type: number,
   flags: number,
@@ -103,7 +103,7 @@ export function encodeMessage(
   return bytes;
 }
 
-/** The messages of one datagram. A truncated one ends the list. */
+/** The messages of one datagram. A truncated message ends the list. */
 export function decodeMessages(bytes: Uint8Array): NetlinkMessage[] {
   const messages: NetlinkMessage[] = [];
   const view = viewOf(bytes);

@@ -35,7 +35,7 @@ const NLMSGERR_ATTR_MSG = 1;
 /** nlmsgerr with NETLINK_CAP_ACK: {i32 error, nlmsghdr of the request}, then attributes. */
 const ERROR_ATTRIBUTES_OFFSET = 20;
 
-/** Flags of requests that make something. If it is there already: change it, or fail with EEXIST. */
+/** Flags of requests that create an object. If it exists: replace it, or fail with EEXIST. */
 export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
@@ -59,9 +59,9 @@ export type RtnetlinkCall = keyof typeof rtnetlinkTypes;
 const RECEIVE_BUFFER_SIZE = 65536;
 const SOCKADDR_SIZE = 12;
 const DUMP_ATTEMPTS = 8;
-/** So that a namespace full of changes cannot hold its reader for good. */
+/** Limit of datagrams per call, so that a namespace with constant changes cannot block its reader. */
 const EVENTS_AT_ONCE = 64;
-// The kernel answers before sendto(2) returns; this is only so that no defect can ever block a thread for good.
+// The kernel replies before sendto(2) returns; the timeout is a precaution against blocking a thread forever.
 const REPLY_TIMEOUT_MS = 5000;
 
 /** struct sockaddr_nl: {u16 family, u16 0, u32 port (0: the kernel), u32 groups}. */
@@ -81,8 +81,8 @@ function openSocket(): number {
 }
 
 /**
- * A socket to rtnetlink(7) of the network namespace that the calling thread is in when it is made. Its requests are
- * synchronous: the kernel has done, or refused, the work when they return.
+ * An rtnetlink(7) socket in the network namespace of the thread that creates it. Requests are synchronous: when they return,
+ * the kernel has completed or rejected them.
  */
 export class RtnetlinkSocket extends OwnedFd {
   readonly #buffer = new Uint8Array(RECEIVE_BUFFER_SIZE);
@@ -95,7 +95,7 @@ export class RtnetlinkSocket extends OwnedFd {
     super(openSocket());
     try {
       const on = Uint8Array.of(1, 0, 0, 0);
-      // Errors with the kernel's own explanation, and without a copy of the request.
+      // Errors with the kernel's explanation, and without a copy of the request.
       check(libc.setsockopt(this.fd, SOL_NETLINK, NETLINK_EXT_ACK, on, 4), 'setsockopt', 'NETLINK_EXT_ACK');
       check(libc.setsockopt(this.fd, SOL_NETLINK, NETLINK_CAP_ACK, on, 4), 'setsockopt', 'NETLINK_CAP_ACK');
       setReceiveTimeout(this.fd, REPLY_TIMEOUT_MS);
@@ -107,31 +107,31 @@ export class RtnetlinkSocket extends OwnedFd {
   }
 
   /**
-   * Asks for `call` and waits for the acknowledgement. Returns the messages that came before it (a get has one).
-   * Throws {@link SystemCallError} with what the kernel says: `RTM_NEWLINK interface ivn0: EEXIST: …`.
+   * Sends the request `call` and waits for the acknowledgement. Returns the messages before it (one for a get). Throws
+   * {@link SystemCallError} with the kernel's explanation: `RTM_NEWLINK interface ivn0: EEXIST: …`.
    */
   request(call: RtnetlinkCall, subject: string, flags: number, ...parts: Uint8Array[]): NetlinkMessage[] {
     return this.#exchange(call, subject, NLM_F_REQUEST | NLM_F_ACK | flags, parts).messages;
   }
 
-  /** Asks for all objects of a kind. Throws {@link SystemCallError}. */
+  /** Requests all objects of a kind. Throws {@link SystemCallError}. */
   dump(call: RtnetlinkCall, subject: string, ...parts: Uint8Array[]): NetlinkMessage[] {
     for (let attempt = 1; ; attempt++) {
       const { messages, interrupted } = this.#exchange(call, subject, NLM_F_REQUEST | NLM_F_DUMP, parts);
-      // Something changed in between, so that objects may be missing or be there twice.
+      // NLM_F_DUMP_INTR: something changed during the dump, so objects may be missing or repeated.
       if (!interrupted || attempt === DUMP_ATTEMPTS) return messages;
     }
   }
 
-  /** Waits up to `timeoutMs` for messages of the groups joined. Returns false where none came. */
+  /** Waits up to `timeoutMs` for messages of the joined groups. Returns false if none arrived. */
   receiveEvents(timeoutMs: number): boolean {
     setReceiveTimeout(this.fd, timeoutMs);
     return libc.recvfrom(this.fd, this.#buffer, this.#buffer.length, MSG_TRUNC, null, null) > 0;
   }
 
   /**
-   * Takes the messages of the groups joined that have come, at most {@link EVENTS_AT_ONCE} datagrams, without waiting.
-   * Returns null if the kernel had no room for some of them. Throws {@link SystemCallError}.
+   * Reads pending messages of the joined groups, at most {@link EVENTS_AT_ONCE} datagrams, without blocking. Returns null if
+   * the kernel has dropped some. Throws {@link SystemCallError}.
    */
   takeEvents(): NetlinkMessage[] | null {
     const messages: NetlinkMessage[] = [];
@@ -171,7 +171,7 @@ export class RtnetlinkSocket extends OwnedFd {
     }
   }
 
-  /** One datagram of the kernel's; anyone with CAP_NET_ADMIN could send us others. */
+  /** Receives one datagram from the kernel; other processes with CAP_NET_ADMIN could send datagrams, too. */
   #receive(call: RtnetlinkCall, subject: string): NetlinkMessage[] {
     new DataView(this.#senderLength.buffer).setUint32(0, SOCKADDR_SIZE, true);
     const buffer = this.#buffer;
@@ -195,7 +195,7 @@ function refusal(call: string, subject: string, errno: number, payload: Uint8Arr
   return new SystemCallError(call, subject, errno, errno === EPERM ? privilege : remedy);
 }
 
-/** A single {@link RtnetlinkSocket.request} on a socket of its own. */
+/** A single {@link RtnetlinkSocket.request} on a new socket. */
 export function rtnetlinkRequest(
   call: RtnetlinkCall,
   subject: string,

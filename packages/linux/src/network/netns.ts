@@ -13,7 +13,7 @@ const CLONE_NEWNET = 0x40000000;
 const NS_GET_NSTYPE = 0xb703;
 const { ENOENT, EPERM, EACCES, ENOTTY, ENOSPC } = constants.errno;
 
-/** Where iproute2 and this project keep network namespaces that have a name. */
+/** Directory of named network namespaces, shared with iproute2. */
 export const NETNS_DIRECTORY = '/run/netns';
 
 const PRIVILEGE =
@@ -30,8 +30,8 @@ function privileged(result: number, call: string, subject: string): void {
 let poolStarted = false;
 
 /**
- * The threads of libuv's pool are made on first use and stay in the namespace of the thread that makes them. They
- * serve the whole process, so they must not be made while some thread happens to be elsewhere.
+ * libuv's pool threads are created on first use and stay in the namespace of the creating thread. They serve the whole
+ * process, so they must not be created while that thread is in another namespace.
  */
 function startThreadPool(): void {
   if (poolStarted) return;
@@ -40,7 +40,7 @@ function startThreadPool(): void {
 }
 
 function openNamespace(path: string): number {
-  // Non-blocking: a path may turn out to be a FIFO.
+  // Non-blocking, in case the path is a FIFO.
   const fd = libc.open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC, 'uint', 0);
   if (fd === -1) {
     const errno = libc.errno();
@@ -57,19 +57,18 @@ function openNamespace(path: string): number {
 }
 
 /**
- * A network namespace: interfaces, addresses, routes and sockets of their own. It is a property of each thread. An
- * anonymous one lives as long as somebody holds a descriptor of it, or a thread, or an open socket, is in it; the
- * interfaces in it go with it. The descriptor is close-on-exec.
+ * A network namespace, with separate interfaces, addresses, routes and sockets. Each thread is in one. An anonymous namespace
+ * exists as long as it has an open descriptor, a thread or an open socket; its interfaces are deleted with it. The descriptor
+ * is close-on-exec.
  */
 export class Netns extends OwnedFd {
-  /** The one that the calling thread is in. Throws {@link SystemCallError}. */
+  /** The namespace of the calling thread. Throws {@link SystemCallError}. */
   static current(): Netns {
     return new Netns(openNamespace('/proc/thread-self/ns/net'));
   }
 
   /**
-   * A new, anonymous one, with `lo` up and nothing else; the calling thread stays where it is. Throws
-   * {@link SystemCallError}.
+   * Creates an anonymous namespace with `lo` up; the calling thread stays in its namespace. Throws {@link SystemCallError}.
    */
   static create(): Netns {
     startThreadPool();
@@ -88,8 +87,8 @@ export class Netns extends OwnedFd {
   }
 
   /**
-   * One that exists: a name under /run/netns, or a path, such as `/proc/123/ns/net` or another {@link path}. Throws
-   * {@link SystemCallError} (ENOTTY where the file is something else).
+   * Opens a namespace by its name under /run/netns, or by a path, such as `/proc/123/ns/net` or another {@link path}. Throws
+   * {@link SystemCallError} (ENOTTY if the file is not a namespace).
    */
   static open(nameOrPath: string): Netns {
     return new Netns(
@@ -97,32 +96,32 @@ export class Netns extends OwnedFd {
     );
   }
 
-  /** Whether a name or path for {@link open} is still that of the namespace `id`; true if that cannot be seen. */
+  /** Whether a name or path for {@link open} still refers to the namespace `id`; true if that cannot be checked. */
   static isNamed(nameOrPath: string, id: string): boolean {
     try {
       using netns = Netns.open(nameOrPath);
       return netns.id === id;
     } catch (error) {
       const { code } = error as SystemCallError;
-      // A name is a file before it is a namespace; ESRCH: the process has ended in between.
+      // A name is a plain file before it is mounted; ESRCH: the process has exited meanwhile.
       return code !== 'ENOENT' && code !== 'ENOTTY' && code !== 'ESRCH';
     }
   }
 
-  /** Where any thread or process of this PID namespace can open it, until it is closed. */
+  /** A path by which any thread or process of this PID namespace can open it, until it is closed. */
   get path(): string {
     return `/proc/${process.pid}/fd/${this.fd}`;
   }
 
-  /** Tells namespaces apart: `net:[4026531840]`, as in the links of /proc/<pid>/ns. */
+  /** Identifies the namespace: `net:[4026531840]`, as in the links of /proc/<pid>/ns. */
   get id(): string {
     return `net:[${fstatSync(this.fd).ino}]`;
   }
 
   /**
-   * Calls `fn` with the calling thread in this namespace, and takes the thread back whatever happens. `fn` must be
-   * synchronous: while it ran, other code of this thread would be in here, too. Processes and workers that it starts
-   * stay here. Throws what `fn` throws, {@link SystemCallError} where it can't be entered, and TypeError where `fn`
+   * Calls `fn` with the calling thread in this namespace, and always returns the thread to its namespace afterwards. `fn` must
+   * be synchronous, or other code of the thread would run in here. Processes and workers that it starts stay in this
+   * namespace. Throws what `fn` throws, {@link SystemCallError} if the namespace cannot be entered, and TypeError if `fn`
    * returns a promise.
    */
   run<T>(fn: () => T): T {
@@ -138,19 +137,19 @@ export class Netns extends OwnedFd {
     return result;
   }
 
-  /** Takes the calling thread here for good; meant for workers. Throws {@link SystemCallError}. */
+  /** Moves the calling thread into this namespace permanently; meant for workers. Throws {@link SystemCallError}. */
   enter(): void {
     startThreadPool();
     privileged(libc.setns(this.fd, CLONE_NEWNET), 'setns', `network namespace ${this.path}`);
   }
 
-  /** Another owner of the same namespace. Throws {@link SystemCallError}. */
+  /** Returns another handle of the same namespace. Throws {@link SystemCallError}. */
   duplicate(): Netns {
     return new Netns(duplicateFd(this.fd));
   }
 }
 
-/** Calls `fn`, then takes the thread back to `previous`. */
+/** Calls `fn`, then returns the thread to `previous`. */
 function inside<T>(previous: Netns, fn: () => T): T {
   let failure: { readonly error: unknown } | undefined;
   let result: T | undefined;
@@ -162,7 +161,7 @@ function inside<T>(previous: Netns, fn: () => T): T {
   try {
     check(libc.setns(previous.fd, CLONE_NEWNET), 'setns', 'the previous network namespace');
   } catch (error) {
-    // Whatever this thread does from now on, it does in the wrong place: say so where nobody catches it, too.
+    // The thread is stuck in the wrong namespace: report that even if no caller catches the error.
     const message = 'this thread is stuck in another network namespace, and should end';
     process.emitWarning(message, 'NetnsWarning');
     throw new AggregateError(failure ? [error, failure.error] : [error], message);

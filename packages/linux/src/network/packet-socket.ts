@@ -33,8 +33,8 @@ const VLAN_TAG_SIZE = 4;
 const VLAN_TAG_AT = 12;
 
 /**
- * Whole Ethernet frames in and out of one interface, see packet(7): all that arrives there, whatever its destination,
- * and nothing of what is sent. `fd` is blocking and close-on-exec; readable when a frame is there.
+ * Sends and receives whole Ethernet frames on one interface, see packet(7). Receives all incoming frames, whatever their
+ * destination, and no outgoing ones. `fd` is blocking and close-on-exec, and readable when a frame is pending.
  */
 export class PacketSocket extends OwnedFd {
   readonly interfaceName: string;
@@ -48,15 +48,15 @@ export class PacketSocket extends OwnedFd {
     this.interfaceName = interfaceName;
   }
 
-  /** Sends a frame as it is, from the destination's address on, without checksum (FCS). Throws {@link SystemCallError}. */
+  /** Sends a frame, from the destination address on, without the frame check sequence. Throws {@link SystemCallError}. */
   send(frame: Uint8Array): void {
     const sent = libc.sendto(this.fd, frame, frame.length, 0, null, 0);
     check(sent, 'send', `a frame of ${frame.length} bytes on interface ${this.interfaceName}`);
   }
 
   /**
-   * The next frame, null where none comes within `timeoutMs`. Blocks the thread. VLAN tags, which the kernel takes out,
-   * are back in place. Throws {@link SystemCallError}.
+   * Receives the next frame, or null after `timeoutMs`. Blocks the thread. VLAN tags, which the kernel removes, are restored.
+   * Throws {@link SystemCallError}.
    */
   receive(timeoutMs: number): Uint8Array | null {
     const deadline = performance.now() + timeoutMs;
@@ -68,7 +68,7 @@ export class PacketSocket extends OwnedFd {
         throw new Error(`interface ${this.interfaceName}: frame of ${length} bytes`);
       if (length >= 0) return this.#frame(length);
       const errno = libc.errno();
-      // The interface went down, which is reported once; it may come up again.
+      // Reported once when the interface goes down; it may come up again.
       if (errno !== EAGAIN && errno !== EINTR && errno !== ENETDOWN) {
         throw new SystemCallError('recvmsg', `interface ${this.interfaceName}`, errno);
       }
@@ -93,7 +93,7 @@ export class PacketSocket extends OwnedFd {
     return frame;
   }
 
-  /** How many frames found no room in the socket's buffer since the last call. Throws {@link SystemCallError}. */
+  /** Frames dropped since the last call because the socket's buffer was full. Throws {@link SystemCallError}. */
   takeDrops(): number {
     // struct tpacket_stats: {u32 packets, u32 drops}; the kernel clears both.
     const statistics = new Uint32Array(2);

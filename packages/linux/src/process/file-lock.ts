@@ -10,8 +10,8 @@ const F_WRLCK = 1;
 const F_UNLCK = 2;
 
 /**
- * Locks an open file for this owner alone; false where somebody else holds the lock. The lock belongs to the open
- * file description: it lasts until the last descriptor of it is closed, those in other processes included.
+ * Takes an exclusive lock; returns false if it is held elsewhere. The lock belongs to the open file description: it lasts
+ * until its last descriptor is closed, including those in other processes.
  * Throws {@link SystemCallError}.
  */
 export function tryLockFile(fd: number): boolean {
@@ -27,9 +27,9 @@ function wholeFile(): Int16Array {
 }
 
 /**
- * Marks a file as in use, by a lock that anybody who has the file can see and none but its holder can release. It
- * belongs to the open file description: see {@link tryLockFile}, whose locks are others. Throws {@link SystemCallError}:
- * EAGAIN if another open file holds one.
+ * Marks a file as in use by a lock that any process with a descriptor of the file can query, but only the holder can release.
+ * It belongs to the open file description and is independent of {@link tryLockFile}. Throws {@link SystemCallError}: EAGAIN
+ * if another open file description holds it.
  */
 export function markFileInUse(fd: number): void {
   const lock = new Uint8Array(wholeFile().buffer);

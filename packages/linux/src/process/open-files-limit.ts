@@ -5,9 +5,9 @@ const RLIMIT_NOFILE = 7;
 
 /** RLIMIT_NOFILE: how many descriptors this process may have open. */
 export interface OpenFilesLimit {
-  /** What counts: descriptors are below it, and so many may be on their way through this user's sockets. */
+  /** The limit in effect: descriptors are below it, and at most as many of this user may be in flight in sockets. */
   readonly soft: number;
-  /** What the process may raise the soft limit to. */
+  /** The maximum for the soft limit. */
   readonly hard: number;
 }
 
@@ -19,7 +19,7 @@ export function openFilesLimit(): OpenFilesLimit {
     'getrlimit RLIMIT_NOFILE',
     'this process',
   );
-  // RLIM_INFINITY, all ones, is beyond what a number holds exactly, and beyond fs.nr_open.
+  // RLIM_INFINITY, all ones, exceeds 2^53 and fs.nr_open.
   return { soft: Number(limits[0]), hard: Number(limits[1]) };
 }
 

@@ -67,7 +67,7 @@ describe('output', () => {
     for (let i = 0; i < 100_000; i++) stream.write(line);
     expect(process.memoryUsage().rss - before).toBeLessThan(64 << 20);
     let text = drain(reader);
-    while (!text.endsWith('nothing read them\n')) {
+    while (!text.endsWith('output not read\n')) {
       await new Promise((resolve) => setTimeout(resolve, 10));
       text += drain(reader);
     }
@@ -77,7 +77,7 @@ describe('output', () => {
     const lines = text.trimEnd().split('\n');
     const complete = lines.filter((found) => found === line.trimEnd()).length;
     expect(lines.slice(complete)).toEqual([
-      `${100_000 - complete} lines were dropped, since nothing read them`,
+      `${100_000 - complete} lines dropped: output not read`,
       'after the gap',
     ]);
     // 1 MiB, and what the pipe holds.

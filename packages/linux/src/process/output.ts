@@ -3,29 +3,29 @@ import { SystemCallError } from '../errors.ts';
 import { setNonBlocking } from '../fd.ts';
 import * as libc from '../libc.ts';
 
-/** Bytes that may wait for the reader; lines beyond that are dropped. */
+/** Maximum number of buffered bytes; further lines are dropped. */
 const CAPACITY = 1 << 20;
-/** Time between two attempts while the reader does not read, in ms. */
+/** Retry interval while the reader does not read, in ms. */
 const RETRY = 50;
-/** How long {@link Output.close} waits for the reader, in ms. */
+/** Time limit for {@link Output.close} to flush, in ms. */
 const PATIENCE = 1000;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-/** Standard output or standard error of a process that must not wait for its reader. */
+/** Standard output or standard error of a process that must not block on its reader. */
 export interface Output {
-  /** Writes a line, with its end. Never waits. */
+  /** Writes a line, which includes its newline. Never blocks. */
   write(line: string): void;
-  /** The line, with its end, that stands for a number of lines that were dropped. By default it is text. */
+  /** Returns the line to write in place of dropped lines, with its newline. Default: plain text. */
   dropped: (lines: number) => string;
-  /** Resolves when all is written, at the latest after a second. Nothing is written after that. */
+  /** Flushes the buffer, for at most one second. Nothing is written afterwards. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
- * Writes to a descriptor without ever waiting for its reader: a pipe that nothing reads, a terminal stopped by Ctrl-S. What
- * does not fit into 1 MiB is dropped, and a line says how many lines that were. Errors such as EPIPE drop lines, too.
+ * Writes to a descriptor without blocking, even if a pipe is not read or a terminal is stopped by Ctrl-S. Lines beyond a buffer
+ * of 1 MiB are dropped, and one line reports their number. Errors such as EPIPE drop lines, too.
  */
 export function openOutput(fd: number): Output {
   const { write, closeOwn } = nonBlockingWriter(fd);
@@ -76,10 +76,10 @@ export function openOutput(fd: number): Output {
   };
 
   const output: Output = {
-    dropped: (lines) => `${lines} lines were dropped, since nothing read them\n`,
+    dropped: (lines) => `${lines} lines dropped: output not read\n`,
     write(line) {
       if (!isOpen) return;
-      // After a gap, only when there is room for more than a line or two.
+      // After dropping lines, resume only when there is room for more than a line or two.
       const limit = dropped === 0 ? CAPACITY : CAPACITY / 2;
       if (length + line.length > limit && length > 0) {
         dropped++;
@@ -108,8 +108,8 @@ export function openOutput(fd: number): Output {
 }
 
 /**
- * O_NONBLOCK belongs to the open file, which other processes have, too. Pipes and terminals are therefore opened again. If
- * that is not possible, the shared one becomes non-blocking; Node undoes that at its end. Files on disks never wait.
+ * O_NONBLOCK belongs to the open file description, which is shared with other processes, so pipes and terminals are reopened.
+ * If that fails, the shared one becomes non-blocking; Node restores it at exit. Files on disk never block.
  */
 function nonBlockingWriter(fd: number): { write: (bytes: Uint8Array) => number; closeOwn: () => void } {
   const status = fstatSync(fd);

@@ -1,14 +1,14 @@
 /**
- * What may steer a terminal, forge a line of a log, or make a text look like another one: control characters (C0, DEL,
+ * Characters that can control a terminal, forge a log line, or disguise a text: control characters (C0, DEL,
  * C1), invisible and bidirectional formatting, lone surrogates, unassigned and private characters, line separators.
  */
 const UNSAFE = /[\p{C}\p{Zl}\p{Zp}]/gu;
-/** Characters of a line, at most. */
+/** Maximum number of characters in a line. */
 const LIMIT = 4096;
 
 /**
- * A text from another process, a file or the network as one line for a terminal or a log: each character that is not safe
- * there becomes U+FFFD, and what exceeds 4096 characters is left out, with a note that says how much that is.
+ * Makes a text from another process, a file or the network safe as one line for a terminal or a log: unsafe characters become
+ * U+FFFD, and text beyond 4096 characters is cut, with a note of its length.
  */
 export function printable(text: string): string {
   const short = text.slice(0, LIMIT);
@@ -16,7 +16,7 @@ export function printable(text: string): string {
   return short.replace(UNSAFE, '\uFFFD') + (rest > 0 ? `… (${rest} characters more)` : '');
 }
 
-/** The same characters of a JSON text without line breaks, as \u escapes: what a program reads from it stays the same. */
+/** Replaces the same characters in a JSON text without line breaks by \u escapes, which do not change its value. */
 export function escapeJson(json: string): string {
   return json.replace(UNSAFE, (character) => {
     let escaped = '';

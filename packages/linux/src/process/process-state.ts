@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 
-/** Of the kernel's task flags: the process is on its way out. */
+/** Task flag of the kernel: the process is exiting. */
 const PF_EXITING = 0x4;
-/** Behind the name in /proc/PID/stat: the state, and the flags. */
+/** State and flags after the name in /proc/PID/stat. */
 const STATE = 0;
 const FLAGS = 6;
 
 /**
- * Whether a process has ended, or is about to: its files may still be open for a moment. False for 0, which stands for
- * a process of another PID namespace.
+ * Whether a process has exited or is exiting; its files may still be open for a moment. False for 0, which stands for a
+ * process in another PID namespace.
  */
 export function hasProcessEnded(pid: number): boolean {
   if (pid <= 0) return false;

@@ -2,15 +2,15 @@ import { sendUnixDatagram } from '../socket/datagram.ts';
 import { printable } from './printable.ts';
 
 /**
- * Tells a service manager such as systemd about the state of this process. Each method returns null, or why the message
- * could not be sent, in one line; that is no reason to stop working. Source: sd_notify(3).
+ * Notifies a service manager such as systemd of the state of this process. Each method returns null, or in one line why the
+ * message could not be sent, which the caller may ignore. Source: sd_notify(3).
  */
 export interface ServiceNotifier {
-  /** The service has started, or has read its configuration again. `status` is for people, sent as one line. */
+  /** The service has started or reloaded. `status` is a human-readable line. */
   ready(status: string): string | null;
-  /** What the service does now, for people; sent as one line. */
+  /** Sets the human-readable status line. */
   status(text: string): string | null;
-  /** The configuration is being read again; {@link ready} follows. */
+  /** The service is reloading its configuration; {@link ready} follows. */
   reloading(): string | null;
   stopping(): string | null;
 }

@@ -7,14 +7,14 @@ const MSG_NOSIGNAL = 0x4000;
 
 /**
  * Sends one datagram to a Unix datagram socket: a path, or `@name` in the abstract namespace, as in NOTIFY_SOCKET of
- * sd_notify(3). Never blocks. Throws {@link SystemCallError}: ENOENT and ECONNREFUSED where nobody receives there,
- * EAGAIN where the receiver's queue is full.
+ * sd_notify(3). Never blocks. Throws {@link SystemCallError}: ENOENT and ECONNREFUSED if there is no receiver,
+ * EAGAIN if the receiver's queue is full.
  */
 export function sendUnixDatagram(to: string, bytes: Uint8Array): void {
   const address = socketAddress(to, 'sendto');
   let length = address.length;
   if (to.startsWith('@')) {
-    // An abstract name has its length, and no 0 at its end.
+    // An abstract name is not terminated by a 0.
     address[2] = 0;
     length = 2 + Buffer.byteLength(to);
   }
