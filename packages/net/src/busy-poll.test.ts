@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BusyPoll } from './busy-poll.ts';
 
-/** A clock in ms that only moves when it is told to. */
+/** A clock in ms that moves only when the test sets it. */
 function clock() {
   let time = 1;
   return {

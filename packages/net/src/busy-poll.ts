@@ -1,15 +1,14 @@
-/** How much of the past counts: each wait moves the average by this part. */
+/** Weight of each new wait in the moving average. */
 const WEIGHT = 1 / 8;
 /**
- * Waits of up to so many times the limit make it worth while. They are that long because both sides sleep, and get
- * shorter once both do not.
+ * Polling pays off if waits take up to this multiple of the limit on average: they are long because both sides sleep, and
+ * get shorter when neither does.
  */
 const WORTHWHILE = 4;
 
 /**
- * Decides whether it pays off to look for more work for a while before going to sleep: as long as the waits of late
- * were short, on average, compared to the time that may be spent on it. Going to sleep and being woken costs both sides a
- * system call, and the time until the scheduler is back.
+ * Decides whether to keep polling for a while before sleeping: only if recent waits were short, on average, compared to
+ * the time that polling may take. Sleeping and being woken costs a system call on both sides, and scheduling latency.
  */
 export class BusyPoll {
   readonly #limit: number;
@@ -17,24 +16,24 @@ export class BusyPoll {
   #average: number;
   #idleSince = 0;
 
-  /** `limit` in µs; with 0 it never pays off. `now` is a clock in ms, never 0. */
+  /** `limit` in µs; 0 disables polling. `now` is a clock in ms, never 0. */
   constructor(limit: number, now = () => performance.now()) {
     this.#limit = limit / 1000;
     this.#now = now;
-    // Until waits have shown to be short, they count as long.
+    // Waits count as long until some have been short.
     this.#average = 2 * WORTHWHILE * this.#limit;
   }
 
   /** There was something to do. */
   worked(): void {
     if (this.#idleSince === 0) return;
-    // A long wait is cut off, so that a single one is soon forgotten.
+    // The value is capped, so that a single long wait does not dominate the average for long.
     const waited = Math.min(this.#now() - this.#idleSince, 2 * WORTHWHILE * this.#limit);
     this.#average += (waited - this.#average) * WEIGHT;
     this.#idleSince = 0;
   }
 
-  /** There is nothing to do: whether to look again rather than to sleep. */
+  /** There is nothing to do. Returns whether to poll again rather than to sleep. */
   lookAgain(): boolean {
     if (this.#limit === 0) return false;
     const now = this.#now();

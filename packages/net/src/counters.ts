@@ -1,6 +1,6 @@
 import { counterSet } from '@ivshmem/transport';
 
-// Counters of a link. "tx" is what goes from the TAP to the peer, "rx" what comes from the peer to the TAP.
+// Counters of a link. "tx" is what this end sends to the peer, "rx" what it receives from the peer.
 
 const counters = counterSet([
   'txFrames',
@@ -16,18 +16,18 @@ const counters = counterSet([
   'dropsOversize',
   /** Frames of the peer shorter than 14 bytes. */
   'dropsRunt',
-  /** Frames of the peer whose header can't be right, or asks for what was not agreed upon. */
+  /** Frames of the peer whose header is invalid, or uses an offload that was not agreed on. */
   'dropsHeader',
   /** Frames of the peer that the TAP did not take: the interface is down, or headers inside the frame are damaged. */
   'dropsRefused',
-  /** Bursts for which the peer was interrupted, and for which it did not ask for it. */
+  /** Bursts after which the peer was interrupted, and after which it had not asked to be. */
   'doorbellsSent',
   'doorbellsSuppressed',
   /** Interrupts from the peer. */
   'interrupts',
   /** How often the worker woke from sleep. */
   'wakeups',
-  /** How often the ring was full, and the TAP had to wait for the peer. */
+  /** How often the ring was full, and this end had to wait for the peer. */
   'ringFull',
   /** How often the link went down from READY or RUN. */
   'resets',

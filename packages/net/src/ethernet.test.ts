@@ -6,17 +6,10 @@ import { announcedCapabilities, announcedMtu, ringLayout, State } from '@ivshmem
 import { filter, firstValueFrom } from 'rxjs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Ethernet, type EthernetOptions, openEthernet } from './ethernet.ts';
+import { frame } from './hand-peer.test-support.ts';
 
 const SECTION = 0x10000;
 const layout = ringLayout(SECTION);
-
-/** A frame of local experimental ethertype 0x88b5 that carries a number. */
-function frame(number: number, length = 60): Uint8Array {
-  const bytes = new Uint8Array(length);
-  bytes.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5].slice(0, length));
-  if (length >= 18) new DataView(bytes.buffer).setUint32(14, number);
-  return bytes;
-}
 
 const numberOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset).getUint32(14);
 

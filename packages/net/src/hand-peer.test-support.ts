@@ -12,7 +12,7 @@ import {
 /** A frame of local experimental ethertype 0x88b5 that carries a number. */
 export function frame(number: number, length = 60): Uint8Array {
   const bytes = new Uint8Array(length);
-  bytes.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+  bytes.set([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5].slice(0, length));
   if (length >= 18) new DataView(bytes.buffer).setUint32(14, number);
   return bytes;
 }

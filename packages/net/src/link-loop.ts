@@ -38,9 +38,9 @@ export class LinkLoop implements PortUser {
   #failure: Error | undefined;
   #stopping = false;
 
-  constructor(input: WorkerInput, stopFd: number, tell: (message: WorkerMessage) => void) {
+  constructor(input: WorkerInput, stopFd: number, report: (message: WorkerMessage) => void) {
     this.#input = input;
-    this.#reports = new LinkReports(this.#epoll, tell);
+    this.#reports = new LinkReports(this.#epoll, report);
     this.#counters = countersOf(input.counters);
     this.#interface = new LinkInterface(
       input.options,

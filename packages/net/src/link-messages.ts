@@ -2,7 +2,7 @@ import type { HandshakeStatus } from '@ivshmem/transport/protocol';
 import type { LinkOptions } from './link-options.ts';
 import type { Offload } from './offload.ts';
 
-/** What the main thread gives a link's worker. */
+/** Input of a link's worker. */
 export interface WorkerInput {
   readonly options: LinkOptions;
   readonly counters: SharedArrayBuffer;

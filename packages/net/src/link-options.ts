@@ -34,13 +34,13 @@ export interface LinkOptions {
   /** Bridge that the interface becomes a port of. */
   readonly bridge?: string;
   /**
-   * Whether the peer may compute checksums and cut large packets for this side, and the other way round, where it can
-   * (true unless told). Source: protocol page, section 14.
+   * Whether each side may leave checksums and segmentation to the other, if both support it (default true). Source:
+   * protocol page, section 14.
    */
   readonly offload?: boolean;
   /**
-   * How long the worker looks for more work before it sleeps, in µs, 0 … 1 000 000, while waits of late were shorter
-   * than four times that on average; {@link DEFAULT_BUSY_POLL} unless told. An idle link sleeps in any case.
+   * Keep polling this long before sleeping, in µs, 0 … 1 000 000, if recent waits were shorter than four times that on
+   * average; by default {@link DEFAULT_BUSY_POLL}. An idle link always sleeps.
    */
   readonly busyPoll?: number;
   /**

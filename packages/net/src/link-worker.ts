@@ -4,7 +4,7 @@ import type { WorkerInput, WorkerMessage } from './link-messages.ts';
 
 // The thread of a link. It ends when it is stopped, or when the link can't go on.
 
-runBlockingThread<WorkerInput, WorkerMessage>((input, stopFd, tell) => {
-  using loop = new LinkLoop(input, stopFd, tell);
+runBlockingThread<WorkerInput, WorkerMessage>((input, stopFd, report) => {
+  using loop = new LinkLoop(input, stopFd, report);
   loop.run();
 });

@@ -68,7 +68,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     while (link.stats()[what] < count) await new Promise((resolve) => setImmediate(resolve));
   };
 
-  it('tells what it is', () => {
+  it('reports what it is', () => {
     expect(link.info).toEqual({
       id: 0,
       tap: 'ivn0',
@@ -80,7 +80,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(netns.run(() => getInterface('ivn0'))).toMatchObject({ mtu: 1500, up: true, carrier: false });
   });
 
-  it('brings the carrier up and down with the handshake, and tells each state once', async () => {
+  it('brings the carrier up and down with the handshake, and reports each state once', async () => {
     const states = firstValueFrom(
       link.state$.pipe(
         takeWhile((status) => !status.carrier, true),
@@ -219,7 +219,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     for (const fd of held) setNonBlocking(fd);
   });
 
-  it('gives back every descriptor', async () => {
+  it('closes every descriptor', async () => {
     const count = () => readdirSync('/proc/self/fd').length;
     const namespaceAndPeer = count();
     await link.close();
@@ -236,7 +236,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(count()).toBe(before);
   });
 
-  it('fails in one line, with nothing left behind, where the interface is in use', async () => {
+  it('fails in one line, with nothing left behind, if the interface is in use', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const options = {
       port: { type: 'loopback', end: loopback.ends[0] },
@@ -253,7 +253,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
   });
 });
 
-/** Brings an eventfd's counter to its limit and takes O_NONBLOCK off; whoever holds the eventfd shares both. */
+/** Brings an eventfd's counter to its limit and clears O_NONBLOCK, for all holders of the eventfd. */
 function makeBlocking(fd: number): void {
   drainEventFd(fd);
   writeSync(fd, new Uint8Array(new BigUint64Array([0xfffffffffffffffen]).buffer));

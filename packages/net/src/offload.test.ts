@@ -133,7 +133,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
       const down = firstValueFrom(link.state$.pipe(filter(({ carrier }) => !carrier)));
       peer.close();
       await down;
-      // What the kernel sends now is for nobody.
+      // There is no peer to receive what the kernel sends now.
       sendDatagram();
       peer = new HandPeer(loopback, capabilities);
       peer.until(() => peer.side.status.carrier);

@@ -1,26 +1,26 @@
 import { type Tap, TunOffload } from '@ivshmem/linux/network';
 import { Capability, fitsLargeFrames, type RingLayout } from '@ivshmem/transport/protocol';
 
-/** What a link can leave to its peer: to compute checksums, to cut TCP segments, to cut UDP payloads. */
+/** Work that a link can leave to its peer: checksums, TCP segmentation, UDP segmentation. */
 export type Offload = 'checksum' | 'tso' | 'uso';
 
 const SEGMENTATION = TunOffload.CSUM | TunOffload.TSO4 | TunOffload.TSO6 | TunOffload.TSO_ECN;
 const UDP_SEGMENTATION = TunOffload.USO4 | TunOffload.USO6;
 
 /**
- * The capabilities to announce: what this kernel takes from the TAP's user, as far as the sections have room for it. 0
- * for a TAP without headers. Leaves the TAP without offloads. Throws SystemCallError.
+ * The capabilities to announce: what the kernel accepts from the user of this TAP, if the sections have room for it; 0 for
+ * a TAP without headers. Switches the TAP's offloads off. Throws SystemCallError.
  */
 export function ownCapabilities(tap: Tap, layout: RingLayout): number {
   if (!tap.vnetHeader) return 0;
   if (!fitsLargeFrames(layout)) return Capability.VNET_HDR;
-  // A kernel takes from the TAP's user what it would also leave to the user.
+  // A kernel accepts from the user of a TAP whatever it can also leave to that user.
   const udp = tap.setOffload(SEGMENTATION | UDP_SEGMENTATION);
   tap.setOffload(0);
   return Capability.VNET_HDR | Capability.TSO | (udp ? Capability.USO : 0);
 }
 
-/** What the kernel may leave undone in frames for a peer with these common capabilities: bits of TunOffload. */
+/** The work that the kernel may leave to a peer with these common capabilities: bits of TunOffload. */
 export function tapOffloads(capabilities: number): number {
   let bits = capabilities & Capability.VNET_HDR ? TunOffload.CSUM : 0;
   if (capabilities & Capability.TSO) bits |= SEGMENTATION;
@@ -28,7 +28,7 @@ export function tapOffloads(capabilities: number): number {
   return bits;
 }
 
-/** The same, for whoever looks at the link. */
+/** The names of these capabilities, for users of the link. */
 export function offloadNames(capabilities: number): Offload[] {
   const names: Offload[] = [];
   if (capabilities & Capability.VNET_HDR) names.push('checksum');
