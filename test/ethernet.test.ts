@@ -47,6 +47,7 @@ describe('openEthernet on a host server', () => {
     await using one = await open();
     {
       await using other = await open();
+      await carrier(one);
       await one.send(frame(1));
       expect((await other.receive().next()).value).toEqual(frame(1));
     }

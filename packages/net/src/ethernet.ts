@@ -42,7 +42,8 @@ export interface Ethernet {
   /**
    * Sends one frame or several: destination, source, EtherType and payload, without checksum, 14 bytes … MTU + 18 (+ 22 if
    * the peer announces its MTU). Resolves when they are in the ring, in order; until then they must not change. That takes
-   * as long as the ring is full, or the peer is not there: wait for it before sending more. Rejects with a RangeError if a
+   * as long as the ring is full or the carrier is off: wait for it before sending more. Frames that the peer has not received
+   * when it goes are lost. Rejects with a RangeError if a
    * frame is too short or too long for the MTU, or when the link ends.
    */
   send(frames: Uint8Array | readonly Uint8Array[]): Promise<void>;

@@ -37,6 +37,7 @@ export class ProgramEnd implements LinkEnd {
 
   readonly #counters: Float64Array;
   #ready = () => {};
+  #carrier = false;
   #own = NO_MEMORY;
   #peer = NO_MEMORY;
   /** What is to be sent. */
@@ -85,7 +86,10 @@ export class ProgramEnd implements LinkEnd {
 
   stop(): void {}
 
-  carrier(): void {}
+  carrier(on: boolean): void {
+    this.#carrier = on;
+    if (on) this.#ready();
+  }
 
   /**
    * Sends frames, in order, after those of the calls before. Resolves when all of them are in the ring; until then they
@@ -107,7 +111,7 @@ export class ProgramEnd implements LinkEnd {
 
   fetch(slot: number): number {
     const batch = this.#oldest;
-    if (batch === undefined) return NOTHING;
+    if (batch === undefined || !this.#carrier) return NOTHING;
     const frame = batch.frames[batch.sent]!;
     try {
       // The MTU may have changed since, and so may the frame.
