@@ -24,7 +24,7 @@ export interface VmmAcceptorHandlers {
   obstacle(): Obstacle | null;
   /** Takes over the socket of a VMM; there is no obstacle. Throws SystemCallError, having closed it. */
   attach(socket: UnixSocket): void;
-  /** A VMM was disconnected for this reason. */
+  /** A VMM is disconnected for this reason. */
   rejected(reason: string): void;
   log(text: string): void;
 }
@@ -90,8 +90,9 @@ export class VmmAcceptor {
       this.#pending = { socket, until };
       this.#pendingTimer.after(PENDING_INTERVAL);
     } else {
-      socket.close();
+      // The counter first, so that a client that sees the end is counted.
       this.#handlers.rejected(obstacle.text);
+      socket.close();
     }
   }
 
