@@ -56,6 +56,12 @@ const walls: readonly Wall[] = [
     not: ['pino', 'prom-client', 'packages/host-server/src/service/'],
     but: [],
   },
+  // What the commands share does not depend on any of them.
+  ...['options', 'output', 'demo'].map((name) => ({
+    below: `packages/cli/src/${name}/`,
+    not: ['packages/cli/src/commands/'],
+    but: [],
+  })),
 ];
 
 /** What a program loads from an entry point on, statically or later. Types are not loaded. */

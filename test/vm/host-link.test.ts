@@ -72,7 +72,7 @@ describeVm('a link between a guest and a TAP on the host', () => {
     await link.output.wait('loss of the carrier', isCarrierOff, from);
     await link.output.wait(
       'log line',
-      ({ event, text }) => event === 'log' && /nobody answers any more/.test(text),
+      ({ event, text }) => event === 'log' && /no longer answers/.test(text),
       from,
     );
     expect((await guest.run('echo alive')).trim()).toBe('alive');

@@ -40,3 +40,47 @@ describe('ivshmem --help', () => {
     ]);
   });
 });
+
+describe('what a command loads', () => {
+  const main = new URL('../dist/program.js', import.meta.url).href;
+
+  /** The packages outside of this tree that a command line loads as CommonJS, which is what all of ours are. */
+  function loaded(...argv: string[]): string[] {
+    const script = `
+      const { main } = await import(${JSON.stringify(main)});
+      process.stdout.write = () => true;
+      await main(${JSON.stringify(argv)});
+      const { createRequire } = await import('node:module');
+      console.error(Object.keys(createRequire('/').cache).join('\\n'));`;
+    const run = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+    const names = [...run.stderr.matchAll(/node_modules\/((?:@[\w-]+\/)?[\w-]+)/g)].map(([, name]) => name!);
+    return [...new Set(names)].sort();
+  }
+
+  it.each([
+    ['--version'],
+    ['--help'],
+    ['net', '--help'],
+    ['device', '--help'],
+    ['vm', '--help'],
+    ['peers', '--help'],
+    ['demo', '--help'],
+  ])('is commander alone for its help: %s %s', (...argv) => {
+    expect(loaded(...argv.filter(Boolean))).toEqual(['commander']);
+  });
+
+  it('is neither the log nor the metrics of the host server for a link or a device', () => {
+    // At a path where nothing can be made, so that they end at once.
+    for (const command of ['net', 'device']) {
+      const packages = loaded(
+        command,
+        '-S',
+        '/nonexistent/server',
+        ...(command === 'net' ? [] : ['--vfio-user', '/nonexistent/vm']),
+      );
+      expect(packages).toContain('rxjs');
+      expect(packages).not.toContain('pino');
+      expect(packages).not.toContain('prom-client');
+    }
+  });
+});

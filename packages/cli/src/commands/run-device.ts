@@ -1,6 +1,6 @@
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
 import { OptionError } from '@ivshmem/linux';
-import { deviceOptions } from '../options/device.ts';
+import { deviceOptions } from '../options/library-options.ts';
 import {
   type DeviceEvent,
   deviceLines,
@@ -19,7 +19,7 @@ export async function runDevices(options: DeviceCommandOptions): Promise<number>
       '--vfio-user',
       '--vfio-user is missing: give the path of a socket where a VM connects',
     );
-  const shared = { socketPath: socket, wait, ...(await deviceOptions(options)) };
+  const shared = { socketPath: socket, wait, ...deviceOptions(options) };
   // All of them before the first one starts.
   for (const [at, vfioUser] of sockets.entries()) {
     checkDeviceOptions({ ...shared, vfioUser });

@@ -1,7 +1,8 @@
 import { OptionError } from '@ivshmem/linux';
 import { createLink } from '@ivshmem/net';
 import type { PortSource } from '@ivshmem/transport';
-import { interfaceLabel, linkOptions } from '../options/interface.ts';
+import { interfaceLabel } from '../options/interface.ts';
+import { linkOptions } from '../options/library-options.ts';
 import { followLink, type LinkEvent, linkLines, linkLog, linkStats } from '../output/link-events.ts';
 import { runUntilStopped } from '../running-command.ts';
 import { DEFAULT_SOCKET, type NetOptions } from './net.ts';

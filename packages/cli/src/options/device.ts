@@ -1,4 +1,3 @@
-import type * as library from '@ivshmem/device';
 import type { Command } from 'commander';
 import { octalMode } from './values.ts';
 
@@ -18,18 +17,4 @@ export function addDeviceOptions(command: Command): Command {
     )
     .option('--mode <mode>', 'permissions of the vfio-user socket, in octal (default: 600)', octalMode)
     .option('--group <group>', 'group of the vfio-user socket, by name or number');
-}
-
-/** What they are for a device. Throws OptionError for a group that does not exist. */
-export async function deviceOptions(
-  options: DeviceOptions,
-): Promise<Pick<library.DeviceOptions, 'isolate' | 'mode' | 'group'>> {
-  const { isolate = false, mode, group } = options;
-  // Only --help needs none of this.
-  const { groupId } = await import('@ivshmem/linux/process');
-  return {
-    isolate,
-    ...(mode !== undefined && { mode }),
-    ...(group !== undefined && { group: groupId(group) }),
-  };
 }

@@ -1,5 +1,3 @@
-import { OptionError } from '@ivshmem/linux';
-import type { LinkOptions } from '@ivshmem/net';
 import type { Command } from 'commander';
 import { collect, wholeNumber } from './values.ts';
 
@@ -16,7 +14,7 @@ export interface InterfaceOptions {
   busyPoll?: number;
 }
 
-const DEFAULT_TAP = 'ivn0';
+export const DEFAULT_TAP = 'ivn0';
 
 /** What to call the interface until its name is known. */
 export function interfaceLabel({ tap, tapFd }: InterfaceOptions): string {
@@ -60,22 +58,4 @@ export function addInterfaceOptions(command: Command): Command {
       'keep polling this long before sleeping, if recent waits were short; 0: never (default: 50)',
       wholeNumber,
     );
-}
-
-/** What they are for a link. */
-export function linkOptions(options: InterfaceOptions): Omit<LinkOptions, 'port'> {
-  const { tap, tapFd, netns, mtu, mac, address, bridge, offload, busyPoll } = options;
-  if (tap !== undefined && tapFd !== undefined) {
-    throw new OptionError('--tap', '--tap and --tap-fd exclude each other: give one of them');
-  }
-  return {
-    ...(tapFd === undefined ? { tap: tap ?? DEFAULT_TAP } : { tapFd }),
-    ...(address !== undefined && { addresses: address }),
-    offload,
-    ...(busyPoll !== undefined && { busyPoll }),
-    ...(netns !== undefined && { netns }),
-    ...(mtu !== undefined && { mtu }),
-    ...(mac !== undefined && { mac }),
-    ...(bridge !== undefined && { bridge }),
-  };
 }
