@@ -121,7 +121,9 @@ class PciPort implements Port {
       const id = this.#registers[INDEX.ID]!;
       const maxPeers = this.#registers[INDEX.MAXIMUM_PEERS]!;
       if (id === NOBODY) {
-        throw new Error(`PCI device ${address}: nobody answers: the process behind it on the host is gone`);
+        throw new Error(
+          `PCI device ${address}: does not answer: the process behind it on the host has ended`,
+        );
       }
       const barSize = statSync(pciDevicePath(address, `resource${pci.MEMORY_BAR}`)).size;
       this.layout = pciMemoryLayout(config, maxPeers, barSize, PAGE_SIZE);
@@ -250,7 +252,7 @@ class PciPort implements Port {
   #checkPresence(): void {
     if (!this.#present || this.#registers[INDEX.ID] !== NOBODY) return;
     this.#present = false;
-    const reason = `PCI device ${this.#device.address}: nobody answers any more: the process behind it on the host is gone`;
+    const reason = `PCI device ${this.#device.address}: no longer answers: the process behind it on the host has ended`;
     this.#onEvent({ type: 'provider-gone', reason, usable: false });
   }
 
