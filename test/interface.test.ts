@@ -80,6 +80,23 @@ describeNetwork('the interface of `ivshmem net`', () => {
     }
   });
 
+  it('is refused in one line if its descriptor has packet information', async () => {
+    await using rig = new Rig();
+    await rig.startServer();
+    // IFF_TAP without IFF_NO_PI, as descriptor 3.
+    const open = `$^F = 255; open F, '+<', '/dev/net/tun'; ioctl F, 0x400454ca, pack('a16Sx22', 'given', 2) or die $!;
+      exec @ARGV, fileno F`;
+    const argv = ['-e', open, process.execPath, COMMAND, 'net', '--socket', rig.socket, '--tap-fd'];
+    const { status, stderr } = spawnSync('nsenter', [`--net=${rig.namespaces[0].path}`, 'perl', ...argv], {
+      encoding: 'utf8',
+      timeout: 30_000,
+    });
+    expect([status, stderr]).toEqual([
+      1,
+      'ivshmem: interface given: has packet information before each frame: open it with IFF_NO_PI\n',
+    ]);
+  });
+
   it.each([
     ['no descriptor', '999', /^ivshmem: TUNGETIFF fd 999: EBADF: no such descriptor: [^\n]*\n$/],
     ['no TAP', '0', /^ivshmem: TUNGETIFF fd 0: \w+: is no TAP: [^\n]*\n$/],

@@ -101,7 +101,7 @@ export class LinkInterface {
       tap.setCarrier(false);
       const watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
       this.#watch = watch;
-      checkQueues(watch.current);
+      checkFrames(watch.current);
       setMtu();
       if (bridge !== undefined) watch.apply({ bridge });
       watch.apply({ up: true });
@@ -168,8 +168,12 @@ export class LinkInterface {
   }
 }
 
-/** Frames of a TAP with several queues come out of any of them. */
-function checkQueues({ name, queues }: NetworkInterface): void {
+/** Throws an Error of one line unless the TAP passes all its frames to this link, with nothing before them. */
+function checkFrames({ name, queues, packetInformation }: NetworkInterface): void {
+  if (packetInformation) {
+    throw new Error(`interface ${name}: has packet information before each frame: open it with IFF_NO_PI`);
+  }
+  // Frames of a TAP with several queues come out of any of them.
   if (queues === null || queues === 1) return;
   throw new Error(
     `interface ${name}: ${queues} queues of it are open, and a link needs all its frames: close the others`,

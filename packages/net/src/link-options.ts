@@ -62,7 +62,8 @@ export function checkLinkOptions(options: LinkOptions): void {
   checkPortAndMtu(options);
   checkName('bridge', options.bridge);
   const { mac, busyPoll = DEFAULT_BUSY_POLL } = options;
-  if (mac !== undefined && !/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac)) {
+  // Not a multicast address, nor zero, which the kernel rejects.
+  if (mac !== undefined && !/^(?!00(:00){5}$)[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/i.test(mac)) {
     throw new OptionError('mac', `MAC address ${mac}: must be a unicast address such as 02:00:00:00:00:01`);
   }
   checkOption('addresses', () => options.addresses?.forEach(parseIpPrefix));
@@ -83,6 +84,7 @@ function checkTap({ tap, tapFd, netns }: LinkOptions): void {
     throw new OptionError('tap', 'TAP: give either the name of an interface (tap) or a descriptor (tapFd)');
   }
   checkName('tap', tap);
+  if (netns === '') throw new OptionError('netns', 'network namespace "": must not be empty');
   if (tapFd === undefined) return;
   if (!(Number.isInteger(tapFd) && tapFd >= 0 && tapFd <= 0x7fffffff)) {
     throw new OptionError('tapFd', `TAP descriptor ${tapFd}: must be the number of an open descriptor`);

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -24,6 +25,25 @@ describe('the PID file of a daemon', () => {
     writeFileSync(path, '1\n');
     keep();
     expect(readFileSync(path, 'utf8')).toBe('1\n');
+  });
+
+  it('is not left empty on a full file system', () => {
+    // With "ulimit -f 0" no file can grow. Node ignores SIGXFSZ.
+    const path = join(directory, 'pid');
+    const script = `import { writePidFile } from '${new URL('../../dist/service/pid-file.js', import.meta.url)}';
+      try { writePidFile('${path}') } catch ({ message }) { console.log(message) }`;
+    const argv = [
+      '-c',
+      'ulimit -f 0 && exec "$0" --input-type=module -e "$1" | cat',
+      process.execPath,
+      script,
+    ];
+    const { stdout, stderr } = spawnSync('sh', argv, { encoding: 'utf8' });
+    expect({ stdout, stderr }).toEqual({
+      stdout: `write PID file ${path}: EFBIG: file too large\n`,
+      stderr: '',
+    });
+    expect(existsSync(path)).toBe(false);
   });
 
   it('is not written through a link that others may have created', () => {

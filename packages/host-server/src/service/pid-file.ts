@@ -24,12 +24,22 @@ export function writePidFile(path: string): () => void {
   try {
     const status = fstatSync(fd);
     if (!status.isFile() || status.nlink !== 1) throw notOurs(path);
-    ftruncateSync(fd);
-    writeSync(fd, `${process.pid}\n`, 0);
+    write(fd, path);
   } finally {
     closeSync(fd);
   }
   return () => removePidFile(path);
+}
+
+/** An empty file would be left behind if it cannot be written, as on a full file system. */
+function write(fd: number, path: string): void {
+  try {
+    ftruncateSync(fd);
+    writeSync(fd, `${process.pid}\n`, 0);
+  } catch (error) {
+    unlinkSync(path);
+    throw new SystemCallError('write', `PID file ${path}`, -((error as NodeJS.ErrnoException).errno ?? 0));
+  }
 }
 
 function removePidFile(path: string): void {

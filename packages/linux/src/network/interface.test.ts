@@ -86,6 +86,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
       expect(() => setInterface('v0', { up: true, mac: '01:00:00:00:00:01' })).toThrow('EADDRNOTAVAIL');
       expect(() => setInterface('v0', { up: true, name: 'v1' })).toThrow('EEXIST');
       expect(() => setInterface('v0', { up: true, bridge: 'none' })).toThrow('ENODEV');
+      expect(() => setInterface('v0', { bridge: 'lo' })).toThrow('v0: ENOTSUP: interface lo is not a bridge');
       expect(() => setInterface('v0', { bridge: 'v1', netns: netns.fd })).toThrow(RangeError);
       expect(() => createBridge('v0')).toThrow(/^RTM_NEWLINK interface v0: EEXIST: /);
       expect(listInterfaces()).toEqual(before);

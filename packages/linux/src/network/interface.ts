@@ -22,6 +22,7 @@ const IFLA_NET_NS_FD = 28;
 const IFLA_CARRIER = 33;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
+const IFLA_TUN_PI = 4;
 const IFLA_TUN_NUM_QUEUES = 8;
 const VETH_INFO_PEER = 1;
 const RTM_NEWLINK = 16;
@@ -29,7 +30,7 @@ const RTM_NEWLINK = 16;
 const IFF_UP = 1;
 const MAXIMUM_NAME_BYTES = 15;
 
-const { ENODEV } = constants.errno;
+const { ENODEV, EOPNOTSUPP } = constants.errno;
 
 /** RFC 2863 states, by their number in IFLA_OPERSTATE. */
 const operStates = ['unknown', 'notpresent', 'down', 'lowerlayerdown', 'testing', 'dormant', 'up'] as const;
@@ -54,6 +55,8 @@ export interface NetworkInterface {
   readonly kind: string | null;
   /** Number of queues attached to a multi-queue TAP; null for all other interfaces. */
   readonly queues: number | null;
+  /** A TUN or TAP without IFF_NO_PI: four bytes of packet information stand before each packet. */
+  readonly packetInformation: boolean;
 }
 
 /**
@@ -106,6 +109,7 @@ function describe(message: NetlinkMessage, masterName: (index: number) => string
     master: master === undefined ? null : masterName(master),
     kind: kind === undefined ? null : textOf(kind),
     queues: (kind !== undefined && textOf(kind) === 'tun' && u32Of(data.get(IFLA_TUN_NUM_QUEUES))) || null,
+    packetInformation: kind !== undefined && textOf(kind) === 'tun' && data.get(IFLA_TUN_PI)?.[0] === 1,
   };
 }
 
@@ -241,7 +245,17 @@ export function setInterface(id: InterfaceId, change: InterfaceChange): void {
     attributes.push(attribute(IFLA_MASTER, u32(master)));
   }
   const header = ifinfomsg(indexOf(socket, id), change.up ? IFF_UP : 0, change.up === undefined ? 0 : IFF_UP);
-  socket.request('RTM_NEWLINK', subject, 0, header, ...attributes);
+  try {
+    socket.request('RTM_NEWLINK', subject, 0, header, ...attributes);
+  } catch (error) {
+    if (!(error instanceof SystemCallError && error.errno === EOPNOTSUPP && change.bridge)) throw error;
+    throw new SystemCallError(
+      'RTM_NEWLINK',
+      subject,
+      EOPNOTSUPP,
+      `interface ${change.bridge} is not a bridge`,
+    );
+  }
 }
 
 /** The six bytes of `02:00:00:00:00:01`. Throws RangeError that begins with `subject`. */

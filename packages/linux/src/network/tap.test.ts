@@ -135,6 +135,23 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     expect(() => tapOf(netns.fd)).toThrow(/is no TAP/);
   });
 
+  it('shows whether it has packet information, which its descriptor does not', () => {
+    netns.run(() => {
+      {
+        using _tap = openTap('t0');
+        expect(getInterface('t0')!.packetInformation).toBe(false);
+      }
+      const owners = libc.open('/dev/net/tun', O_RDWR, 'uint', 0);
+      const ifreq = Buffer.alloc(40);
+      ifreq.write('t0');
+      ifreq.writeUInt16LE(2, 16); // IFF_TAP alone
+      expect(libc.ioctl(owners, 0x400454ca, 'void *', ifreq)).toBe(0);
+      expect(getInterface('t0')!.packetInformation).toBe(true);
+      libc.close(owners);
+      expect(getInterface('lo')!.packetInformation).toBe(false);
+    });
+  });
+
   it('can have several queues; how many are open is known', () => {
     netns.run(() => {
       const IFF_MULTI_QUEUE = 0x100;

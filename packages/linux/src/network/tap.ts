@@ -68,6 +68,7 @@ const openRemedies: Record<string, string> = {
 };
 
 const attachRemedies: Record<string, string> = {
+  ENOTTY: `${DEVICE} is another device: make it with "mknod ${DEVICE} c 10 200"`,
   EBUSY: 'a TAP of this name is in use: stop its user, or choose another name',
   EINVAL: 'an interface of this name exists and is no TAP: choose another name',
   EPERM:
@@ -238,16 +239,16 @@ function prepared(fd: number, name: string, vnetHeader: boolean): Tap {
  * interface that is not persistent goes when both are closed. Whether there is a header ({@link Tap.vnetHeader}) is
  * what its owner chose with IFF_VNET_HDR; the offloads, the size of the header and O_NONBLOCK, which belong to the open
  * file and not to the descriptor, are set as {@link openTap} does. Throws {@link SystemCallError} with the remedy for a
- * descriptor that is no Ethernet TAP without packet information (IFF_TAP | IFF_NO_PI).
+ * descriptor that is no TAP. One without IFF_NO_PI cannot be told by its descriptor, since TUNGETIFF returns
+ * IFF_NOFILTER in the same bit: see {@link NetworkInterface.packetInformation}.
  */
 export function tapOf(fd: number): Tap {
   const subject = `fd ${fd}`;
   const ifreq = Buffer.alloc(IFREQ_SIZE);
   checked(libc.ioctl(fd, TUNGETIFF, 'void *', ifreq), 'TUNGETIFF', subject, descriptorRemedies);
   const flags = ifreq.readUInt16LE(IFNAMSIZ);
-  if ((flags & (IFF_TAP | IFF_NO_PI)) !== (IFF_TAP | IFF_NO_PI)) {
-    const remedy = 'is a TUN, or has packet information: open it with IFF_TAP | IFF_NO_PI';
-    throw new SystemCallError('TUNGETIFF', subject, EINVAL, remedy);
+  if ((flags & IFF_TAP) === 0) {
+    throw new SystemCallError('TUNGETIFF', subject, EINVAL, 'is a TUN: open it with IFF_TAP | IFF_NO_PI');
   }
   const own = duplicateFd(fd);
   try {
