@@ -122,7 +122,7 @@ describe.each(packages)('@ivshmem/%s, packed in a checkout that was not built, a
     const printed: Record<string, RegExp> = {
       linux: /^42\ntrue\n$/,
       transport: /^frame\n$/,
-      'host-server': /^peers: 0\n/,
+      'host-server': /^listening at \S+: [^\n]*\npeers: 0\n/,
       device: /^qemu-system-x86_64 … -device /,
       net: /^iv\d+n0 is up\n$/,
       traffic: /^5 of 5 answered\n$/,

@@ -2,7 +2,7 @@ import { checkWholeNumber, OptionError } from '@ivshmem/linux';
 import { MAX_ID } from '@ivshmem/linux/process';
 import { checkSocketPath } from '@ivshmem/linux/socket';
 
-/** Options of {@link ./device.ts}. */
+/** Options of `device.ts`. */
 export interface DeviceOptions {
   /** Socket of the host server whose peer the device is. */
   readonly socketPath: string;
