@@ -45,7 +45,7 @@ export class LinkSession {
   #up = true;
   #lastHeaderReset = Number.NEGATIVE_INFINITY;
 
-  /** Takes over the port. Throws SystemCallError, RangeError; the port stays the caller's then. */
+  /** Takes over the port. Throws SystemCallError, RangeError; the caller has to close the port then. */
   constructor(port: Port, options: SessionOptions) {
     const { poller, mtu, counters } = options;
     this.#options = options;
