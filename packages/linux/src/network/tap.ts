@@ -29,17 +29,17 @@ const IFREQ_SIZE = 40;
 const IFNAMSIZ = 16;
 
 const { EPERM, EINVAL } = constants.errno;
-/** What every request but TUNSETIFF gets once the interface has been deleted. */
+/** Error of all requests but TUNSETIFF after the interface has been deleted. */
 const EBADFD = 77;
 
 const DEVICE = '/dev/net/tun';
 
 /**
- * What the reader of a TAP can do for the kernel, which need not do it then: see {@link Tap.setOffload}.
+ * Work that the reader of a TAP can take over from the kernel: see {@link Tap.setOffload}.
  * Source: linux/if_tun.h.
  */
 export const TunOffload = {
-  /** Compute checksums. The others need this one, too. */
+  /** Compute checksums. Required by the others. */
   CSUM: 0x01,
   /** Cut TCP segments of up to 64 KiB, over IPv4, over IPv6, and with congestion notification (ECN). */
   TSO4: 0x02,
@@ -54,7 +54,7 @@ export const TunOffload = {
 export const VNET_HEADER_SIZE = 10;
 
 /**
- * The largest MTU of a TAP: the driver takes frames of 65535 bytes, of which 14 are the Ethernet header. (The kernel's
+ * The largest MTU of a TAP: the driver accepts frames of 65535 bytes, of which 14 are the Ethernet header. (The kernel's
  * largest packet has 65535 bytes.)
  */
 export const TAP_MAX_MTU = 65535 - 14;
@@ -85,11 +85,10 @@ const descriptorRemedies: Record<string, string> = {
 };
 
 /**
- * A TAP interface: the holder of `fd` is what is at the other end of its cable. The descriptor stays with the interface
- * when that is renamed or moved to another network namespace; the name does not. Once the descriptor is closed, an
- * interface that is not persistent is removed.
+ * A TAP interface; the holder of `fd` is the other end of its link. The descriptor follows the interface when that is renamed or
+ * moved to another network namespace; the name does not. A non-persistent interface is removed when the descriptor is closed.
  *
- * `fd` is non-blocking and close-on-exec. read(2) takes one frame that the kernel sends, write(2) gives it one to receive:
+ * `fd` is non-blocking and close-on-exec. read(2) returns a frame that the kernel sends, write(2) passes one for it to receive:
  * Ethernet header and payload, no checksum (FCS), nothing before it but the header of {@link vnetHeader}. The
  * interface must be up for either (EIO).
  */
@@ -98,7 +97,7 @@ export class Tap extends OwnedFd {
   readonly vnetHeader: boolean;
   #name: string;
 
-  /** Takes over `fd`, which is attached to the interface `name`: see {@link openTap}. */
+  /** Takes ownership of `fd`, which is attached to the interface `name`: see {@link openTap}. */
   constructor(fd: number, name: string, vnetHeader: boolean) {
     super(fd);
     this.#name = name;
@@ -110,7 +109,7 @@ export class Tap extends OwnedFd {
     return this.#name;
   }
 
-  /** Asks the kernel for the name. Returns null if the interface has been deleted. Throws {@link SystemCallError}. */
+  /** Queries the current name. Returns null if the interface has been deleted. Throws {@link SystemCallError}. */
   identify(): string | null {
     const ifreq = Buffer.alloc(IFREQ_SIZE);
     const result = libc.ioctl(this.fd, TUNGETIFF, 'void *', ifreq);
@@ -130,7 +129,7 @@ export class Tap extends OwnedFd {
     return new Netns(this.#check(fd, 'TUNGETDEVNETNS'));
   }
 
-  /** Plugs the cable in, or pulls it. Throws {@link SystemCallError}. */
+  /** Turns the carrier on or off. Throws {@link SystemCallError}. */
   setCarrier(on: boolean): void {
     const value = Uint8Array.of(on ? 1 : 0, 0, 0, 0);
     this.#check(libc.ioctl(this.fd, TUNSETCARRIER, 'void *', value), 'TUNSETCARRIER');
@@ -139,16 +138,16 @@ export class Tap extends OwnedFd {
   /** Sets the hardware address, `02:00:00:00:00:01`. Throws RangeError and {@link SystemCallError}. */
   setMac(mac: string): void {
     const ifreq = Buffer.alloc(IFREQ_SIZE);
-    // struct sockaddr {u16 family, address}; the name is not looked at.
+    // struct sockaddr {u16 family, address}; the name is ignored.
     ifreq.writeUInt16LE(ARPHRD_ETHER, IFNAMSIZ);
     ifreq.set(macBytes(`interface ${this.#name}`, mac), IFNAMSIZ + 2);
     this.#check(libc.ioctl(this.fd, SIOCSIFHWADDR, 'void *', ifreq), 'SIOCSIFHWADDR');
   }
 
   /**
-   * What the reader does for the kernel from now on, bits of {@link TunOffload}: needs {@link vnetHeader}. Frames that
-   * the kernel has sent before stay as they are. Returns false, with nothing changed, where the kernel does not know one
-   * of the bits. Throws {@link SystemCallError}.
+   * Sets the work that the reader takes over, bits of {@link TunOffload}: requires {@link vnetHeader}. Frames already sent by
+   * the kernel do not change. Returns false, and changes nothing, if the kernel does not support one of the bits. Throws
+   * {@link SystemCallError}.
    */
   setOffload(bits: number): boolean {
     const result = libc.ioctlInt(this.fd, TUNSETOFFLOAD, 'long', bits);
@@ -176,16 +175,16 @@ export interface TapOptions {
   readonly persist?: boolean;
   /** Uid that may attach to it without a privilege; none by default. */
   readonly owner?: number;
-  /** Refuse to attach to a TAP that exists (EBUSY). */
+  /** Fail if the TAP already exists (EBUSY). */
   readonly exclusive?: boolean;
   /** A struct virtio_net_hdr before each frame, in both directions: see {@link Tap.vnetHeader}. */
   readonly vnetHeader?: boolean;
 }
 
 /**
- * Makes a TAP interface, or attaches to a persistent one, in the calling thread's network namespace. A new one is
- * down. A persistent one takes over what these options say, whatever its last user chose, and computes checksums
- * itself until {@link Tap.setOffload}. Throws RangeError for a name that no interface can have, and {@link SystemCallError} with the remedy.
+ * Creates a TAP interface, or attaches to a persistent one, in the calling thread's network namespace. A new one is down. The
+ * options replace the settings of a persistent one, and the kernel computes checksums until {@link Tap.setOffload}. Throws
+ * RangeError for an invalid name, and {@link SystemCallError} with a remedy.
  */
 export function openTap(name: string, options: TapOptions = {}): Tap {
   checkInterfaceName(name);

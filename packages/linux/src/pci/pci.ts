@@ -16,7 +16,7 @@ import { tryLockFile } from '../process/file-lock.ts';
 const DEVICES = '/sys/bus/pci/devices';
 const DRIVERS_PROBE = '/sys/bus/pci/drivers_probe';
 
-/** What a driver in user space may do with a PCI device, whichever way the kernel gives it access. */
+/** A PCI device for a driver in user space, independent of the kernel interface that gives access to it. */
 export interface PciDevice {
   /** Domain, bus, device and function, for example `0000:00:05.0`. */
   readonly address: string;
@@ -30,11 +30,11 @@ export interface PciDevice {
    * DataView accesses bytes, and Atomics read where they write. Throws {@link SystemCallError}.
    */
   mapBar(bar: number, offset: number, length: number, write: boolean): Mapping;
-  /** Gives everything back. Mappings must have been closed. Doing it again changes nothing. */
+  /** Releases the device. All mappings must have been closed. Calling it again has no effect. */
   close(): void;
 }
 
-/** The addresses of all PCI devices of this machine. Empty where it has no PCI bus. */
+/** The addresses of all PCI devices of this machine. Empty if it has no PCI bus. */
 export function listPciDevices(): string[] {
   try {
     return readdirSync(DEVICES).sort();
@@ -53,7 +53,7 @@ export function readPciConfig(address: string): Uint8Array {
   return readFileSync(pciDevicePath(address, 'config'));
 }
 
-/** The number of the device's IOMMU group; null where the machine has no IOMMU for it. */
+/** The number of the device's IOMMU group; null if the machine has no IOMMU for it. */
 export function iommuGroup(address: string): string | null {
   return linkName(address, 'iommu_group');
 }
@@ -67,8 +67,8 @@ function linkName(address: string, link: string): string | null {
 }
 
 /**
- * Gives the device to `driver`, which must have been loaded, taking it away from any other. Returns a function that
- * undoes it. Throws Error.
+ * Binds the device to `driver`, which must be loaded, and unbinds it from any other. Returns a function that restores the
+ * previous binding. Throws Error.
  */
 export function bindPciDriver(address: string, driver: string): () => void {
   const before = linkName(address, 'driver');
@@ -97,8 +97,8 @@ export function bindPciDriver(address: string, driver: string): () => void {
 }
 
 /**
- * Opens a PCI device by the files that sysfs has for it: memory and registers, but no interrupts. Nobody else can open
- * it this way at the same time. Throws Error where a driver has the device, or somebody else has it open.
+ * Opens a PCI device through its files in sysfs: memory and registers, but no interrupts. Only one process can open it this way
+ * at a time. Throws Error if a driver is bound to the device, or another process has it open.
  */
 export function openPciResources(address: string): PciDevice {
   const driver = linkName(address, 'driver');

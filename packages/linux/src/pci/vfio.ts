@@ -37,20 +37,20 @@ const remedies: Record<string, Record<string, string>> = {
   },
 };
 
-/** A PCI device in the hands of vfio-pci. */
+/** A PCI device bound to vfio-pci. */
 export interface VfioDevice extends PciDevice {
   /**
-   * Has MSI-X vector n signal `eventFds[n]`, which stay the caller's. Throws {@link SystemCallError}. The device
+   * Makes MSI-X vector n signal `eventFds[n]`, owned by the caller. Throws {@link SystemCallError}. The device
    * interrupts only while it is bus master (bit 2 of the command register).
    */
   enableMsix(eventFds: readonly number[]): void;
-  /** Takes all vectors back. */
+  /** Disables all vectors. */
   disableMsix(): void;
 }
 
 /**
- * Opens a PCI device through vfio-pci, which gets it from any other driver until it is closed. Needs an IOMMU. Throws
- * Error, with one line that says what is missing.
+ * Opens a PCI device through vfio-pci, which is bound to it, instead of any other driver, until it is closed. Requires an IOMMU.
+ * Throws Error of one line that names what is missing.
  */
 export function openVfioDevice(address: string): VfioDevice {
   const group = iommuGroup(address);

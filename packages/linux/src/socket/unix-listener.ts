@@ -40,8 +40,8 @@ function isSameFile(a: BigIntStats, b: BigIntStats | undefined): boolean {
 }
 
 /**
- * Does a living process own the socket? A datagram socket asks: it is never let in, so the owner, if there is one,
- * is not disturbed, not even where it has not yet called listen(2).
+ * Whether a running process owns the socket. Tests it with a datagram socket, whose connect(2) always fails, so that the owner
+ * is not disturbed, and which also works before the owner has called listen(2).
  */
 function isOwned(path: string, address: Uint8Array): boolean {
   const probe = check(libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'AF_UNIX');
@@ -56,7 +56,7 @@ function isOwned(path: string, address: Uint8Array): boolean {
   }
 }
 
-/** Removes the socket that a dead process has left at `path`; throws where there is anything else. */
+/** Removes the socket of a dead process at `path`; throws if there is anything else. */
 function clearPath(path: string, address: Uint8Array): void {
   const found = statusOf(path);
   if (found === undefined) return;
@@ -76,7 +76,7 @@ function clearPath(path: string, address: Uint8Array): void {
       'another server answers there: stop it, or choose another path',
     );
   }
-  // Somebody else may have taken it over in the meantime: theirs has another inode.
+  // Another process may have replaced it meanwhile, by a socket with another inode.
   if (isSameFile(found, statusOf(path))) unlinkSync(path);
 }
 
@@ -84,11 +84,11 @@ function unlinkIfSame(path: string, file: BigIntStats): void {
   try {
     if (isSameFile(file, statusOf(path))) unlinkSync(path);
   } catch {
-    // The directory is gone or is not ours any more: nothing is left to remove.
+    // The directory is gone or no longer accessible.
   }
 }
 
-/** Creates the socket file with these permissions. Returns what the path then names, which may be another file. */
+/** Creates the socket file with these permissions. Returns the file that the path then refers to, possibly another one. */
 function bind(fd: number, path: string, address: Uint8Array, mode: number): BigIntStats | undefined {
   const before = libc.umask(0o777 & ~mode);
   const result = libc.bind(fd, address, address.length);
@@ -99,8 +99,8 @@ function bind(fd: number, path: string, address: Uint8Array, mode: number): BigI
 }
 
 /**
- * Changes group and permissions of a socket file that was bound without any permissions. The path may name something
- * else by now, if others can write to its directory: so the file is opened, checked, and then changed by its descriptor.
+ * Changes group and permissions of a socket file that was bound without any permissions. If others can write to its
+ * directory, the path may refer to another file by now, so the file is opened, checked and changed by its descriptor.
  */
 function setAccess(path: string, group: number, mode: number): void {
   let file: number | undefined;
@@ -135,7 +135,7 @@ function socketOption(fd: number, option: number, name: string): number {
   return value[0]!;
 }
 
-/** Where a Unix stream socket listens. Throws {@link SystemCallError} for any other descriptor. */
+/** The path of a listening Unix stream socket. Throws {@link SystemCallError} for any other descriptor. */
 export function listeningPath(fd: number): string {
   const isListening = socketOption(fd, SO_ACCEPTCONN, 'SO_ACCEPTCONN') === 1;
   const address = new Uint8Array(128);
@@ -166,11 +166,10 @@ export class UnixListener extends OwnedFd {
   }
 
   /**
-   * Listens at `path`, and takes it over where a dead process has left a socket there. `backlog`: how many clients
-   * may wait for {@link accept}; `mode` and `group` (a gid): who may connect, as permissions and group of the socket
-   * file, from the first moment on. Throws {@link SystemCallError}: EADDRINUSE where another process owns the socket,
-   * EEXIST where the path is something else, ENAMETOOLONG, EPERM if this user may not give the file to that group, and
-   * what bind(2) says.
+   * Listens at `path`, replacing the socket of a dead process. `backlog`: number of clients that may wait for {@link accept};
+   * `mode` and `group` (a gid): permissions and group of the socket file, in effect from its creation. Throws
+   * {@link SystemCallError}: EADDRINUSE if another process owns the socket, EEXIST if the path is not a socket, ENAMETOOLONG,
+   * EPERM if this user may not assign the group, and the errors of bind(2).
    */
   static listen(
     path: string,
@@ -195,9 +194,9 @@ export class UnixListener extends OwnedFd {
   }
 
   /**
-   * A listener on a socket that somebody else has made and goes on to own, such as a service manager; it gets a
-   * descriptor of its own, and leaves the socket file alone. Throws {@link SystemCallError}: EINVAL where it is no
-   * listening Unix stream socket with a path, ENOTSOCK.
+   * Creates a listener on a duplicate of `fd`, a socket that another owner has created, such as a service manager. It does not
+   * remove the socket file. Throws {@link SystemCallError}: EINVAL if it is not a listening Unix stream socket with a path,
+   * ENOTSOCK.
    */
   static adopt(fd: number): UnixListener {
     const path = listeningPath(fd);
@@ -207,9 +206,8 @@ export class UnixListener extends OwnedFd {
   }
 
   /**
-   * The next client that has connected, or null where none is waiting. Throws {@link SystemCallError}: with EMFILE,
-   * ENFILE, ENOMEM or ENOBUFS the client goes on waiting and the listener stays readable, so stop to watch it for a
-   * while.
+   * Accepts the next client, or returns null if none is waiting. Throws {@link SystemCallError}: after EMFILE, ENFILE, ENOMEM
+   * or ENOBUFS the client is still waiting and the listener stays readable, so stop polling it for a while.
    */
   accept(): UnixSocket | null {
     const fd = this.isOpen ? this.fd : -1;
@@ -220,7 +218,7 @@ export class UnixListener extends OwnedFd {
     throw new SystemCallError('accept4', this.path, errno);
   }
 
-  /** Removes the socket file unless another one has been put there. */
+  /** Removes the socket file unless it has been replaced. */
   protected override release(): void {
     if (this.#file !== undefined) unlinkIfSame(this.path, this.#file);
   }

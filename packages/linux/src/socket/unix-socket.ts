@@ -23,12 +23,12 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 const SIOCOUTQ = 0x5411;
 const { EMFILE, ENAMETOOLONG, EINVAL } = constants.errno;
 
-/** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
+/** Maximum number of descriptors per message (SCM_MAX_FD of the kernel). */
 export const MAX_FDS = 253;
 
 /*
- * What sendmsg(2) and recvmsg(2) need besides the socket, in one page-aligned block per thread, never unmapped: the
- * header, control messages, data. cmsghdr is {u64 len, i32 level, i32 type}.
+ * Buffers for sendmsg(2) and recvmsg(2), in one page-aligned block per thread, never unmapped: header, control messages, data.
+ * cmsghdr is {u64 len, i32 level, i32 type}.
  */
 const CONTROL = 128;
 const CMSGHDR_SIZE = 16;
@@ -58,7 +58,7 @@ function takeFds(fds: number[]): void {
 
 /**
  * struct sockaddr_un of a path. Throws {@link SystemCallError} (ENAMETOOLONG, EINVAL), on behalf of `syscall`, for a
- * path the kernel would cut off.
+ * path that the kernel would truncate.
  */
 export function socketAddress(path: string, syscall: string): Uint8Array {
   const bytes = Buffer.from(path);
@@ -75,7 +75,7 @@ export function socketAddress(path: string, syscall: string): Uint8Array {
   return address;
 }
 
-/** Who is at the other end of a Unix socket, as of its connect(2) or listen(2). */
+/** Credentials of the other end of a Unix socket at the time of its connect(2) or listen(2). */
 export interface PeerCredentials {
   readonly pid: number;
   readonly uid: number;
@@ -85,8 +85,8 @@ export interface PeerCredentials {
 /** A connected Unix stream socket that carries file descriptors. Non-blocking and close-on-exec. */
 export class UnixSocket extends OwnedFd {
   /**
-   * Connects to the socket at `path`. Throws {@link SystemCallError}: ENOENT where there is none, ECONNREFUSED where
-   * nobody listens, EAGAIN where the listener's backlog is full, ENAMETOOLONG.
+   * Connects to the socket at `path`. Throws {@link SystemCallError}: ENOENT if there is none, ECONNREFUSED if no process
+   * listens, EAGAIN if the listener's backlog is full, ENAMETOOLONG.
    */
   static connect(path: string): UnixSocket {
     const address = socketAddress(path, 'connect');
@@ -110,10 +110,10 @@ export class UnixSocket extends OwnedFd {
   }
 
   /**
-   * Sends bytes, with up to {@link MAX_FDS} descriptors that go with the first of them; the caller keeps its own.
-   * Returns how many bytes were taken, which may be fewer; where any were, the descriptors were too. 0: the socket is
-   * full, nothing was taken. Throws {@link SystemCallError} (EPIPE or ECONNRESET where the other end is gone; never
-   * SIGPIPE), RangeError for descriptors without a byte to go with, or too many of them.
+   * Sends bytes, with up to {@link MAX_FDS} descriptors attached to the first of them; the caller keeps its own. Returns the
+   * number of bytes sent, possibly fewer than given; if it is not 0, the descriptors were sent. 0: the socket buffer is full.
+   * Throws {@link SystemCallError} (EPIPE or ECONNRESET if the other end is gone; never SIGPIPE), RangeError for descriptors
+   * without bytes, or too many of them.
    */
   send(bytes: Uint8Array, fds: readonly number[] = []): number {
     if (fds.length > MAX_FDS) throw new RangeError(`${fds.length} descriptors: a message carries ${MAX_FDS}`);
@@ -140,11 +140,10 @@ export class UnixSocket extends OwnedFd {
   }
 
   /**
-   * Receives up to `into.length` bytes (> 0) and appends the descriptors that came with them to `fds`: they are
-   * close-on-exec and belong to the caller. Returns the number of bytes, 0 at the end of the stream, -1 where nothing
-   * is there yet. A read does not go beyond the message that descriptors came with, so those of two messages never
-   * come together. Throws {@link SystemCallError}; EMFILE where this process has no room for the descriptors: those
-   * that fitted are closed, the others are lost, so give up the socket.
+   * Receives up to `into.length` bytes (> 0) and appends received descriptors to `fds`; they are close-on-exec and owned by the
+   * caller. Returns the number of bytes, 0 at the end of the stream, -1 if nothing is pending. A read ends after a message with
+   * descriptors, so those of two messages never arrive together. Throws {@link SystemCallError}; EMFILE if the process is out
+   * of descriptors: those already received are closed, the others are lost, so close the socket.
    */
   receive(into: Uint8Array, fds: number[]): number {
     if (into.length === 0) throw new RangeError('no room to receive into');
@@ -168,8 +167,8 @@ export class UnixSocket extends OwnedFd {
   }
 
   /**
-   * What {@link receive} would find, without taking it: `data`, `nothing` yet, or the `end` of the stream, which a
-   * connection that broke counts as, too.
+   * What {@link receive} would return, without receiving it: `data`, `nothing` pending, or the `end` of the stream, which
+   * includes a broken connection.
    */
   peek(): 'data' | 'nothing' | 'end' {
     const received = libc.recv(this.#descriptor(), block.address + BYTES, 1, MSG_PEEK);
@@ -178,7 +177,7 @@ export class UnixSocket extends OwnedFd {
   }
 
   /**
-   * How much of what was sent here the other end has not yet received, in bytes of the kernel's memory. SIOCOUTQ.
+   * Sent data that the other end has not yet received, in bytes of kernel memory (SIOCOUTQ).
    */
   unreadBytes(): number {
     const value = new Int32Array(1);
@@ -206,7 +205,7 @@ export class UnixSocket extends OwnedFd {
     return { pid: pid!, uid: uid! >>> 0, gid: gid! >>> 0 };
   }
 
-  /** After close() the number may be somebody else's: -1 makes the system call fail with EBADF instead. */
+  /** -1 after close(), so that system calls fail with EBADF: the descriptor's number may have been reused. */
   #descriptor(): number {
     return this.isOpen ? this.fd : -1;
   }

@@ -3,8 +3,8 @@ import { SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
 import { mapPrivate } from '../memory/memory.ts';
 
-// An eventfd that another process holds, too, must not be written: that process can fill its counter and take
-// O_NONBLOCK off at any moment, also between a poll(2) and a write(2), and the write then blocks for as long as it likes.
+// write(2) must not be used on an eventfd shared with another process: that process can fill its counter and clear
+// O_NONBLOCK at any time, even between a poll(2) and a write(2), and so block the write indefinitely.
 // A request of Linux AIO can name an eventfd to signal when it has completed (IOCB_FLAG_RESFD). The kernel does that as
 // its drivers do: a counter at its limit stays there, and nothing ever waits. The request here is a poll of the eventfd
 // itself, which is always readable or writable, so it has completed when io_submit(2) returns.
@@ -65,7 +65,7 @@ class Signaller {
     this.#request[FD_WORD] = fd;
     this.#request[RESFD_WORD] = fd;
     const submitted = libc.syscall(IO_SUBMIT!, this.#context, 1, this.#requests);
-    // What has completed is taken out of the ring, whose room is limited.
+    // Completions are removed from the ring, which is limited in size.
     this.#ring[HEAD] = this.#ring[TAIL]!;
     return submitted === 1;
   }
@@ -78,23 +78,23 @@ class Signaller {
 let signaller: Signaller | undefined;
 
 /**
- * Makes sure that {@link signalEventFd} works in this thread. Throws {@link SystemCallError}: EAGAIN if the machine's AIO
+ * Prepares this thread for {@link signalEventFd}. Throws {@link SystemCallError}: EAGAIN if the machine's AIO
  * contexts are in use, ENOSYS or EPERM if AIO is not available.
  */
 export function prepareSignals(): void {
   signaller ??= new Signaller();
 }
 
-/** Releases what {@link prepareSignals} has taken, before a thread ends; the kernel takes some 30 ms for it. */
+/** Releases the AIO context of {@link prepareSignals} before a thread ends, which takes the kernel about 30 ms. */
 export function releaseSignals(): void {
   signaller?.close();
   signaller = undefined;
 }
 
 /**
- * Adds 1 to the counter of an eventfd that other processes may hold, which wakes those that wait for it. Never blocks,
- * whatever they do to it, and allocates nothing. A counter at its limit stays there: its owner was notified long before.
- * Returns false if the descriptor is no eventfd. Throws what {@link prepareSignals} throws, unless that was called before.
+ * Adds 1 to the counter of an eventfd that may be shared with other processes. Never blocks, whatever these do to it, and
+ * allocates nothing. A counter at its limit stays there: its reader has been notified before. Returns false if the descriptor
+ * is not an eventfd. Throws like {@link prepareSignals}, unless that was called before.
  */
 export function signalEventFd(fd: number): boolean {
   signaller ??= new Signaller();

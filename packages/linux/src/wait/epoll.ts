@@ -24,15 +24,15 @@ export const EPOLLET = 0x80000000;
 export type EventHandler = (events: number) => void;
 
 /**
- * Something that watches descriptors and calls a handler when they are ready: {@link Epoll} in a thread that may
- * block, `main-poller.ts` on an event loop.
+ * Polls descriptors and calls a handler when they are ready: {@link Epoll} in a thread that may block, `main-poller.ts` on an
+ * event loop.
  */
 export interface Poller {
-  /** Starts to watch `fd` for `events`. Throws {@link SystemCallError} (EEXIST where it is watched already). */
+  /** Starts polling `fd` for `events`. Throws {@link SystemCallError} (EEXIST if it is already polled). */
   add(fd: number, events: number, handler: EventHandler): void;
-  /** Watches for other events; 0 mutes all but errors and hang-ups. */
+  /** Changes the events to poll for; with 0 only errors and hang-ups are reported. */
   modify(fd: number, events: number): void;
-  /** Stops watching; call it before the descriptor is closed. A descriptor that is not watched changes nothing. */
+  /** Stops polling `fd`; call this before closing it. No effect if it is not polled. */
   remove(fd: number): void;
 }
 
@@ -60,7 +60,7 @@ export class Epoll extends OwnedFd implements Poller {
     this.#events = new Uint32Array(this.#memory.buffer);
   }
 
-  /** How many descriptors are watched. */
+  /** Number of polled descriptors. */
   get size(): number {
     return this.#watched;
   }
@@ -97,8 +97,8 @@ export class Epoll extends OwnedFd implements Poller {
   }
 
   /**
-   * Waits up to `timeout` ms (-1: for ever, 0: not at all), then calls the handlers of what is ready.
-   * Returns how many events there were; 0 after the time-out or a signal. Throws {@link SystemCallError}.
+   * Waits up to `timeout` ms (-1: forever, 0: not at all) and calls the handlers of ready descriptors. Returns the number of
+   * events; 0 after the timeout or a signal. Throws {@link SystemCallError}.
    */
   wait(timeout: number): number {
     const ready = libc.epollWait(this.fd, this.#memory.address, CAPACITY, timeout);
@@ -131,7 +131,7 @@ export class Epoll extends OwnedFd implements Poller {
     const events = this.#events;
     for (let i = 0, word = 0; i < ready; i++, word += EVENT_WORDS) {
       const fd = events[word + DATA_WORD]!;
-      // A handler may have removed this descriptor, and its number may be in use again.
+      // An earlier handler may have removed this descriptor, and its number may have been reused.
       if (this.#registrations[fd] === events[word + DATA_WORD + 1]) this.#handlers[fd]?.(events[word]!);
     }
   }

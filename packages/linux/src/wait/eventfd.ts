@@ -16,12 +16,12 @@ words[0] = 1n;
 words[2] = BigInt(block.address + 8);
 words[3] = 8n;
 
-/** A new eventfd, non-blocking and close-on-exec; the caller owns it. Throws {@link SystemCallError}. */
+/** Creates an eventfd, non-blocking and close-on-exec; the caller owns it. Throws {@link SystemCallError}. */
 export function createEventFd(): number {
   return check(libc.eventfd(0, O_CLOEXEC | O_NONBLOCK), 'eventfd', 'new');
 }
 
-/** Whether a descriptor is an eventfd, as /proc tells. */
+/** Whether a descriptor is an eventfd, according to /proc. */
 export function isEventFd(fd: number): boolean {
   try {
     return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
@@ -31,8 +31,8 @@ export function isEventFd(fd: number): boolean {
 }
 
 /**
- * Takes the counter back to 0. Returns whether anything was signalled. Never blocks, even if another holder took
- * O_NONBLOCK off, and allocates nothing. Throws {@link SystemCallError}.
+ * Resets the counter to 0. Returns whether it was signalled. Never blocks, even if another process has cleared O_NONBLOCK, and
+ * allocates nothing. Throws {@link SystemCallError}.
  */
 export function clearEventFd(fd: number): boolean {
   if (libc.preadv2(fd, iovec, 1, -1, RWF_NOWAIT) === 8) return true;
@@ -41,21 +41,21 @@ export function clearEventFd(fd: number): boolean {
   throw new SystemCallError('preadv2', `eventfd ${fd}`, errno);
 }
 
-/** The same, but returns what the counter was: 0n where nothing was signalled. */
+/** The same, but returns the previous value of the counter: 0n if it was not signalled. */
 export function drainEventFd(fd: number): bigint {
   return clearEventFd(fd) ? words[1]! : 0n;
 }
 
 /** An eventfd of this process, with an owner. */
 export class EventFd extends OwnedFd {
-  /** Takes over `fd`, or makes a new one. Throws {@link SystemCallError}. */
+  /** Takes ownership of `fd`, or creates an eventfd. Throws {@link SystemCallError}. */
   constructor(fd: number = createEventFd()) {
     super(fd);
   }
 
   /**
-   * Adds 1 to the counter. False after {@link close}: the number may belong to another file by then. For an eventfd that
-   * no other process holds; the others are for signalEventFd.
+   * Adds 1 to the counter. Returns false after {@link close}, when the descriptor's number may have been reused. Only for an
+   * eventfd that no other process holds; use signalEventFd for others.
    */
   signal(): boolean {
     return this.isOpen && (libc.write(this.fd, one, 8) === 8 || libc.errno() === EAGAIN);

@@ -2,9 +2,8 @@ import { EPOLLIN, Epoll, type EventHandler, type Poller } from './epoll.ts';
 import { EventFd } from './eventfd.ts';
 
 /**
- * The descriptors that this thread's event loop watches. Node cannot watch eventfds, nor sockets that carry
- * descriptors, so one thread of libuv's pool waits for all of them in a single epoll_wait(2); with nothing to watch,
- * no thread waits, and Node can exit.
+ * Polls descriptors on behalf of this thread's event loop. Node cannot poll eventfds or sockets that carry descriptors, so one
+ * thread of libuv's pool waits for all of them in epoll_wait(2). Without descriptors no thread waits, and Node can exit.
  */
 class MainPoller implements Poller {
   #epoll: Epoll | undefined;
@@ -53,5 +52,5 @@ class MainPoller implements Poller {
   }
 }
 
-/** See `MainPoller`. Errors that handlers throw become unhandled rejections: handlers deal with their own. */
+/** See `MainPoller`. An error thrown by a handler becomes an unhandled rejection. */
 export const mainPoller: Poller = new MainPoller();

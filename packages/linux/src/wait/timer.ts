@@ -7,17 +7,17 @@ import { EPOLLIN, type Poller } from './epoll.ts';
 
 const CLOCK_MONOTONIC = 1;
 
-/** Takes the number of expirations, which nobody asks for. Once a thread, never unmapped. */
+/** Receives the number of expirations, which is not used. One per thread, never unmapped. */
 const expirations = mapPrivate(8);
 
-/** A timer that a {@link Poller} watches: it also runs in a thread that has no event loop. */
+/** A timer polled by a {@link Poller}, so that it also works in a thread without an event loop. */
 export class Timer extends OwnedFd {
   readonly #poller: Poller;
   /** struct itimerspec {interval, value}, each {i64 seconds, i64 nanoseconds}. */
   readonly #specification = new BigInt64Array(4);
   readonly #bytes = new Uint8Array(this.#specification.buffer);
 
-  /** A timer at rest that calls `handler` on `poller`. Throws `SystemCallError`. */
+  /** Creates a disarmed timer that calls `handler` on `poller`. Throws `SystemCallError`. */
   constructor(poller: Poller, handler: () => void) {
     super(check(libc.timerfdCreate(CLOCK_MONOTONIC, O_CLOEXEC | O_NONBLOCK), 'timerfd_create', 'new'));
     this.#poller = poller;
@@ -33,17 +33,17 @@ export class Timer extends OwnedFd {
     }
   }
 
-  /** Calls the handler in `delay` ms (> 0), once, instead of what was set before. */
+  /** Arms the timer to call the handler once, in `delay` ms (> 0), replacing any earlier setting. */
   after(delay: number): void {
     this.#set(delay, 0);
   }
 
-  /** Calls the handler every `interval` ms (> 0) instead of what was set before. */
+  /** Arms the timer to call the handler every `interval` ms (> 0), replacing any earlier setting. */
   every(interval: number): void {
     this.#set(interval, interval);
   }
 
-  /** Takes back what was set. An expiry that has been reported already may still be handled. */
+  /** Disarms the timer. An expiry that has already been reported may still be handled. */
   cancel(): void {
     this.#set(0, 0);
   }
