@@ -67,6 +67,13 @@ describe('configuration of several links', () => {
     expect(source({ evictAfter: 5 })).not.toBe(source({}));
   });
 
+  it('rejects in one line what is nested too deeply to be shown', () => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    expect(() => parseConfiguration(`{"links": {"a": ${deep}}}`)).toThrow(
+      'links (nested too deeply): must be a list of links',
+    );
+  });
+
   const link = (more: object) =>
     JSON.stringify({ links: [{ socket: '/run/a' }, { socket: '/run/b', ...more }] });
   it.each([

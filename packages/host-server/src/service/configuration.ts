@@ -18,6 +18,15 @@ type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 /** An error whose message begins with the key. */
 const configurationError = (key: string, problem: string) => new OptionError(key, `${key}${problem}`);
 
+/** JSON that is nested too deeply can be parsed, but not written. */
+function textOf(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return '(nested too deeply)';
+  }
+}
+
 /** A value in the file with its key. */
 class Node {
   readonly key: string;
@@ -29,7 +38,7 @@ class Node {
   }
 
   fail(expected: string): never {
-    const shown = JSON.stringify(this.value);
+    const shown = textOf(this.value);
     throw configurationError(
       this.key,
       ` ${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}: must be ${expected}`,
