@@ -84,7 +84,8 @@ describeNetwork('the interface of `ivshmem net`', () => {
     await using rig = new Rig();
     await rig.startServer();
     // IFF_TAP without IFF_NO_PI, as descriptor 3.
-    const open = `$^F = 255; open F, '+<', '/dev/net/tun'; ioctl F, 0x400454ca, pack('a16Sx22', 'given', 2) or die $!;
+    const open = `$^F = 255; open F, '+<', '/dev/net/tun'; $r = pack 'a16Sx22', 'given', 2;
+      ioctl F, 0x400454ca, $r or die $!;
       exec @ARGV, fileno F`;
     const argv = ['-e', open, process.execPath, COMMAND, 'net', '--socket', rig.socket, '--tap-fd'];
     const { status, stderr } = spawnSync('nsenter', [`--net=${rig.namespaces[0].path}`, 'perl', ...argv], {
