@@ -56,7 +56,7 @@ describe('Reports', () => {
   it('shows the last of many lines, and how many it left out', () => {
     for (let i = 0; i < 1000; i++) reports.log(`line ${i}`);
     expect(texts()).toEqual(Array.from({ length: 32 }, (_, i) => `line ${i}`));
-    time += 999;
+    time += 49;
     reports.flush();
     reports.log('too early');
     expect(posted).toHaveLength(32);
@@ -67,6 +67,24 @@ describe('Reports', () => {
     time += 1000;
     reports.flush();
     expect(texts().slice(33)).toEqual(['alone']);
+  });
+
+  it('passes on all that a peer does which restarts every second', () => {
+    for (let i = 0; i < 1000; i++) {
+      reports.latest(count(i));
+      if (i % 5 === 4) time += 1000;
+    }
+    expect(posted).toHaveLength(1000);
+  });
+
+  it('passes on 20 a second of what does not end', () => {
+    for (let i = 0; i < 100_000; i++) {
+      reports.latest(count(i));
+      time += 1;
+      if (i % 1000 === 0) reports.flush();
+    }
+    expect(posted.length).toBeGreaterThan(100);
+    expect(posted.length).toBeLessThan(32 + 20 * 100);
   });
 
   it('allows a burst again after a quiet time, and not more than one', () => {

@@ -1,9 +1,14 @@
 import type { Poller } from '../wait/epoll.ts';
 import { Timer } from '../wait/timer.ts';
 
-/** Reports of a kind that may come at once, more than any ordinary restart takes; after that, one each second. */
+/**
+ * Reports of a kind that may come at once, more than any ordinary restart takes, and ms for each one after that: a peer
+ * that restarts every second is still seen in each of its states.
+ */
 const BURST = 32;
-const INTERVAL = 1000;
+const INTERVAL = 50;
+/** Time after which what has been withheld is posted, in ms. */
+const DELAY = 1000;
 
 /** A line of text, as a thread reports it. */
 export interface LogReport {
@@ -87,7 +92,7 @@ export class Reports<Message extends { readonly type: string }> {
   }
 
   #setTimer(): void {
-    if (!this.#timed) this.#timer.after(INTERVAL);
+    if (!this.#timed) this.#timer.after(DELAY);
     this.#timed = true;
   }
 
