@@ -58,7 +58,7 @@ export interface HandshakeStatus {
 
 /** Counted since the handshake was made. */
 export interface HandshakeCounters {
-  /** How often this side went down to RESET from READY or RUN, whatever the reason. */
+  /** How often this side went down to RESET from READY or RUN, for any reason but {@link Handshake.shutdown}. */
   readonly resets: number;
   /** Protocol violations that the data path reported while it ran. */
   readonly faults: number;
@@ -255,7 +255,8 @@ export class Handshake {
       this.#abandon();
       throw error;
     }
-    if (step.next === INITIAL_HANDSHAKE && this.#self.published >= State.READY) this.#counters.resets++;
+    if (step.next === INITIAL_HANDSHAKE && this.#self.published >= State.READY && !this.#down)
+      this.#counters.resets++;
     this.#unanswered = 0;
     this.#self = step.next;
   }
