@@ -12,7 +12,7 @@ function clock() {
   };
 }
 
-/** Lets `waits` (µs) pass between pieces of work; returns whether it would look again at once after the last one. */
+/** Lets `waits` (µs) pass between pieces of work; returns whether it would poll again right after the last one. */
 function after(limit: number, waits: readonly number[]): boolean {
   const { now, advance } = clock();
   const busyPoll = new BusyPoll(limit, now);
@@ -27,22 +27,22 @@ function after(limit: number, waits: readonly number[]): boolean {
 const times = (count: number, wait: number) => Array.from({ length: count }, () => wait);
 
 describe('BusyPoll', () => {
-  it('does not begin before waits have shown to be short', () => {
+  it('does not begin before waits have been short', () => {
     expect(after(50, [])).toBe(false);
     expect(after(50, times(20, 10))).toBe(true);
   });
 
-  it('does not go on where waits are long', () => {
+  it('stops if waits are long', () => {
     expect(after(50, times(20, 150))).toBe(true);
     expect(after(50, times(20, 250))).toBe(false);
     expect(after(50, [...times(20, 10), ...times(10, 1000)])).toBe(false);
   });
 
-  it('forgives a single long wait among short ones', () => {
+  it('continues after a single long wait among short ones', () => {
     expect(after(50, [...times(20, 10), 1_000_000, ...times(3, 10)])).toBe(true);
   });
 
-  it('ends when the limit has passed, and begins anew after work', () => {
+  it('ends when the limit has passed, and restarts after work', () => {
     const { now, advance } = clock();
     const busyPoll = new BusyPoll(50, now);
     for (let i = 0; i < 20; i++) {
@@ -58,7 +58,7 @@ describe('BusyPoll', () => {
     expect(busyPoll.lookAgain()).toBe(true);
   });
 
-  it('never looks again with a limit of 0', () => {
+  it('never polls again with a limit of 0', () => {
     expect(after(0, times(20, 0))).toBe(false);
   });
 });

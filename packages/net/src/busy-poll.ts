@@ -20,11 +20,11 @@ export class BusyPoll {
   constructor(limit: number, now = () => performance.now()) {
     this.#limit = limit / 1000;
     this.#now = now;
-    // Waits count as long until some have been short.
+    // Assume long waits until some have been short.
     this.#average = 2 * WORTHWHILE * this.#limit;
   }
 
-  /** There was something to do. */
+  /** There was work. */
   worked(): void {
     if (this.#idleSince === 0) return;
     // The value is capped, so that a single long wait does not dominate the average for long.
@@ -33,7 +33,7 @@ export class BusyPoll {
     this.#idleSince = 0;
   }
 
-  /** There is nothing to do. Returns whether to poll again rather than to sleep. */
+  /** There is no work. Returns whether to poll again rather than sleep. */
   lookAgain(): boolean {
     if (this.#limit === 0) return false;
     const now = this.#now();

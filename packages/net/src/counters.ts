@@ -16,11 +16,11 @@ const counters = counterSet([
   'dropsOversize',
   /** Frames of the peer shorter than 14 bytes. */
   'dropsRunt',
-  /** Frames of the peer whose header is invalid, or uses an offload that was not agreed on. */
+  /** Frames of the peer whose header is invalid, or uses an offload that was not negotiated. */
   'dropsHeader',
   /** Frames of the peer that the TAP did not take: the interface is down, or headers inside the frame are damaged. */
   'dropsRefused',
-  /** Bursts after which the peer was interrupted, and after which it had not asked to be. */
+  /** Bursts after which the peer was interrupted, and after which it had not requested an interrupt. */
   'doorbellsSent',
   'doorbellsSuppressed',
   /** Interrupts from the peer. */

@@ -95,7 +95,7 @@ describe('openEthernet', () => {
     expect(() => b.receive()).toThrow(/^receive: [^\n]*onFrames/);
   });
 
-  it('may be answered from onFrames', async () => {
+  it('can send from within onFrames', async () => {
     const echo: { link?: Ethernet } = {};
     echo.link = await open(1, {
       onFrames: (frames) => void echo.link!.send(frames.map((received) => received.slice())),
@@ -108,7 +108,7 @@ describe('openEthernet', () => {
     }
   });
 
-  it('goes on if onFrames throws, which is an uncaught exception', async () => {
+  it('continues if onFrames throws, which becomes an uncaught exception', async () => {
     const uncaught: unknown[] = [];
     const listeners = process.listeners('uncaughtException');
     process.removeAllListeners('uncaughtException');
@@ -133,7 +133,7 @@ describe('openEthernet', () => {
     }
   });
 
-  it('holds the sender back while nothing is received', async () => {
+  it('applies backpressure to the sender while nothing is received', async () => {
     const a = await open(0);
     const b = await open(1);
     await carrier(a);
@@ -142,7 +142,7 @@ describe('openEthernet', () => {
     const sending = (async () => {
       for (; !stop; sent++) await a.send(frame(sent, 1000));
     })();
-    // A ring full of frames, and one burst at the receiver once it has asked for a frame.
+    // A full ring, and one burst at the receiver once it has requested a frame.
     await vi.waitFor(() => expect(a.stats().ringFull).toBeGreaterThan(0), 10_000);
     const frames = b.receive();
     expect(numberOf((await frames.next()).value!)).toBe(0);
@@ -150,20 +150,20 @@ describe('openEthernet', () => {
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(b.stats().rxFrames).toBeLessThanOrEqual(64);
     expect(sent).toBeLessThanOrEqual(64 + layout.length);
-    // It goes on as frames are taken, without a loss.
+    // Sending continues as frames are received, without loss.
     for (let i = 1; i < 2000; i++) expect(numberOf((await frames.next()).value!)).toBe(i);
     stop = true;
     while (b.stats().rxFrames < sent) await frames.next();
     await sending;
   });
 
-  it('takes frames of 14 bytes to what the MTU allows, and rejects others in one line', async () => {
+  it('sends frames from 14 bytes up to what the MTU allows, and rejects others in one line', async () => {
     const a = await open(0, { mtu: 1500 });
     const b = await open(1);
     await carrier(a);
     expect(b.info.mtu).toBe(1500);
     const frames = b.receive();
-    // With two VLAN tags, since the peer announces its MTU.
+    // Room for two VLAN tags, since the peer announces its MTU.
     for (const length of [14, 1514, 1522]) {
       await a.send(frame(1, length));
       expect((await frames.next()).value).toEqual(frame(1, length));
@@ -188,7 +188,7 @@ describe('openEthernet', () => {
     expect(announcedCapabilities(section, layout)).toBe(0);
   });
 
-  it('ends what is pending when it is closed, also from a subscriber', async () => {
+  it('ends pending calls when it is closed, even by a subscriber', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const a = await open(0);
     const b = await open(1);
@@ -203,7 +203,7 @@ describe('openEthernet', () => {
     const pending = b.send([frame(1)]);
     await Promise.all([expect(pending).rejects.toThrow(/^the link has been closed$/), b.close()]);
     await received;
-    // The poller of the event loop keeps its own.
+    // The poller of the event loop keeps its own descriptors.
     expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before + 2);
   });
 
@@ -216,7 +216,7 @@ describe('openEthernet', () => {
     expect(await closed).toBeNull();
   });
 
-  it('rejects what cannot be, with nothing left behind', async () => {
+  it('rejects invalid options and leaves nothing behind', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const port = { type: 'loopback', end: loopback.ends[0] } as const;
     await expect(openEthernet({ port, mtu: 60_000 })).rejects.toThrow(/^MTU 60000: [^\n]+$/);

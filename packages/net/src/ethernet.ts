@@ -11,29 +11,29 @@ export interface EthernetOptions {
   /** Where the port comes from. */
   readonly port: PortSource;
   /**
-   * Bytes, 68 … what the sections allow. By default, what the peer and this side agree on if the peer knows the extension
-   * for it; else 1500, or less if the sections are small. Source: protocol page, section 15.
+   * Bytes, 68 … what the sections allow. By default the one negotiated with the peer, if it supports the MTU extension;
+   * otherwise 1500, or less if the sections are small. Source: protocol page, section 15.
    */
   readonly mtu?: number;
   /**
-   * Called with each burst of frames of the peer, in order. The frames are valid until the function returns: copy what
-   * is to be kept. Without it, frames come from {@link Ethernet.receive}. An exception that it throws becomes an uncaught
-   * exception of the process, and the link goes on.
+   * Called with each burst of the peer's frames, in order. The frames are valid until the function returns: copy those to
+   * be kept. Without it, use {@link Ethernet.receive}. An exception that it throws becomes an uncaught exception of the
+   * process, and the link continues.
    */
   readonly onFrames?: (frames: readonly Uint8Array[]) => void;
-  /** Whether to wait for the port if it cannot be opened yet, such as for a host server that is still to be started. */
+  /** Whether to wait for the port if it cannot be opened yet, such as for a host server that is started later. */
   readonly wait?: boolean;
 }
 
 /** A program's own end of an Ethernet link: frames to and from its peer, which may be a TAP, a driver or a program. */
 export interface Ethernet {
-  /** What the link is; changes when it moves to another port, and with its MTU. */
+  /** The link's properties. They change when it moves to another port, and with its MTU. */
   readonly info: EthernetInfo;
-  /** The same, at once and after each change. Completes when the link ends. */
+  /** The current properties first, then every change. Completes when the link ends. */
   readonly info$: Observable<EthernetInfo>;
   /** The state of the handshake: the current one first, then every change. Completes when the link ends. */
   readonly state$: Observable<LinkStatus>;
-  /** The counters, now and then every second. */
+  /** The counters: the current ones first, then once a second. */
   readonly stats$: Observable<LinkStats>;
   /** One line for each noteworthy event: a violation of the protocol, the end of a server. */
   readonly log$: Observable<string>;
@@ -41,30 +41,30 @@ export interface Ethernet {
   stats(): LinkStats;
   /**
    * Sends one frame or several: destination, source, EtherType and payload, without checksum, 14 bytes … MTU + 18 (+ 22 if
-   * the peer announces its MTU). Resolves when they are in the ring, in order; until then they must not change. That takes
-   * as long as the ring is full or the carrier is off: wait for it before sending more. Frames that the peer has not received
-   * when it goes are lost. Rejects with a RangeError if a
-   * frame is too short or too long for the MTU, or when the link ends.
+   * the peer announces its MTU). Resolves when they are in the ring, in order; until then they must not change. While the
+   * ring is full or the carrier is off, that does not happen: await it before sending more. Frames that the peer has not
+   * received when it disconnects are lost. Rejects with a RangeError if a frame is too short or too long for the MTU, and
+   * with an Error when the link ends.
    */
   send(frames: Uint8Array | readonly Uint8Array[]): Promise<void>;
   /**
-   * The peer's frames, each a copy. While the loop is busy with one, further ones stay in the ring, and the peer has to
-   * wait. Ends when the link is closed, and throws if it failed. Throws an Error if the options have an `onFrames`.
+   * The peer's frames, each a copy. While the consumer handles one, later ones stay in the ring, and the peer has to wait
+   * once it is full. Ends when the link is closed, and throws if it failed. Throws an Error if the options have `onFrames`.
    */
   receive(): AsyncIterableIterator<Uint8Array>;
-  /** Resolves when the link has ended: to null after {@link close}, to an Error of one line if it could not go on. */
+  /** Resolves when the link has ended: to null after {@link close}, to an Error of one line if it failed. */
   readonly closed: Promise<Error | null>;
-  /** Ends the link: the peer sees the carrier go off. Resolves when everything is released. */
+  /** Ends the link: the peer loses its carrier. Resolves when everything is released. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
- * Opens an Ethernet link for the frames of this program, on its event loop; no thread, no interface, no privileges are
- * needed beyond access to the port. Resolves when the port is open; the peer may come later. The open link keeps the
- * process alive. Rejects, having released everything, with an Error of one line: a RangeError for an option that cannot
- * be right; else what keeps the port from being opened or used. An aborted `signal` ends the wait for the port, and
- * rejects with its reason. `log` is called with the lines that come before.
+ * Opens an Ethernet link for this program's own frames, on its event loop. It needs access to the port, but no thread, no
+ * network interface and no privileges. Resolves when the port is open; the peer may connect later. The open link keeps
+ * the process alive. Rejects with an Error of one line, having released everything: a RangeError for an invalid option,
+ * otherwise the reason why the port cannot be opened or used. Aborting `signal` cancels the wait for the port and rejects
+ * with its reason. `log` is called with the lines logged before this resolves.
  */
 export async function openEthernet(
   options: EthernetOptions,
@@ -146,7 +146,7 @@ export async function openEthernet(
   return ethernet;
 }
 
-/** What `onFrames` throws becomes an uncaught exception, as with the listeners of an EventEmitter. */
+/** Makes an exception of `onFrames` an uncaught one, as with the listeners of an EventEmitter. */
 function pass(burst: readonly Uint8Array[], onFrames: (frames: readonly Uint8Array[]) => void): void {
   if (burst.length === 0) return;
   try {

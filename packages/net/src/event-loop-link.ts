@@ -10,7 +10,7 @@ import { LinkPorts, type PortUser } from './link-ports.ts';
 import { LinkSession } from './link-session.ts';
 import { LinkReports } from './reports.ts';
 
-/** Bursts in a turn of the event loop: the rest waits, so that the program gets to its other events. */
+/** The most bursts in one turn of the event loop, so that the program can handle its other events. */
 const BURSTS_IN_A_TURN = 4;
 
 export interface EventLoopLinkOptions {
@@ -21,11 +21,11 @@ export interface EventLoopLinkOptions {
   /** See `counters.ts`. */
   readonly counters: SharedArrayBuffer;
   readonly end: ProgramEnd;
-  /** Called with each state, and so on. May be called in the middle of a step of the handshake. */
+  /** Called with every report of the link. May be called in the middle of a step of the handshake. */
   readonly report: (message: WorkerMessage<EthernetInfo>) => void;
   /** Called when the end may have received a burst. */
   readonly received: () => void;
-  /** Called once, at the end; with an Error of one line if the link could not go on. */
+  /** Called once, at the end; with an Error of one line if the link failed. */
   readonly ended: (failure: Error | null) => void;
 }
 
@@ -79,7 +79,7 @@ export class EventLoopLink implements PortUser {
     this.#ports.start();
   }
 
-  /** There may be something to do: does it once the caller has returned to the event loop. */
+  /** Schedules a poll for when the caller has returned to the event loop. */
   wake(): void {
     if (this.#scheduled || this.#ended) return;
     this.#scheduled = true;

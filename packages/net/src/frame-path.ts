@@ -13,11 +13,12 @@ import { DROPPED, type LinkEnd, NOTHING } from './ends/link-end.ts';
 
 /** Frames in a burst: one store of the index and one decision about the doorbell for all of them. */
 const BURST_FRAMES = 64;
-/** A burst ends early after this many bytes, so that the peer can begin with large frames. */
+/** A burst ends early after this many bytes, so that the peer can start on large frames. */
 export const BURST_BYTES = 0x20000;
+
 /** What a data path needs to know of the MTU. */
 export interface PathMtu {
-  /** What this side announces in its section, in the life that begins now. */
+  /** The MTU to announce in this side's section; read each time the section is initialised. */
   own(): AnnouncedMtu;
   /**
    * Decides on the MTU, given what the peer announces, and sets it on the interface. Returns it in bytes, 68 …
@@ -28,9 +29,9 @@ export interface PathMtu {
 
 /**
  * The data path of a link: frames from its end into this side's output section, and from the other side's output section
- * to the end, with no allocation and no copy but those of the end.
+ * to the end. It allocates nothing, and copies only if the end does.
  *
- * It is driven by {@link poll}, and rests whenever that is not being called.
+ * Frames move only while {@link poll} runs.
  */
 export class FramePath {
   readonly #peer: Peer;
@@ -40,12 +41,12 @@ export class FramePath {
   #capabilities = 0;
   /** What the peer announced at the last start. */
   #peerMtu: AnnouncedMtu | null = null;
-  /** The end may have frames: after an event, or since it may have answered a frame of the peer. */
+  /** The end may have frames: it had an event, or has received frames that it may have answered. */
   #endReady = false;
-  /** No room in the ring: the end has to wait until the peer has completed some frames. */
+  /** No room in the ring: frames wait at the end until the peer has completed some. */
   #full = false;
 
-  /** Takes over the end. `counters`: see `counters.ts`. */
+  /** Takes ownership of the end. `counters`: see `counters.ts`. */
   constructor(peer: Peer, end: LinkEnd, mtu: PathMtu, counters: Float64Array) {
     this.#peer = peer;
     this.#end = end;
@@ -53,7 +54,7 @@ export class FramePath {
     this.#counters = counters;
   }
 
-  /** Before READY: announces what this side can receive. */
+  /** Announces what this side can receive; called before READY is published. */
   announce(): void {
     const { own, layout } = this.#peer;
     const { capabilities } = this.#end;
@@ -61,7 +62,7 @@ export class FramePath {
     announceMtu(own, layout, this.#mtu.own());
   }
 
-  /** The peer's announcements can be read, and frames may be moved. Throws SystemCallError. */
+  /** Reads the peer's announcements; from now on, frames may be moved. Throws SystemCallError. */
   start(): void {
     const { input, layout } = this.#peer;
     this.#peerMtu = announcedMtu(input, layout);
@@ -72,14 +73,14 @@ export class FramePath {
     this.#endReady = true;
   }
 
-  /** Frames may not be moved any more. */
+  /** From now on, frames must not be moved. */
   stop(): void {
     this.#end.stop();
   }
 
   /**
-   * What this side announces about the MTU has changed. Returns whether the peer has to read it, which it does only after
-   * a reset of the link; a peer that does not announce an MTU does not read one either.
+   * The MTU that this side announces has changed. Returns true if the link has to be reset so that the peer reads it; a
+   * peer that announces no MTU does not read one either.
    */
   renewMtu(): boolean {
     if (!this.#peer.running || this.#peerMtu !== null) return true;
@@ -101,14 +102,14 @@ export class FramePath {
     this.#endReady = true;
   }
 
-  /** Whether frames of the end would find no room in the ring. */
+  /** Whether the ring has no room for frames of the end. */
   get full(): boolean {
     return this.#peer.running && this.#full;
   }
 
   /**
    * Moves a burst in each direction. Returns whether anything moved; if not, call {@link sleep}. Throws SystemCallError if
-   * the end is gone.
+   * the end no longer exists.
    */
   poll(): boolean {
     const peer = this.#peer;
@@ -128,7 +129,7 @@ export class FramePath {
     return received + sent > 0;
   }
 
-  /** Asks the peer for interrupts. Returns false if something has come in the meantime: {@link poll} again. */
+  /** Requests interrupts from the peer. Returns false if there is work again: {@link poll} first. */
   sleep(): boolean {
     const peer = this.#peer;
     if (!peer.running) return true;
@@ -141,7 +142,7 @@ export class FramePath {
     return idle && waited === this.#full;
   }
 
-  /** The time that a sleep may last has passed without an event: see Peer.overslept. */
+  /** A sleep has timed out without an event: see Peer.overslept. */
   overslept(): void {
     if (this.#peer.overslept()) this.#counters[Counter.doorbellsSent]!++;
   }
@@ -203,7 +204,7 @@ export class FramePath {
     return frames;
   }
 
-  /** With the carrier off the kernel sends nothing, but what it sent before may still be there. */
+  /** With the carrier off the kernel sends nothing more, but earlier frames may still be queued: discards them. */
   #drainEnd(): void {
     this.#endReady = false;
     for (let i = 0; i < BURST_FRAMES && this.#end.discard(); i++);

@@ -18,8 +18,8 @@ export function frame(number: number, length = 60): Uint8Array {
 }
 
 /**
- * The other side of a link, driven by hand: an ordinary peer, or a hostile one. Its rings and its handshake are the real
- * ones; `side`, `port` and `epoll` give access to everything below.
+ * The other side of a link, driven by hand: an ordinary or a hostile peer, with real rings and a real handshake. `side`,
+ * `port` and `epoll` give access to everything below.
  */
 export class HandPeer {
   readonly epoll = new Epoll();
@@ -44,7 +44,7 @@ export class HandPeer {
     });
   }
 
-  /** Takes part until `done`. The link runs in a worker, and so moves on while this blocks. */
+  /** Runs this side until `done`. The link runs in a worker, so it makes progress while this blocks. */
   until(done: () => boolean): void {
     const deadline = performance.now() + 30_000;
     this.side.poll();
@@ -63,7 +63,7 @@ export class HandPeer {
     this.port.ring(0, RING_VECTOR);
   }
 
-  /** The next frame, all that is in the ring of it. */
+  /** The next frame, with all its bytes in the ring. */
   receive(): Uint8Array {
     this.until(() => this.rx.available() > 0);
     if (!this.rx.next()) throw new Error(`violation ${this.rx.violation}`);

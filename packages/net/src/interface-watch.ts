@@ -10,20 +10,20 @@ import {
 } from '@ivshmem/linux/network';
 import { EPOLLIN, type Epoll } from '@ivshmem/linux/wait';
 
-/** How often a look is repeated because the interface was renamed or moved during it. */
+/** How often a query is repeated because the interface was renamed or moved meanwhile. */
 const ATTEMPTS = 8;
 
-/** What {@link InterfaceWatch} reports changes of. */
+/** The properties whose changes {@link InterfaceWatch} reports. */
 const FOLLOWED = ['name', 'index', 'mtu', 'mac', 'up', 'master'] as const;
 
-/** Called with the interface as it is, and as it was. */
+/** Called with the interface as it is now and as it was before. */
 export type InterfaceListener = (now: NetworkInterface, before: NetworkInterface) => void;
 
 /**
  * Follows the interface of a TAP through renames, changes and moves to other network namespaces. The calling thread
- * enters the namespace of the interface for good, so whatever else it asks rtnetlink concerns that namespace, too. What
- * is reported is what the kernel answers when asked, never the content of a notification, so that the changes made
- * here are not taken for those of an administrator.
+ * enters the interface's namespace and does not return, so its other rtnetlink requests concern that namespace, too.
+ * Notifications only trigger a query, and the kernel's answer is what is reported: so this class does not mistake its
+ * own changes for those of an administrator.
  */
 export class InterfaceWatch {
   readonly #tap: Tap;
@@ -34,14 +34,14 @@ export class InterfaceWatch {
   #netns = '';
   #monitor: InterfaceMonitor | undefined;
   #current: NetworkInterface;
-  /** The interface is in a namespace that this process may not enter. */
+  /** The interface is in a namespace that this process has no permission to enter. */
   #lost = false;
   #deleted = false;
 
   /**
-   * `tap` must be in the calling thread's namespace, or in one that the thread may enter. `changed` is called for the
-   * changes of others, `log` with a line for what cannot be followed. Throws SystemCallError, and Error if the namespace
-   * cannot be entered.
+   * `tap` must be in the calling thread's namespace, or in one that the thread may enter. `changed` is called for
+   * changes by other processes, `log` with a line if the interface can no longer be followed. Throws SystemCallError,
+   * and Error if the namespace cannot be entered.
    */
   constructor(tap: Tap, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
     this.#tap = tap;
@@ -61,8 +61,8 @@ export class InterfaceWatch {
   }
 
   /**
-   * The interface at the last look. While it is in a namespace that this process may not enter, all but its name is as
-   * it was before, and it counts as up.
+   * The interface as of the last query. While it is in a namespace that this process may not enter, only its name is
+   * current, and it counts as up.
    */
   get current(): NetworkInterface {
     return this.#current;
@@ -73,12 +73,12 @@ export class InterfaceWatch {
     return this.#lost ? null : this.#netns;
   }
 
-  /** Whether a look has found it deleted. */
+  /** Whether a query has found it deleted. */
   get deleted(): boolean {
     return this.#deleted;
   }
 
-  /** Looks at the interface, and reports what others have changed. Throws an Error of one line if it was deleted. */
+  /** Queries the interface, and reports changes by other processes. Throws an Error of one line if it was deleted. */
   look(): void {
     const before = this.#current;
     this.#refresh();
@@ -86,8 +86,9 @@ export class InterfaceWatch {
   }
 
   /**
-   * Makes the interface what `wanted` says; what it is already is not asked of the kernel, which would want privileges
-   * for that, too. In a namespace that this process may not enter, nothing is changed. Throws SystemCallError.
+   * Sets the properties in `wanted`, except those that the interface has already: the kernel demands privileges even for
+   * a request that changes nothing. In a namespace that this process may not enter, nothing is changed. Throws
+   * SystemCallError.
    */
   apply(wanted: { mtu?: number; bridge?: string; up?: boolean }): void {
     this.look();
@@ -128,7 +129,7 @@ export class InterfaceWatch {
       }
       const found = getInterface(known ?? name);
       if (found === null) {
-        // Without the privilege to ask for the namespace, an interface that is not here must be elsewhere.
+        // Without the privilege to query the namespace: an interface that is not in ours must be in another.
         if (netns === null) return null;
         known = undefined;
       } else if (found.name === this.#tap.identify() && this.#isHere()) {
@@ -138,7 +139,7 @@ export class InterfaceWatch {
     return null;
   }
 
-  /** Whether the interface is in this thread's namespace, as far as this process may know. */
+  /** Whether the interface is in this thread's namespace, as far as this process has permission to find out. */
   #isHere(): boolean {
     using netns = this.#tap.netns();
     return netns === null || netns.id === this.#netns;
@@ -155,7 +156,7 @@ export class InterfaceWatch {
     return true;
   }
 
-  /** Before the first look, so that no change can fall in between. */
+  /** Called before the first query, so that no change is missed in between. */
   #monitorHere(netns: Netns): void {
     const monitor = new InterfaceMonitor();
     this.close();

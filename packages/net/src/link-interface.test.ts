@@ -68,7 +68,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     expect(peer.receive()).toEqual(frame(length + 1, length));
   }
 
-  it('has a MAC address that was set, which udev leaves alone', async () => {
+  it('has a MAC address that was set explicitly, which udev does not replace', async () => {
     await start();
     const address = () => netns.run(() => getInterface('ivn0')!.mac);
     const first = address();
@@ -83,7 +83,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     expect(address()).not.toBe(first);
   });
 
-  it('is followed through a rename, also if another interface gets its name', async () => {
+  it('is followed through a rename, even if another interface takes its name', async () => {
     await start();
     peer.until(running);
     await carrier(true);
@@ -109,13 +109,13 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     peer.until(running);
     await carrier(true);
     using other = Netns.create();
-    // Another interface of that name may be here afterwards, and is none of the link's business.
+    // Another interface may take the name in this namespace: the link must ignore it.
     netns.run(() => {
       setInterface('ivn0', { netns: other.fd });
       openTap('ivn0', { persist: true }).close();
       setInterface('ivn0', { up: true });
     });
-    // The kernel takes an interface down that it moves.
+    // The kernel takes an interface down when it moves it.
     await carrier(false);
     other.run(() => {
       setIpv6('ivn0', false);
@@ -131,7 +131,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     expect((await link.closed)?.message).toBe('interface lan7: it has been deleted');
   });
 
-  it('has its MTU followed, as far as the sections allow it', async () => {
+  it('has its MTU followed, as far as the sections allow', async () => {
     await start();
     netns.run(() => setIpv6('ivn0', false));
     peer.until(running);
@@ -150,7 +150,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     expectTraffic(netns, 'ivn0', 614);
   });
 
-  it('takes the peer’s carrier off when it is down, and on when it is up again', async () => {
+  it('takes the peer’s carrier down and up with itself', async () => {
     await start();
     peer.until(running);
     await carrier(true);
@@ -174,7 +174,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     await carrier(true);
     {
       using socket = netns.run(() => openPacketSocket('ivn0'));
-      // The peer takes nothing, so that the ring, and then the queue of the interface, are full at last.
+      // The peer receives nothing, so the ring fills, then the queue of the interface.
       while (link.stats().ringFull === 0) {
         try {
           socket.send(frame(1, 1514));
@@ -187,7 +187,7 @@ describe.skipIf(skip)(`the interface of a link${skip ? ` (skipped: ${missing})` 
     expect((await link.closed)?.message).toMatch(/^[^\n]*interface ivn0: .*it has been deleted$/);
   });
 
-  it('ends the link when its network namespace has lost its name, or another one has it', async () => {
+  it('ends the link when the name of its network namespace is deleted or belongs to another one', async () => {
     const name = `ivshmem-interface-${process.pid}`;
     for (const again of [false, true]) {
       createNamedNetns(name).close();

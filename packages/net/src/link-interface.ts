@@ -14,12 +14,12 @@ import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
 import type { BridgeMtu } from './link-mtu.ts';
 import type { LinkOptions } from './link-options.ts';
 
-/** How often to look whether the network namespace still has the name that was given for it, in ms. */
+/** Interval at which to check that the network namespace still has the name in the options, in ms. */
 const NAME_INTERVAL = 1000;
 
 /**
- * The network interface of a link. It is made with the first MTU that is known, and then stays, whatever the port does.
- * The calling thread must have no other purpose: it enters the interface's network namespace for good.
+ * The network interface of a link. It is created once the first MTU is known, and then remains while ports come and go.
+ * The calling thread must have no other purpose: it enters the interface's network namespace and does not return.
  */
 export class LinkInterface {
   readonly #options: LinkOptions;
@@ -30,7 +30,7 @@ export class LinkInterface {
   #watch: InterfaceWatch | undefined;
   #nameTimer: Timer | undefined;
 
-  /** `changed` is called for changes that others make, `log` with a line for what cannot be followed. */
+  /** `changed` is called for changes by other processes, `log` with a line if the interface can no longer be followed. */
   constructor(options: LinkOptions, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
     this.#options = options;
     this.#epoll = epoll;
@@ -38,25 +38,25 @@ export class LinkInterface {
     this.#log = log;
   }
 
-  /** Whether it has been made. */
+  /** Whether it has been created or attached to. */
   get exists(): boolean {
     return this.#watch !== undefined;
   }
 
-  /** Whether it has been found deleted since. */
+  /** Whether it has been deleted since. */
   get deleted(): boolean {
     return this.#watch?.deleted ?? false;
   }
 
-  /** The interface at the last look; {@link prepare} must have returned. */
+  /** The interface as of the last query; {@link prepare} must have returned. */
   get current(): NetworkInterface {
     return this.#watch!.current;
   }
 
   /**
-   * The TAP, with carrier off, and with the MTU that `setMtu` gives it by {@link setMtu}; the first time also up, and with
-   * the addresses of the options. Throws {@link OptionError}, SystemCallError, and what `setMtu` throws; an interface that was to
-   * be made does not exist then.
+   * Returns the TAP with its carrier off, after `setMtu` has called {@link setMtu}. The first call creates the interface or
+   * attaches to it, sets the addresses of the options, and takes it up. Throws {@link OptionError}, SystemCallError, and
+   * what `setMtu` throws; a new interface is removed again then.
    */
   prepare(setMtu: () => void): Tap {
     if (this.#tap === undefined) return this.#make(setMtu);
@@ -66,8 +66,8 @@ export class LinkInterface {
   }
 
   /**
-   * Sets the MTU, in bytes, unless the interface has it. Returns whether it has it then: this process may lack the
-   * permission, and an administrator may set another. Throws SystemCallError.
+   * Sets the MTU, in bytes, unless the interface has it already. Returns whether it has it afterwards: this process may
+   * lack the permission, or an administrator may set another at the same time. Throws SystemCallError.
    */
   setMtu(mtu: number): boolean {
     try {
@@ -85,7 +85,7 @@ export class LinkInterface {
     return found?.kind === 'bridge' ? found : null;
   }
 
-  /** Looks at it, and reports changes. Throws an Error of one line if it has been deleted. */
+  /** Queries the interface, and reports changes. Throws an Error of one line if it has been deleted. */
   look(): void {
     this.#watch?.look();
   }
@@ -128,7 +128,7 @@ export class LinkInterface {
     }
   }
 
-  /** The TAP, and whether it has been made for this link. */
+  /** The TAP, and whether it was created for this link. */
   #attach(): [tap: Tap, isNew: boolean] {
     const { tap, tapFd, offload: vnetHeader = true } = this.#options;
     if (tapFd !== undefined) {
@@ -149,11 +149,11 @@ export class LinkInterface {
     }
   }
 
-  /** The descriptor of the TAP keeps a namespace alive that has been deleted, and nothing is heard of that. */
+  /** The TAP's descriptor keeps a deleted namespace alive, and the kernel does not notify of the deletion: so poll. */
   #watchName(netns: string, watch: InterfaceWatch): void {
     const first = watch.netns;
     this.#nameTimer = new Timer(this.#epoll, () => {
-      // An interface that has been moved has nothing to do with the name any more.
+      // If the interface has been moved, the name no longer matters.
       if (first === null || watch.netns !== first || Netns.isNamed(netns, first)) return;
       throw new Error(`network namespace ${netns}: it has been deleted, or has another name now`);
     });
@@ -168,12 +168,12 @@ export class LinkInterface {
   }
 }
 
-/** Throws an Error of one line unless the TAP passes all its frames to this link, with nothing before them. */
+/** Throws an Error of one line unless the TAP passes all its frames to this link, without packet information. */
 function checkFrames({ name, queues, packetInformation }: NetworkInterface): void {
   if (packetInformation) {
     throw new Error(`interface ${name}: has packet information before each frame: open it with IFF_NO_PI`);
   }
-  // Frames of a TAP with several queues come out of any of them.
+  // The kernel distributes the frames of a TAP among its queues.
   if (queues === null || queues === 1) return;
   throw new Error(
     `interface ${name}: ${queues} queues of it are open, and a link needs all its frames: close the others`,
@@ -181,9 +181,9 @@ function checkFrames({ name, queues, packetInformation }: NetworkInterface): voi
 }
 
 /**
- * A unicast address that is locally administered. One that is set, rather than made up by the kernel, is left alone by
- * udev, which would replace it by one made from the interface's name and the machine ID: the same at both ends of a
- * link between VMs of one image.
+ * A random unicast address, locally administered. udev replaces an address that the kernel chose by one derived from the
+ * interface's name and the machine ID, which is the same at both ends of a link between VMs of one image. It does not
+ * replace an address that was set explicitly.
  */
 function randomMac(): string {
   const bytes = randomBytes(6);

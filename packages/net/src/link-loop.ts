@@ -18,7 +18,7 @@ import { LinkReports } from './reports.ts';
 /** Polls for events after this many rounds even if the peer keeps sending. */
 const ROUNDS_BETWEEN_EVENTS = 16;
 
-/** The thread of a link, which does nothing else: one session after the other, on the ports that {@link LinkPorts} opens. */
+/** The loop of a link's own thread: one session after the other, on the ports that {@link LinkPorts} opens. */
 export class LinkLoop implements PortUser {
   readonly #input: WorkerInput;
   readonly #reports: LinkReports;
@@ -27,9 +27,9 @@ export class LinkLoop implements PortUser {
   readonly #ports: LinkPorts;
   readonly #interface: LinkInterface;
   readonly #mtu: LinkMtu;
-  /** For the session that there is. */
+  /** Of the current session. */
   #plan: MtuPlan | undefined;
-  /** The last lines about the MTU: the same one is not repeated. */
+  /** The last warning and the last line about the MTU, so that neither is repeated. */
   #mtuWarning: string | null = null;
   #mtuLine = '';
   #mtuChanged = false;
@@ -56,7 +56,7 @@ export class LinkLoop implements PortUser {
     });
   }
 
-  /** Runs the link until it is stopped. Throws what makes it impossible to go on, an Error of one line. */
+  /** Runs the link until it is stopped. Throws an Error of one line if the link cannot continue. */
   run(): void {
     this.#ports.start();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
@@ -76,7 +76,7 @@ export class LinkLoop implements PortUser {
         this.#session?.peer.port.expectMore?.();
       } else if (busyPoll.lookAgain()) {
         this.#session?.path.endReady();
-        // Who has work for us may be waiting for this very processor.
+        // The process that has work for this thread may be waiting for this processor.
         yieldProcessor();
       } else if (this.#session?.path.sleep() ?? true) {
         this.#session?.muteEnd();
@@ -130,7 +130,7 @@ export class LinkLoop implements PortUser {
       info = { id, tap: tap.name, mtu: this.#mtu.current, outputSectionSize, queueLength, vectors };
     } catch (error) {
       port.close();
-      // No other port helps.
+      // Another port would not help.
       if (this.#interface.deleted) this.failed(error as Error);
       throw error;
     }
@@ -142,11 +142,11 @@ export class LinkLoop implements PortUser {
     session.begin();
   }
 
-  /** Others have changed the interface. */
+  /** Another process has changed the interface. */
   #interfaceChanged({ name, mtu, up, master }: NetworkInterface, before: NetworkInterface): void {
     this.#session?.setUp(up);
     if (mtu !== before.mtu && mtu !== this.#mtu.ofInterface) this.#mtu.setOnInterface(mtu);
-    // This may be within a step of the handshake, which has to come to its end first.
+    // Only noted here: this may run within a step of the handshake, which must be completed first.
     if (mtu !== before.mtu || master !== before.master) this.#mtuChanged = true;
     if (name !== before.name) this.#updateInfo({ tap: name });
   }
@@ -157,7 +157,7 @@ export class LinkLoop implements PortUser {
     this.#reports.latest({ type: 'up', info: this.#info });
   }
 
-  /** Decides what to announce in output sections of this layout, and gives the interface an MTU to begin with. */
+  /** Decides which MTU to announce in output sections of this layout, and sets the interface's initial MTU. */
   #planMtu(layout: RingLayout): MtuPlan {
     const plan = this.#mtu.plan(layout, this.#interface.bridge);
     this.#mtu.begin(plan);
@@ -183,13 +183,13 @@ export class LinkLoop implements PortUser {
     return current;
   }
 
-  /** The MTU of the interface, or the bridge that it is a port of, has changed. */
+  /** The interface's MTU or its bridge has changed. */
   #renewMtu(session: LinkSession): void {
     const before = this.#plan?.own;
     try {
       this.#plan = this.#planMtu(session.peer.layout);
     } catch (error) {
-      // The bridge asks for more than the sections allow: all stays as it was.
+      // The bridge's MTU exceeds what the sections allow: keep the previous one.
       if (!(error instanceof OptionError)) throw error;
       this.#reports.log(error.message);
       return;

@@ -8,7 +8,7 @@ export interface WorkerInput {
   readonly counters: SharedArrayBuffer;
 }
 
-/** What an Ethernet link is, whatever its end is, once its port is open. */
+/** Properties of an Ethernet link with any kind of end, known once its port is open. */
 export interface EthernetInfo {
   /** The ID of this side, 0 or 1. */
   readonly id: number;
@@ -21,7 +21,7 @@ export interface EthernetInfo {
   readonly vectors: number;
 }
 
-/** What a link is whose end is a TAP interface. */
+/** Properties of a link whose end is a TAP interface. */
 export interface LinkInfo extends EthernetInfo {
   /** The interface's name. */
   readonly tap: string;
@@ -33,7 +33,7 @@ export interface LinkStatus extends HandshakeStatus {
   readonly offloads: readonly Offload[];
 }
 
-/** What a link reports to the code that observes it; a worker to the main thread. */
+/** A report of a link to the code that observes it; if the link runs in a worker, a message to the main thread. */
 export type WorkerMessage<Info = LinkInfo> =
   | { readonly type: 'up'; readonly info: Info }
   | { readonly type: 'state'; readonly status: LinkStatus }

@@ -8,7 +8,7 @@ const br0 = (mtu: number) => ({ name: 'br0', mtu });
 const set = (bytes: number): AnnouncedMtu => ({ bytes, set: true });
 const unset = (bytes: number): AnnouncedMtu => ({ bytes, set: false });
 
-/** A link on large sections, before it knows its peer. */
+/** A link on large sections whose peer is not known yet. */
 function begun(option?: number, bridge?: number) {
   const mtu = new LinkMtu(option);
   const plan = mtu.plan(LARGE, bridge === undefined ? null : br0(bridge));
@@ -18,7 +18,7 @@ function begun(option?: number, bridge?: number) {
 }
 
 describe('LinkMtu', () => {
-  it('announces the default of the sections, or what was set', () => {
+  it('announces the default of the sections, or the MTU that was set', () => {
     expect(begun().plan.own).toEqual(unset(16384));
     expect(begun(9000).plan.own).toEqual(set(9000));
     expect(begun(undefined, 1500).plan.own).toEqual(set(1500));
@@ -81,14 +81,14 @@ describe('LinkMtu', () => {
     expect(new LinkMtu(576).plan(SMALL, null).warning).toBeNull();
   });
 
-  it('says that --mtu may lower a bridge', () => {
+  it('warns that --mtu may lower the MTU of a bridge', () => {
     expect(new LinkMtu(576).plan(SMALL, br0(1500))).toMatchObject({
       own: set(576),
       warning: 'MTU 576 (set by --mtu) is less than the 1500 of bridge br0, which may be lowered to it',
     });
   });
 
-  it('takes what an administrator sets on the interface for --mtu, and leaves it there', () => {
+  it('treats an MTU that an administrator sets on the interface like --mtu, and keeps it', () => {
     for (const { mtu } of [begun(), begun(1500), begun(undefined, 1500)]) {
       mtu.setOnInterface(9000);
       const plan = mtu.plan(LARGE, null);
@@ -97,7 +97,7 @@ describe('LinkMtu', () => {
     }
   });
 
-  it('uses what the sections allow of an MTU that was set on the interface, and says so', () => {
+  it('limits an MTU that was set on the interface to what the sections allow, with a warning', () => {
     const { mtu } = begun();
     mtu.setOnInterface(65521);
     const small = mtu.plan(SMALL, null);
@@ -115,7 +115,7 @@ describe('LinkMtu', () => {
     expect([mtu.current, mtu.ofInterface]).toEqual([65521, 65521]);
   });
 
-  it('keeps to an interface that it may not change, unless an option says otherwise', () => {
+  it('adopts the MTU of an interface that it may not change, unless an option demands another', () => {
     const { mtu } = begun();
     mtu.keepOfInterface(1500);
     expect(mtu.plan(LARGE, null).own).toEqual(set(1500));
@@ -124,7 +124,7 @@ describe('LinkMtu', () => {
     );
   });
 
-  it('keeps the MTU of the session before until the peer is known, as far as the sections allow it', () => {
+  it('keeps the MTU of the previous session until the peer is known, as far as the sections allow', () => {
     const { mtu, plan } = begun();
     mtu.agree(plan, null);
     mtu.begin(mtu.plan(LARGE, null));

@@ -2,7 +2,7 @@ import { OptionError } from '@ivshmem/linux';
 import { TAP_MAX_MTU } from '@ivshmem/linux/network';
 import { type AnnouncedMtu, agreedMtu, MIN_MTU, type RingLayout } from '@ivshmem/transport/protocol';
 
-/** An MTU that is not left to the peers, in bytes, and what has set it, in the words of a log line. */
+/** An MTU that is not negotiated with the peer, in bytes, and what set it, as worded in log lines. */
 interface Setting {
   readonly bytes: number;
   readonly by: string;
@@ -11,28 +11,28 @@ interface Setting {
 const BY_OPTION = 'set by --mtu';
 const ON_INTERFACE = 'set on the interface';
 
-/** A bridge that the interface is a port of, or will be. */
+/** The bridge that the interface is, or will be, a port of. */
 export interface BridgeMtu {
   readonly name: string;
   /** Bytes. */
   readonly mtu: number;
 }
 
-/** What is fixed about the MTU as long as a side announces the same. */
+/** What is decided about the MTU before the peer is known. */
 export interface MtuPlan {
   readonly own: AnnouncedMtu;
-  /** What has set it, in the words of a log line; empty if nothing has. */
+  /** What set it, as worded in log lines; empty if nothing did. */
   readonly setBy: string;
-  /** What sections and interface allow, in bytes. */
+  /** The largest MTU that sections and interface allow, in bytes. */
   readonly largest: number;
-  /** A line about a consequence that an administrator should know of; null if there is none. */
+  /** A warning for the administrator, one line; null if there is none. */
   readonly warning: string | null;
 }
 
 /**
- * The MTU of a link: what it announces to its peer, and what it uses then. An MTU that an administrator has set, by
- * an option or on the interface while the link runs, is kept; else that of the interface's bridge; else it depends on
- * the peer, too. Source: protocol page, section 15.
+ * The MTU of a link: the one that it announces to its peer, and the one in use. An MTU set by an administrator, with an
+ * option or on the running link's interface, takes precedence; then that of the interface's bridge; otherwise it is
+ * negotiated with the peer. Source: protocol page, section 15.
  */
 export class LinkMtu {
   #administrator: Setting | undefined;
@@ -49,21 +49,21 @@ export class LinkMtu {
   }
 
   /**
-   * The MTU that the interface should have, in bytes: what an administrator has set there, even if the sections allow
-   * less, else the one in use. Only after {@link begin}.
+   * The MTU that the interface should have, in bytes: the one that an administrator set there, even if the sections allow
+   * less; otherwise the one in use. Only after {@link begin}.
    */
   get ofInterface(): number {
     return this.#administrator?.by === ON_INTERFACE ? this.#administrator.bytes : this.current;
   }
 
-  /** An administrator has set an MTU on the interface, in bytes: plans that are made from now on keep to it. */
+  /** An administrator has set an MTU on the interface, in bytes: later plans use it. */
   setOnInterface(bytes: number): void {
     this.#administrator = { bytes, by: ON_INTERFACE };
   }
 
   /**
-   * The interface has an MTU of `bytes`, which this process may not change. It counts as set there. Throws an Error of one
-   * line if an option says otherwise.
+   * The interface has an MTU of `bytes`, and this process lacks the permission to change it: treats it as set by an
+   * administrator. Throws an Error of one line if an option demands another.
    */
   keepOfInterface(bytes: number): void {
     if (this.#administrator?.by === BY_OPTION) {
@@ -104,12 +104,12 @@ export class LinkMtu {
     return { own: { bytes: Math.min(bytes, largest), set: true }, setBy: by, largest, warning };
   }
 
-  /** The MTU in use is what a plan says until the peer is known; if nothing is set, the one before, if possible. */
+  /** Sets the MTU in use until the peer is known: the plan's if that is set; otherwise the previous one, if it fits. */
   begin({ own, largest }: MtuPlan): void {
     this.#current = own.set ? own.bytes : Math.min(this.#current ?? own.bytes, largest);
   }
 
-  /** Decides on the MTU with a peer that announces `peer`. Returns a line about it. */
+  /** Decides on the MTU to use with a peer that announces `peer`. Returns a log line about it. */
   agree(plan: MtuPlan, peer: AnnouncedMtu | null): string {
     const mtu = agreedMtu(plan.own, peer, plan.largest);
     this.#current = mtu;

@@ -3,9 +3,9 @@ import { BehaviorSubject, interval, map, type Observable, Subject, startWith, ta
 import { type LinkStats, readCounters } from './counters.ts';
 import type { EthernetInfo, LinkStatus, WorkerMessage } from './link-messages.ts';
 
-// The only use of rxjs at run time, imported when a link is made: loading rxjs takes longer than all else here.
+// The only use of rxjs at run time. It is imported when a link is created: rxjs takes longer to load than all else here.
 
-/** What the messages of a link mean to the code that observes it. */
+/** Turns the messages of a link into the observables of its handle. */
 export class LinkObservables<Info extends EthernetInfo> {
   readonly #state = new BehaviorSubject<LinkStatus>({
     local: State.RESET,
@@ -17,7 +17,7 @@ export class LinkObservables<Info extends EthernetInfo> {
   readonly #log: (text: string) => void;
   #info: BehaviorSubject<Info> | undefined;
 
-  /** `log` is called with the lines that come before the link is open. */
+  /** `log` is called with the lines logged before the link is open. */
   constructor(log: (text: string) => void) {
     this.#log = log;
   }
@@ -38,7 +38,7 @@ export class LinkObservables<Info extends EthernetInfo> {
     }
   }
 
-  /** This one and the next only after the first message 'up'. */
+  /** This getter and the next: only after the first message 'up'. */
   get info(): Info {
     return this.#info!.value;
   }
@@ -55,7 +55,7 @@ export class LinkObservables<Info extends EthernetInfo> {
     return this.#lines.asObservable();
   }
 
-  /** The counters, now and then every second, for each subscriber, until the link is closed. */
+  /** For each subscriber, the current counters first, then once a second, until the link is closed. */
   stats$(counters: SharedArrayBuffer, closed: Promise<unknown>): Observable<LinkStats> {
     return interval(1000).pipe(
       startWith(0),

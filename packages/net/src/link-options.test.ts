@@ -5,7 +5,7 @@ import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 const good: LinkOptions = { port: { type: 'server', socketPath: '/run/x.sock' }, tap: 'ivn0' };
 
 describe('checkLinkOptions', () => {
-  it('takes what can be right', () => {
+  it('accepts valid options', () => {
     checkLinkOptions(good);
     checkLinkOptions({
       ...good,
@@ -18,7 +18,7 @@ describe('checkLinkOptions', () => {
     });
   });
 
-  it('takes a descriptor instead of a name', () => {
+  it('accepts a descriptor instead of a name', () => {
     const { port } = good;
     checkLinkOptions({ port, tapFd: 3 });
     expect(() => checkLinkOptions({ port })).toThrow(OptionError);

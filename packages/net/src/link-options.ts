@@ -4,30 +4,30 @@ import { checkSocketPath } from '@ivshmem/linux/socket';
 import { checkPciDevice, type PortSource } from '@ivshmem/transport';
 import { MIN_MTU } from '@ivshmem/transport/protocol';
 
-/** What a link is made of. */
+/** The options of a link. */
 export interface LinkOptions {
   /** Where the port comes from. */
   readonly port: PortSource;
   /**
-   * Name of the TAP interface, 1 … 15 bytes. It is made, and goes with the link, unless it exists and is persistent. Either
-   * this or {@link tapFd}.
+   * Name of the TAP interface, 1 … 15 bytes. The interface is created, and removed when the link ends, unless a persistent
+   * one of that name exists. Give either this or {@link tapFd}.
    */
   readonly tap?: string;
   /**
-   * An open TAP instead: a descriptor of this process with IFF_TAP | IFF_NO_PI, with or without IFF_VNET_HDR. It must stay
-   * open until the link is up, stays the caller's, and becomes non-blocking; the link uses a duplicate. An interface that
-   * is not persistent goes when both are closed.
+   * An open TAP instead: a descriptor of this process with IFF_TAP | IFF_NO_PI, with or without IFF_VNET_HDR. The caller
+   * keeps it, and must not close it before the link is up; it becomes non-blocking. The link uses a duplicate. The kernel
+   * removes an interface that is not persistent when both are closed.
    */
   readonly tapFd?: number;
   /** Network namespace of the interface: a name under /run/netns, or a path such as /proc/123/ns/net. */
   readonly netns?: string;
   /**
-   * Bytes, 68 … what the sections allow. Unless it is given: the bridge's, if the interface joins one; what the peer and
-   * this side agree upon, if the peer knows the extension for it; else 1500, or less if the sections are small.
+   * Bytes, 68 … what the sections allow. By default the bridge's, if the interface joins one; otherwise the one negotiated
+   * with the peer, if it supports the MTU extension; otherwise 1500, or less if the sections are small.
    * Source: protocol page, section 15.
    */
   readonly mtu?: number;
-  /** Hardware address, such as 02:00:00:00:00:01; by default a new interface gets a random one, another keeps its own. */
+  /** Hardware address, such as 02:00:00:00:00:01. By default a new interface gets a random one; an existing one keeps its own. */
   readonly mac?: string;
   /** Addresses with prefix length, such as 10.0.0.1/24 or fd00::1/64. */
   readonly addresses?: readonly string[];
@@ -44,19 +44,19 @@ export interface LinkOptions {
    */
   readonly busyPoll?: number;
   /**
-   * Whether to wait for the port if it cannot be opened yet, such as for a host server that is still to be started
-   * (false unless given).
+   * Whether to wait for the port if it cannot be opened yet, such as for a host server that is started later (default
+   * false).
    */
   readonly wait?: boolean;
 }
 
-/** In µs: about what it costs to sleep and to be woken. */
+/** In µs: about the cost of a sleep and a wakeup. */
 export const DEFAULT_BUSY_POLL = 50;
 
 /** The longest {@link LinkOptions.busyPoll}, in µs. */
 export const MAX_BUSY_POLL = 1_000_000;
 
-/** Throws {@link OptionError}, with one line that names the option, if one cannot be right whatever the server offers. */
+/** Throws {@link OptionError}, with one line that names the option, if one is invalid whatever the server offers. */
 export function checkLinkOptions(options: LinkOptions): void {
   checkTap(options);
   checkPortAndMtu(options);

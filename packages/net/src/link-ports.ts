@@ -11,27 +11,27 @@ export interface PortUser {
   readonly port: Port | undefined;
   /** Throws an Error of one line if the link cannot use such a port. Changes nothing. */
   check(port: Port): void;
-  /** Moves the link to `port`, and owns it from now on. Throws an Error of one line, having closed it. */
+  /** Moves the link to `port`, and takes ownership of it. Throws an Error of one line, having closed it. */
   begin(port: Port): void;
   /** Leaves the port in use, and closes it. Throws SystemCallError. */
   leave(): void;
-  /** The link cannot go on. */
+  /** The link cannot continue. */
   failed(error: Error): void;
   log(text: string): void;
 }
 
 /**
- * The port that a link is on: opens the first one and, when its provider has gone, the next.
+ * Opens a link's first port and, when its provider has gone away, the next.
  *
- * The memory of a server that has gone still links those that share it, such as a VM that cannot leave it before it is
- * restarted. So a link whose peer is there stays on that memory until the peer appears on the new server.
+ * The memory of a server that has ended still connects the peers that share it, such as a VM, which cannot leave it
+ * without a restart. So a link whose peer is connected stays on that memory until the peer joins the new server.
  */
 export class LinkPorts {
   readonly #user: PortUser;
   readonly #seeker: PortSeeker<Port>;
-  /** On the new server, while the link stays on the memory of the one before. */
+  /** On the new server, while the link stays on the memory of the previous one. */
   #parked: ParkedPort | undefined;
-  /** The port in use may not be used any more. */
+  /** The port in use must not be used any more. */
   #lost = false;
 
   /** With `wait`, also waits for the first port. Throws SystemCallError. */
@@ -72,7 +72,7 @@ export class LinkPorts {
     user.log('a host server is there, the peer is not: the link stays on the memory of the one before');
   }
 
-  /** The peer is on the new server. */
+  /** The peer has joined the new server. */
   #move(): void {
     const port = this.#parked!.release();
     this.#parked = undefined;
@@ -90,7 +90,7 @@ export class LinkPorts {
     this.#seeker.seek(RETRY);
   }
 
-  /** The provider of the port in use has gone. If the port is not `usable`, {@link leaveLost} has to be called soon. */
+  /** The provider of the port in use has gone away. If the port is not `usable`, call {@link leaveLost} soon. */
   providerGone(reason: string, usable: boolean): void {
     if (usable) {
       this.#user.log(`${reason}; the link goes on without it, and waits for it to come back`);
@@ -98,11 +98,11 @@ export class LinkPorts {
       return;
     }
     this.#user.log(`${reason}; the link starts anew`);
-    // Not now: the handshake may be in the middle of a step.
+    // Deferred to leaveLost, since the handshake may be in the middle of a step.
     this.#lost = true;
   }
 
-  /** Leaves a port that may not be used any more, and looks for another. Not to be called by a handler of the port. */
+  /** Leaves a port that must not be used any more, and searches for another. Not to be called by a handler of the port. */
   leaveLost(): void {
     if (!this.#lost) return;
     this.#lost = false;

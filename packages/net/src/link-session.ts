@@ -13,30 +13,30 @@ import { offloadNames } from './offload.ts';
 import type { LinkReports } from './reports.ts';
 
 /**
- * After so many frames in a row with headers that must be refused, the two sides seem to disagree about headers, which
- * a reset mends: it makes both read the other's capabilities again.
+ * After this many consecutive frames with invalid headers, the two sides probably disagree about capabilities. A reset
+ * resolves that, since both sides then read them again.
  */
 const REFUSED_HEADERS = 16;
-/** Least time between two such resets, in ms, in case it mends nothing. */
+/** Minimum interval between two such resets, in ms, in case they do not help. */
 const HEADER_RESET_INTERVAL = 10_000;
 
-/** What a session reports; the rest is up to the loop that runs it. */
+/** The reports that a session makes itself; its loop makes the others. */
 type SessionReports = Pick<LinkReports<never>, 'latest' | 'log' | 'violation'>;
 
 /** What a session needs besides its port. */
 export interface SessionOptions {
   readonly poller: Poller;
-  /** Makes the end of the link, which the session owns. */
+  /** Creates the end of the link, which the session owns. */
   readonly end: (memory: EndMemory) => LinkEnd;
   readonly mtu: PathMtu;
   /** See `counters.ts`. */
   readonly counters: Float64Array;
   readonly reports: SessionReports;
-  /** The provider of the port is gone. The session goes on if the port is `usable`; if not, call `end` soon. */
+  /** The provider of the port has gone away. The session continues if the port is `usable`; if not, call `end` soon. */
   readonly providerGone: (reason: string, usable: boolean) => void;
 }
 
-/** A link on one port, from {@link begin} to {@link end}: both sides of the frames, and what is reported about them. */
+/** A link on one port, from {@link begin} to {@link end}: peer, data path and end, and the reports about them. */
 export class LinkSession {
   readonly path: FramePath;
   readonly peer: Peer;
@@ -45,7 +45,7 @@ export class LinkSession {
   #up = true;
   #lastHeaderReset = Number.NEGATIVE_INFINITY;
 
-  /** Takes over the port. Throws SystemCallError, RangeError; the caller has to close the port then. */
+  /** Takes ownership of the port. Throws SystemCallError, RangeError; the caller has to close the port then. */
   constructor(port: Port, options: SessionOptions) {
     const { poller, mtu, counters } = options;
     this.#options = options;
@@ -91,20 +91,20 @@ export class LinkSession {
     this.#options.reports.latest({ type: 'state', status: { ...status, offloads } });
   }
 
-  /** The interface is up or down. Down, the peer's carrier is off, as at the other end of a veth pair. */
+  /** Follows the interface up or down. While it is down, the peer has no carrier, as with a veth pair. */
   setUp(up: boolean): void {
     this.#up = up;
     this.peer.setEnabled(up);
   }
 
-  /** What this side announces about the MTU has changed. If the peer has to read it, the link is reset. */
+  /** The MTU that this side announces has changed. Resets the link if the peer has to read it. */
   renewMtu(): void {
     if (!this.path.renewMtu() || !this.#up) return;
     this.setUp(false);
     this.setUp(true);
   }
 
-  /** Reports headers of the peer that were rejected since the last call, and resets the link if it has to. */
+  /** Reports the peer's headers that were rejected since the last call, and resets the link if there are too many. */
   checkHeaders(): void {
     const fault = this.#end.takeHeaderFault();
     if (fault !== HeaderFault.NONE) {
@@ -126,12 +126,12 @@ export class LinkSession {
     this.peer.fault();
   }
 
-  /** Before a sleep: an end that has to wait for room in the ring must not wake the thread. */
+  /** Call before a sleep: while the ring is full, frames at the end must not wake the thread. */
   muteEnd(): void {
     this.#end.mute(this.path.full);
   }
 
-  /** Stops the data path, takes the state to RESET, and closes port and end. Throws SystemCallError, having closed both. */
+  /** Stops the data path, publishes RESET, and closes port and end. Throws SystemCallError, having closed both. */
   end(): void {
     try {
       this.peer.close();

@@ -49,7 +49,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
       netns: netns.path,
       mtu: 1500,
     });
-    // The kernel is to say nothing of its own accord.
+    // So that the kernel sends no frames of its own.
     netns.run(() => setIpv6('ivn0', false));
   });
 
@@ -68,7 +68,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     while (link.stats()[what] < count) await new Promise((resolve) => setImmediate(resolve));
   };
 
-  it('reports what it is', () => {
+  it('reports its properties', () => {
     expect(link.info).toEqual({
       id: 0,
       tap: 'ivn0',
@@ -139,7 +139,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(socket.receive(2000)).toEqual(frame(5));
   });
 
-  it('interrupts a sender that asks for it too late, and does not look again, as Linux does', async () => {
+  it('interrupts a sender that requests it too late and does not check again, as Linux does', async () => {
     peer.until(running);
     await state(true);
     const { avail, length } = ringLayout(OUTPUT_SIZE);
@@ -152,16 +152,16 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
         peer.until(() => peer.tx.reclaim() > 0);
       }
     };
-    // None of the completions to come.
+    // Far from the completions below.
     usedEvent[0] = 0x8000;
     sendTwo();
     expect(interrupts).toBe(0);
-    // Completed by now: no further completion is the one that was asked for. The sender is interrupted all the same, some
-    // ms later, and again in case it could not act.
+    // That completion has been made already, so no later one triggers the interrupt. The sender is interrupted all the
+    // same, some ms later, and again in case it could not act.
     usedEvent[0] = 1;
     sendTwo();
     peer.until(() => interrupts >= 2);
-    // An idle link is quiet.
+    // An idle link sends no interrupts.
     const pause = (ms: number) => {
       const end = performance.now() + ms;
       peer.until(() => performance.now() > end);
@@ -173,7 +173,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(interrupts).toBe(before);
   });
 
-  it('follows the state table although no interrupt ever comes', async () => {
+  it('follows the state table even if no interrupt ever arrives', async () => {
     using table = mapShared(loopback.ends[1].memoryFd, 4096, { write: true });
     const states = new Uint32Array(table.buffer);
     const local = (wanted: number) =>
@@ -186,7 +186,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     }
   });
 
-  it('takes states above 3 for RESET and counts them', async () => {
+  it('treats states above 3 as RESET and counts them', async () => {
     peer.until(running);
     await state(true);
     peer.port.state = 77;
@@ -194,7 +194,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     await counted('invalidPeerStates', 1);
   });
 
-  it('goes on although the peer has made a doorbell block', async () => {
+  it('continues if the peer has made a doorbell block', async () => {
     peer.until(running);
     await state(true);
     const doorbell = peer.port.doorbells(1)[0]!;
@@ -207,10 +207,10 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(link.stats().resets).toBe(0);
   });
 
-  it('ends although the peer has made its doorbells block', async () => {
+  it('can be closed if the peer has made its doorbells block', async () => {
     peer.until(running);
     await state(true);
-    // The counters of the peer's own eventfds at their limit, and no O_NONBLOCK: what a hostile peer can do.
+    // A hostile peer can bring the counters of its eventfds to their limit and clear O_NONBLOCK.
     const held = peer.port.doorbells(1);
     for (const fd of held) makeBlocking(fd);
     peer.port.ring(0, 0);
@@ -236,7 +236,7 @@ describe.skipIf(skip)(`createLink${skip ? ` (skipped: ${missing})` : ''}`, () =>
     expect(count()).toBe(before);
   });
 
-  it('fails in one line, with nothing left behind, if the interface is in use', async () => {
+  it('fails in one line and leaves nothing behind if the interface is in use', async () => {
     const before = readdirSync('/proc/self/fd').length;
     const options = {
       port: { type: 'loopback', end: loopback.ends[0] },

@@ -6,22 +6,22 @@ import { checkLinkOptions, type LinkOptions } from './link-options.ts';
 
 /** An Ethernet link between an ivshmem v2 port and a TAP interface. */
 export interface Link {
-  /** What the link is; changes when it moves to another port, and with its MTU. */
+  /** The link's properties. They change when it moves to another port, and with its MTU. */
   readonly info: LinkInfo;
-  /** The same, at once and after each change. Completes when the link ends. */
+  /** The current properties first, then every change. Completes when the link ends. */
   readonly info$: Observable<LinkInfo>;
   /** Handshake and offloads: the current state first, then every change. Completes when the link ends. */
   readonly state$: Observable<LinkStatus>;
-  /** The counters, now and then every second. */
+  /** The counters: the current ones first, then once a second. */
   readonly stats$: Observable<LinkStats>;
   /** One line for each noteworthy event: a violation of the protocol, the end of a server. */
   readonly log$: Observable<string>;
   /** The counters now. */
   stats(): LinkStats;
-  /** Resolves when the link has ended: to null after {@link close}, to an Error of one line if it could not go on. */
+  /** Resolves when the link has ended: to null after {@link close}, to an Error of one line if it failed. */
   readonly closed: Promise<Error | null>;
   /**
-   * Ends the link: the peer sees the carrier go off, and the interface is removed unless it is persistent. Resolves when
+   * Ends the link: the peer loses its carrier, and the interface is removed unless it is persistent. Resolves when
    * everything is released.
    */
   close(): Promise<void>;
@@ -29,12 +29,14 @@ export interface Link {
 }
 
 /**
- * Makes a link: opens the port, makes and configures the TAP interface, and runs the handshake and the data path in a
- * worker thread. Resolves when the interface is there; the peer may come later. Rejects, with an Error of one line
- * and having released everything, if an option cannot be right or does not fit what the server offers (OptionError), the
- * port cannot be opened (SystemCallError with code ENOENT or ECONNREFUSED if no server is there), or the interface cannot
- * be made. An aborted `signal` gives up the wait for the port, and rejects with its reason; later it has no effect.
- * `log` is called with the lines that come before the link is there, such as what `options.wait` waits for.
+ * Creates a link: opens the port, creates and configures the TAP interface, and runs the handshake and the data path in a
+ * worker thread. Resolves when the interface exists; the peer may connect later.
+ *
+ * Rejects with an Error of one line, having released everything, if an option is invalid or does not fit what the server
+ * offers (OptionError), the port cannot be opened (SystemCallError, with code ENOENT or ECONNREFUSED if no server
+ * listens), or the interface cannot be created. Aborting `signal` cancels the wait for the port and rejects with its
+ * reason; later it has no effect. `log` is called with the lines logged before this resolves, such as what
+ * `options.wait` waits for.
  */
 export async function createLink(
   options: LinkOptions,

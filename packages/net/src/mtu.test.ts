@@ -55,7 +55,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
       ...options,
     });
     link.log$.subscribe((text) => lines.push(text));
-    // The kernel is to say nothing of its own accord.
+    // So that the kernel sends no frames of its own.
     if (options.addresses === undefined) netns.run(() => setIpv6('ivn0', false));
   };
   const carrier = (wanted: boolean) =>
@@ -64,7 +64,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     peer.until(() => peer.side.status.carrier);
     await carrier(true);
   };
-  /** The peer goes through RESET, and announces what `announced` is then. */
+  /** The peer goes through RESET, and announces the current value of `announced`. */
   const again = () => {
     peer.side.setEnabled(false);
     peer.until(() => peer.port.peerState(0) < State.READY);
@@ -72,7 +72,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     peer.until(() => peer.side.status.carrier);
   };
   const ofInterface = () => netns.run(() => getInterface('ivn0')!.mtu);
-  /** The kernel drops what it sends before it has noticed the carrier. */
+  /** Until the kernel has noticed the carrier, it drops the frames that it sends. */
   const untilKernelSends = () => {
     netns.run(() => waitForInterface('ivn0', (found) => found?.carrier === true && found.operState === 'up'));
   };
@@ -81,7 +81,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
   };
   const info = (mtu: number) => firstValueFrom(link.info$.pipe(filter((found) => found.mtu === mtu)));
 
-  it('is 1500 towards a peer that announces none, and set before the carrier is on', async () => {
+  it('is 1500 towards a peer that announces none, and is set before the carrier is on', async () => {
     await start();
     expect(link.info.mtu).toBe(16384);
     expect(ofInterface()).toBe(16384);
@@ -90,7 +90,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     expect(ofInterface()).toBe(1500);
     await carrier(true);
     expect(lines).toEqual(['MTU 1500: the peer announces none; --mtu sets another']);
-    // Longer frames from it are not lost.
+    // Longer frames from the peer are not lost.
     using socket = netns.run(() => openPacketSocket('ivn0'));
     for (const length of [1518, 9014, 16398]) {
       peer.send(frame(length, length));
@@ -103,7 +103,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     }
   });
 
-  it('follows each peer that comes, within what is possible, and says so', async () => {
+  it('follows each new peer, within the limits, and logs it', async () => {
     await start();
     const cases: [AnnouncedMtu, number][] = [
       [{ bytes: 16384, set: false }, 16384],
@@ -145,7 +145,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     expect(addresses).toContain('fd090000000000000000000000000001');
   });
 
-  it('does not change with what the peer writes after the start', async () => {
+  it('ignores what the peer writes after the start', async () => {
     announced = { bytes: 9000, set: true };
     await start();
     await up();
@@ -166,7 +166,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     expect(link.stats()).toMatchObject({ resets: 0 });
   });
 
-  it('costs bounded numbers of lines if the peer changes it all the time', async () => {
+  it('is logged at a limited rate if the peer keeps changing it', async () => {
     announced = { bytes: 1500, set: true };
     await start();
     await up();
@@ -179,7 +179,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     expect(ofInterface()).toBe(1599);
   });
 
-  it('that is set on the interface is announced to a peer that knows of it, by a reset, and kept', async () => {
+  it('that is set on the interface is announced, by a reset, to a peer with the extension, and kept', async () => {
     announced = { bytes: 16384, set: false };
     await start();
     await up();
@@ -194,7 +194,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     await logged(
       "MTU 9000: set on the interface, while the peer's is set to 1500: longer frames than the smaller MTU may be lost",
     );
-    // The reset is counted when the evaluation that it is part of is over.
+    // The reset is counted at the end of the evaluation that it is part of.
     await vi.waitFor(() => expect(link.stats()).toMatchObject({ resets: 2, violations: 0 }), 10_000);
   });
 
@@ -223,7 +223,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     await logged(`MTU ${mtu}: that of bridge br0`);
   });
 
-  it('becomes that of a bridge which the interface joins later', async () => {
+  it('becomes that of a bridge that the interface joins later', async () => {
     announced = { bytes: 16384, set: false };
     await start();
     await up();
@@ -254,7 +254,7 @@ describe.skipIf(skip)(`the MTU of a link${skip ? ` (skipped: ${missing})` : ''}`
     );
     expect(netns.run(() => getInterface('ivn0'))).toBeNull();
     expect(netns.run(() => getInterface('br0')!.mtu)).toBe(1500);
-    // Only who asks for it gets it, and is warned.
+    // Only an explicit option lowers the bridge, with a warning.
     link = await createLink({ ...options, mtu: 576 });
     expect(link.info.mtu).toBe(576);
   });

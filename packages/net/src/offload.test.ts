@@ -60,21 +60,21 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
       mtu: 1500,
       ...(offload !== undefined && { offload }),
     });
-    // The kernel is to say nothing of its own accord.
+    // So that the kernel sends no frames of its own.
     netns.run(() => setIpv6('ivn0', false));
     peer.until(() => peer.side.status.carrier);
     return firstValueFrom(link.state$.pipe(filter(({ carrier }) => carrier)));
   }
 
-  /** A port that a datagram is sent to while the link is down. */
+  /** Destination port of a datagram that is sent while the link is down. */
   const STRAY = 7;
 
-  /** The kernel sends 100 bytes by UDP, always from the same port, to `port`. */
+  /** Has the kernel send 100 bytes by UDP to `port`, always from the same port. */
   function sendDatagram(port = 9): void {
     netns.run(() => {
       using socket = openIpSocket(2, 'udp', 1000);
       using memory = mapPrivate(100);
-      // Broadcast, which needs no neighbour: SOL_SOCKET, SO_BROADCAST.
+      // SOL_SOCKET, SO_BROADCAST: broadcast needs no neighbour entry.
       socket.setOption(1, 6, 1);
       socket.bind('10.9.0.1', 1000);
       socket.connect('10.9.0.255', port);
@@ -97,12 +97,12 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(announced() & (VNET_HDR | TSO)).toBe(VNET_HDR | TSO);
   });
 
-  it('are checksums alone where sections have no room for large frames', async () => {
+  it('are checksums alone if sections have no room for large frames', async () => {
     expect(await connect(VNET_HDR | TSO | USO, { section: SMALL })).toMatchObject({ offloads: ['checksum'] });
     expect(announced()).toBe(VNET_HDR);
   });
 
-  it('are none where they are not wanted', async () => {
+  it('are none if the options disable them', async () => {
     expect(await connect(VNET_HDR | TSO | USO, { offload: false })).toMatchObject({ offloads: [] });
     expect(announced()).toBe(0);
     using socket = netns.run(() => openPacketSocket('ivn0'));
@@ -112,7 +112,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(peer.receive()).toEqual(frame(2));
   });
 
-  it.each([0, VNET_HDR])('put a header before each frame if both know of it: %i', async (capabilities) => {
+  it.each([0, VNET_HDR])('put headers before frames if both support them: %i', async (capabilities) => {
     await connect(capabilities);
     const before = capabilities === 0 ? new Uint8Array(0) : NO_HEADER;
     using socket = netns.run(() => openPacketSocket('ivn0'));
@@ -126,7 +126,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(link.stats()).toMatchObject({ rxFrames: 3, rxBytes: 1588, txFrames: 3, txBytes: 1588 });
   });
 
-  it('leave checksums to a peer that takes them, and to none that comes after it', async () => {
+  it('leave checksums to a peer that accepts them, but not to the next one', async () => {
     await connect(VNET_HDR);
     netns.run(() => addAddress('ivn0', '10.9.0.1/24'));
     sendDatagram();
@@ -156,13 +156,13 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
         expect(bytes.subarray(40, 42)).not.toEqual(partial.subarray(50, 52));
       } else {
         expect(bytes.subarray(0, 10)).toEqual(partial.subarray(0, 10));
-        // Behind the IP header, whose identification differs.
+        // After the IP header, whose identification differs.
         expect(bytes.subarray(44)).toEqual(partial.subarray(44));
       }
     }
   });
 
-  it('drop frames whose headers are wrong, with a counter and one line, and go on', async () => {
+  it('drop frames with invalid headers, with a counter and one line, and continue', async () => {
     await connect(VNET_HDR | TSO);
     const line = firstValueFrom(link.log$);
     const wrong = [
@@ -184,11 +184,11 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     expect(link.stats()).toMatchObject({ resets: 0, violations: 0, dropsHeader: wrong.length });
   });
 
-  it('end a disagreement about headers by a reset, and do so at a bounded rate', async () => {
+  it('resolve a disagreement about headers by a reset, at a limited rate', async () => {
     await connect(VNET_HDR);
     const lines: string[] = [];
     link.log$.subscribe((text) => lines.push(text));
-    // As a peer sends that believes there to be no headers.
+    // As sent by a peer that assumes frames without headers.
     for (let i = 0; i < 15; i++) peer.send(frame(i, 200));
     peer.send(join(NO_HEADER, frame(7)));
     for (let i = 0; i < 15; i++) peer.send(frame(i, 200));
@@ -217,7 +217,7 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
     await counted('dropsRunt', 4);
   });
 
-  it('survive headers that change while they are looked at', async () => {
+  it('survive headers that change while they are checked', async () => {
     await connect(VNET_HDR | TSO | USO);
     const section = new Uint8Array(peer.port.output!.buffer);
     const bytes = new Uint8Array(4096);
@@ -231,11 +231,11 @@ describe.skipIf(skip)(`offloads of a link${skip ? ` (skipped: ${missing})` : ''}
         peer.port.ring(0, 1);
         continue;
       }
-      // IPv4 and TCP, so that some get far into the kernel.
+      // IPv4 and TCP, so that some pass the kernel's first checks.
       bytes.set(header(random(4), [0, 1, 4, 5][random(4)]!, random(3100), random(1500), 34, 16));
       bytes.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45], 10);
       section.set(bytes.subarray(0, length), slot);
-      // A row of wrong headers is a reason to reset the link, and this test is about single ones.
+      // Many invalid headers in a row would reset the link; this test is about single ones.
       if (sent % 8 === 0) section.fill(0, slot, slot + 10);
       peer.tx.commit(length);
       peer.tx.flush();

@@ -1,22 +1,22 @@
 import type { Port } from '@ivshmem/transport';
 import { STATE_VECTOR } from '@ivshmem/transport/protocol';
 
-/** What becomes of a parked port. */
+/** Receives the events of a parked port. */
 export interface ParkedPortObserver {
   /** The peer has joined the provider of the parked port. */
   peerJoined(): void;
-  /** The provider is gone. */
+  /** The provider has gone away. */
   lost(reason: string): void;
 }
 
 /**
- * A port of a new host server, for a link that stays with its peer on the memory of the one before: it takes part in
- * nothing, its state is RESET, but the server reports whether the peer has joined.
+ * A port on a new host server, for a link that stays with its peer on the memory of the previous one. It remains at RESET
+ * and exchanges no frames; its purpose is that the server reports when the peer joins.
  */
 export class ParkedPort {
   readonly #port: Port;
 
-  /** Takes over the port. */
+  /** Takes ownership of the port. */
   constructor(port: Port, observer: ParkedPortObserver) {
     this.#port = port;
     port.onEvent((event) => {
@@ -25,7 +25,7 @@ export class ParkedPort {
     });
   }
 
-  /** Gives the port to the caller. */
+  /** Passes ownership of the port to the caller. */
   release(): Port {
     this.#port.onEvent(() => {});
     return this.#port;

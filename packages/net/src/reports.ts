@@ -1,15 +1,15 @@
 import { Reports } from '@ivshmem/linux/thread';
 import type { LinkInfo, WorkerMessage } from './link-messages.ts';
 
-/** Least time between two log lines about violations of the protocol, in ms. */
+/** Minimum interval between two log lines about violations of the protocol, in ms. */
 const VIOLATION_INTERVAL = 10_000;
 
-/** What a link reports to the code that observes it. */
+/** The reports of a link to the code that observes it. */
 export class LinkReports<Info = LinkInfo> extends Reports<WorkerMessage<Info>> {
   #lastViolation = Number.NEGATIVE_INFINITY;
   #silentViolations = 0;
 
-  /** What the peer did wrong, and what comes of it. `now` is a clock in ms. */
+  /** Logs a violation and its consequence, at a limited rate. `now` is a time in ms. */
   violation(text: string, consequence: string, now = performance.now()): void {
     if (now - this.#lastViolation < VIOLATION_INTERVAL) {
       this.#silentViolations++;

@@ -1,12 +1,12 @@
 import type { ProgramEnd } from './program.ts';
 
 /**
- * The frames of the peer, for iterations over them. It asks for a burst when a frame is asked for and none is
- * left, and so holds one burst at most: until then the peer's frames stay in the ring.
+ * The peer's frames, for iterations over them. It requests a burst only when a consumer waits for a frame and none is
+ * left, so it holds one burst at most; other frames stay in the ring.
  */
 export class Inbox {
   readonly #end: ProgramEnd;
-  /** Called when a burst has been asked for. */
+  /** Called when a burst is requested. */
   readonly #wake: () => void;
   #burst: readonly Uint8Array[] = [];
   #next = 0;
@@ -19,7 +19,7 @@ export class Inbox {
     this.#wake = wake;
   }
 
-  /** Takes the burst that the end has received, if there is one. */
+  /** Takes the burst that the end has received, if any. */
   fill(): void {
     const burst = this.#end.takeBurst();
     if (burst.length === 0) return;
@@ -29,7 +29,7 @@ export class Inbox {
     this.#release();
   }
 
-  /** Nothing comes any more. Iterations end after the frames that are here; with `failure`, by throwing it. */
+  /** No more frames arrive. Iterations end after the frames that are left; with `failure`, by throwing it. */
   finish(failure: Error | null): void {
     this.#over = true;
     this.#failure = failure;
@@ -41,7 +41,7 @@ export class Inbox {
     this.#waiting = [];
   }
 
-  /** Frames as they come, each a copy. Of several iterations, each gets frames that the others do not get. */
+  /** Frames as they arrive, each a copy. Concurrent iterations share the frames: each frame goes to one of them. */
   async *frames(): AsyncGenerator<Uint8Array, void, undefined> {
     for (;;) {
       const frame = this.#burst[this.#next];

@@ -15,18 +15,18 @@ export interface EndMemory {
 }
 
 /**
- * One end of a link: where the frames come from that go to the peer, and where those of the peer go. The data path
- * (`frame-path.ts`) owns the rings and calls the end for each frame; an end never touches descriptors or indices.
+ * One end of a link: the source of the frames sent to the peer, and the destination of those received from it. The data
+ * path (`frame-path.ts`) owns the rings and calls the end for each frame; an end never touches descriptors or indices.
  * `tap.ts` is a TAP interface, `program.ts` a program's own frames.
  *
- * An end counts what it drops, in the counters of `counters.ts`. Nothing here may allocate for each frame.
+ * An end counts the frames that it drops, in the counters of `counters.ts`. Its methods must not allocate for each frame.
  */
 export interface LinkEnd {
-  /** What this end can receive beyond plain frames, bits of Capability; announced to the peer. */
+  /** The offloads that this end can receive, bits of Capability; announced to the peer. */
   readonly capabilities: number;
   /** Bytes that precede each frame in the rings: {@link FRAME_HEADER_SIZE} or 0, as agreed with the peer. */
   readonly headerSize: number;
-  /** Bytes that a slot must have for {@link fetch}. */
+  /** Size that a slot must have for {@link fetch}, in bytes. */
   readonly slotSize: number;
   /** The longest frame that {@link fetch} may send, in bytes, without header; segments to be cut later are exempt. */
   longest: number;
@@ -39,11 +39,11 @@ export interface LinkEnd {
 
   /** Calls `ready` whenever {@link fetch} may have frames. Throws SystemCallError. */
   listen(ready: () => void): void;
-  /** With `on`, events of this end must not wake the thread: its frames have to wait for room in the ring. */
+  /** While `on`, events of this end must not wake the thread, since the ring has no room for its frames. */
   mute(on: boolean): void;
   /**
-   * The data path starts: frames go to and come from a peer with which these capabilities are common. `longest` as
-   * above. Throws SystemCallError.
+   * The data path starts, with a peer that has these capabilities in common with this end. `longest` as above. Throws
+   * SystemCallError.
    */
   start(capabilities: number, longest: number): void;
   /** The data path has stopped: the next peer may have other capabilities. */
@@ -52,16 +52,16 @@ export interface LinkEnd {
   carrier(on: boolean): void;
   /**
    * Puts the next frame into `slot`, an offset in this side's section. Returns how many bytes of it are to be sent,
-   * with header, or {@link NOTHING} or {@link DROPPED}. Throws SystemCallError if the end is gone.
+   * with header, or {@link NOTHING} or {@link DROPPED}. Throws SystemCallError if the end no longer exists.
    */
   fetch(slot: number): number;
   /**
-   * Takes the frame of `length` bytes, with header, at `offset` of the peer's section. The range has been checked,
-   * the bytes have not. Returns false if the frame was dropped, and counted.
+   * Takes the frame of `length` bytes, with header, at `offset` of the peer's section. The range has been checked, the
+   * content has not. Returns false if the frame was dropped and counted.
    */
   deliver(offset: number, length: number): boolean;
   /** Drops the next frame while there is no data path. Returns false if there is none. Throws as {@link fetch} does. */
   discard(): boolean;
-  /** Releases what belongs to the end itself. No other method may be called any more. */
+  /** Releases the end's own resources. No other method may be called afterwards. */
   close(): void;
 }

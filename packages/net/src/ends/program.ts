@@ -6,7 +6,7 @@ import { DROPPED, type EndMemory, type LinkEnd, NOTHING } from './link-end.ts';
 /** The longest frame that is accepted from the peer, in bytes. */
 const MAX_FRAME = MAX_MTU + FRAME_OVERHEAD;
 
-/** Stands for the rings' memory while there are no rings. */
+/** Placeholder for the rings' memory between sessions. */
 const NO_MEMORY = new Uint8Array(0);
 
 /** The frames of one call of {@link ProgramEnd.send}. */
@@ -21,17 +21,17 @@ interface Batch {
 }
 
 /**
- * A program's own frames. Each is copied once: to be sent, into this side's output section; when received, into
- * private memory, since a mapped section goes with its port, and the peer can change it at any time.
+ * A program's own frames. Each is copied once: when sent, into this side's output section; when received, into private
+ * memory, since a mapped section is unmapped with its port and the peer can change it at any time.
  *
- * It may be the end of one session after the other: frames to be sent wait for the next one.
+ * It can be reused as the end of later sessions: frames that are still to be sent wait for the next one.
  */
 export class ProgramEnd implements LinkEnd {
   /** A program neither computes checksums nor cuts segments for its peer. */
   readonly capabilities = 0;
   readonly headerSize = 0;
   readonly refusedInARow = 0;
-  /** Whether the program has asked for frames since it got the last burst. */
+  /** Whether the program has requested frames since the last burst. */
   wanted = false;
   longest = 0;
 
@@ -40,7 +40,7 @@ export class ProgramEnd implements LinkEnd {
   #carrier = false;
   #own = NO_MEMORY;
   #peer = NO_MEMORY;
-  /** What is to be sent. */
+  /** Batches to be sent, a linked list. */
   #oldest: Batch | undefined;
   #newest: Batch | undefined;
   /** Why nothing can be sent any more. */
@@ -55,7 +55,7 @@ export class ProgramEnd implements LinkEnd {
     this.#counters = counters;
   }
 
-  /** Becomes the end of a session, which closes it. */
+  /** Makes this the end of a session, which closes it. */
   attach({ own, peer }: EndMemory): this {
     this.#own = new Uint8Array(own.buffer);
     this.#peer = new Uint8Array(peer.buffer);
@@ -92,9 +92,9 @@ export class ProgramEnd implements LinkEnd {
   }
 
   /**
-   * Sends frames, in order, after those of the calls before. Resolves when all of them are in the ring; until then they
-   * must not change. Rejects, having sent those before it, with a RangeError for a frame of a wrong length, and with the
-   * error of {@link cancel}.
+   * Sends frames, in order, after those of earlier calls. Resolves when all of them are in the ring; until then they must
+   * not change. Rejects with a RangeError for a frame of a wrong length, having sent those before it, and with the error
+   * of {@link cancel}.
    */
   send(frames: readonly Uint8Array[]): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -114,7 +114,7 @@ export class ProgramEnd implements LinkEnd {
     if (batch === undefined || !this.#carrier) return NOTHING;
     const frame = batch.frames[batch.sent]!;
     try {
-      // The MTU may have changed since, and so may the frame.
+      // Check again: the MTU or the frame may have changed since it was queued.
       checkFrame(frame, this.longest);
       this.#own.set(frame, slot);
     } catch (error) {
@@ -153,8 +153,7 @@ export class ProgramEnd implements LinkEnd {
   }
 
   /**
-   * The frames that were delivered since the last call. They are valid until {@link wanted} is set again and frames
-   * are delivered.
+   * The frames delivered since the last call. They are valid until {@link wanted} is set again and frames are delivered.
    */
   takeBurst(): readonly Uint8Array[] {
     const burst = this.#burst;
@@ -165,12 +164,12 @@ export class ProgramEnd implements LinkEnd {
     return burst;
   }
 
-  /** Frames wait while there is no data path. */
+  /** Drops nothing: frames wait while there is no data path. */
   discard(): boolean {
     return false;
   }
 
-  /** Rejects with `error` everything that has not been sent, and all later calls of {@link send}. */
+  /** Rejects all pending and later calls of {@link send} with `error`. */
   cancel(error: Error): void {
     this.#cancelled = error;
     for (let batch = this.#oldest; batch !== undefined; batch = batch.next) batch.reject(error);

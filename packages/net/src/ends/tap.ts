@@ -24,23 +24,23 @@ import { DROPPED, type EndMemory, type LinkEnd, NOTHING } from './link-end.ts';
 /** The longest frame that is passed on to the TAP, in bytes. */
 const MAX_FRAME = MAX_MTU + FRAME_OVERHEAD;
 
-// Private memory for system calls: the header of a frame that comes from the TAP and of one that goes there, and the
+// Private memory for system calls: the header of a frame read from the TAP, the header of one written to it, and the
 // iovecs for header and frame, {u64 address, u64 length} each.
 const OUTGOING_HEADER = 0;
 const INCOMING_HEADER = 16;
 const OUTGOING_VECTOR = 32;
 const INCOMING_VECTOR = 64;
-/** Receives the beginning of frames that are dropped. */
+/** Buffer for the beginning of frames that are dropped. */
 const DISCARDED = 128;
 const SCRATCH_SIZE = 256;
 
-/** What a TAP end needs. The TAP stays the caller's. */
+/** The options of a TAP end. The caller keeps ownership of the TAP. */
 export interface TapEndOptions {
   readonly tap: Tap;
   readonly poller: Poller;
   /** See `counters.ts`. */
   readonly counters: Float64Array;
-  /** The TAP reports an error: its interface may have been deleted. */
+  /** Called when the TAP reports an error: its interface may have been deleted. */
   readonly failed: () => void;
 }
 
@@ -63,7 +63,7 @@ export class TapEnd implements LinkEnd {
   readonly #tap: Tap;
   readonly #fd: number;
   readonly #counters: Float64Array;
-  /** The longest frame that is no segment to be cut, in bytes, without its header. */
+  /** The longest frame, other than segments to be cut later, in bytes without header. */
   #maxFrame = 0;
   readonly #ownAddress: number;
   readonly #peerAddress: number;
@@ -76,11 +76,11 @@ export class TapEnd implements LinkEnd {
   readonly #incomingVector = new Uint32Array(this.#scratch.buffer, INCOMING_VECTOR, 8);
   /** By gso_type: whether the peer may use it. */
   #agreed = agreedGsoTypes(0);
-  /** Whether it may send segments that are to be cut. */
+  /** Whether the peer may send segments to be cut later. */
   #large = false;
-  /** Whether the TAP's headers stay here, since the peer knows none. */
+  /** Whether the TAP's headers are kept from the peer, which does not support them. */
   #keepsHeader = false;
-  /** The first fault since the last start, until it is reported; further ones are not kept. */
+  /** The first fault since the last start, until it is reported; later ones are not kept. */
   #fault: HeaderFault = HeaderFault.NONE;
   #faulty = false;
   #muted = false;
@@ -134,17 +134,17 @@ export class TapEnd implements LinkEnd {
 
   set longest(bytes: number) {
     this.#maxFrame = bytes;
-    // One more byte shows that a frame was longer.
+    // One more byte, to detect frames that are too long.
     this.slotSize = (this.#large ? MAX_HEADED_FRAME : this.headerSize + bytes) + 1;
   }
 
-  /** Has the kernel complete all frames from now on, since the next peer may not. */
+  /** Switches the TAP's offloads off, since the next peer may not support them. */
   stop(): void {
     if (!this.#tap.vnetHeader) return;
     try {
       this.#tap.setOffload(0);
     } catch {
-      // An interface that is gone sends no frames.
+      // A deleted interface sends no frames.
     }
   }
 
@@ -152,7 +152,7 @@ export class TapEnd implements LinkEnd {
     try {
       this.#tap.setCarrier(on);
     } catch (error) {
-      // An interface that is gone has no carrier.
+      // A deleted interface has no carrier.
       if (on) throw error;
     }
   }
@@ -207,7 +207,7 @@ export class TapEnd implements LinkEnd {
     return written === FRAME_HEADER_SIZE + frameLength || this.#refuse(Counter.dropsRefused);
   }
 
-  /** Checks a copy of the header, which is then what the kernel gets: the peer can change its own at any time. */
+  /** Checks a private copy of the header and passes that to the kernel: the peer can change the original at any time. */
   #takeHeader(offset: number, frameLength: number): boolean {
     const header = this.#incoming;
     const peer = this.#peer8;
@@ -242,7 +242,7 @@ export class TapEnd implements LinkEnd {
     return DROPPED;
   }
 
-  /** EIO: the interface is down, and has nothing to send. */
+  /** Tells "no frame" from a failure. EIO: the interface is down, and has nothing to send. */
   #nothing(): typeof NOTHING {
     const error = errno();
     if (error === EAGAIN || error === EINTR || error === EIO) return NOTHING;
@@ -255,7 +255,7 @@ export class TapEnd implements LinkEnd {
   }
 }
 
-/** Fills in an iovec; the conversion to 32 bits cuts off the upper half, and the fraction. */
+/** Fills in an iovec. Storing to 32 bits truncates: it drops the upper half, and the fraction. */
 function setPart(vector: Uint32Array, part: 0 | 1, address: number, length: number): void {
   vector[4 * part] = address;
   vector[4 * part + 1] = address / 2 ** 32;
