@@ -48,7 +48,7 @@ describe('too few descriptors', () => {
     ['peers', '-S', 'SOCKET'],
     ['demo'],
   ];
-  const cases = commands.flatMap((argv) => [24, 36].map((limit) => [argv[0]!, limit, argv] as const));
+  const cases = commands.flatMap((argv) => [24, 30].map((limit) => [argv[0]!, limit, argv] as const));
 
   it.each(cases)('ivshmem %s with %i', async (_name, limit, argv) => {
     const paths = argv.map((word) => (/^[A-Z]+$/.test(word) ? join(directory, word) : word));
