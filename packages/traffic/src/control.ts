@@ -1,6 +1,6 @@
 /**
- * What the main thread and the workers of one run share: [stop, port, sender is done, –] as Int32, then two counters
- * as Float64. A counter has one writer and is only looked at by the others, as an aligned word.
+ * Memory shared by the main thread and the workers of one run: [stop, port, sender is done, –] as Int32, then two
+ * counters as Float64. Each counter has one writer; the other threads only read it, as an aligned word.
  */
 export interface Control {
   readonly memory: SharedArrayBuffer;
@@ -16,7 +16,7 @@ const SENDER_DONE = 2;
 export const SENT = 0;
 export const RECEIVED = 1;
 
-/** The longest that a worker blocks before it looks at the stop flag, in ms. */
+/** Maximum time a worker blocks before it checks the stop flag, in ms. */
 export const SLICE_MS = 100;
 
 export function createControl(): Control {
@@ -38,7 +38,7 @@ export function stopRequested({ cells }: Control): boolean {
   return Atomics.load(cells, STOP) !== 0;
 }
 
-/** Blocks the thread for up to `milliseconds`; a stop request ends that. */
+/** Blocks the thread for `milliseconds`, or until a stop is requested. */
 export function sleepUnlessStopped({ cells }: Control, milliseconds: number): void {
   Atomics.wait(cells, STOP, 0, milliseconds);
 }
@@ -49,7 +49,7 @@ export function publishPort({ cells }: Control, port: number): void {
   Atomics.notify(cells, PORT);
 }
 
-/** Blocks until the server listens. Returns its port, 0 where the run was stopped before. */
+/** Blocks until the server listens. Returns its port, or 0 if the run was stopped first. */
 export function waitForPort(control: Control): number {
   for (;;) {
     const port = Atomics.load(control.cells, PORT);
@@ -58,7 +58,7 @@ export function waitForPort(control: Control): number {
   }
 }
 
-/** Nothing more will be sent: what {@link Control.counters} says of that is final. */
+/** Nothing more will be sent: the counter {@link SENT} is final. */
 export function publishSenderDone({ cells }: Control): void {
   Atomics.store(cells, SENDER_DONE, 1);
 }

@@ -29,13 +29,13 @@ const TCP = 6;
 const UDP = 17;
 const UDP_PAYLOAD_AT = TRANSPORT_AT + 8;
 
-/** What becomes of a frame on the wire: the frames that come out at the other end. */
+/** Maps a frame to the frames that come out at the other end. */
 type Fault = (frame: Buffer) => Buffer[];
 
 const protocolOf = (frame: Buffer) => (frame.readUInt16BE(12) === 0x0800 ? frame[PROTOCOL_AT] : 0);
 const faultless: Fault = (frame) => [frame];
 
-/** A wire between two namespaces whose frames go through our hands, so that what a test counts did happen. */
+/** A wire between two namespaces that passes each frame through `fault`, so that a test knows what happened to it. */
 class Wire {
   readonly a = Netns.create();
   readonly b = Netns.create();
@@ -128,7 +128,7 @@ describe.skipIf(missing !== null)(`faults of the wire are counted ${missing ?? '
           return [frame, frame];
         case 3:
           frame[UDP_PAYLOAD_AT + 50]! ^= 1;
-          // No checksum: else the kernel would drop it.
+          // No checksum, or the kernel would drop it.
           frame.writeUInt16BE(0, TRANSPORT_AT + 6);
           return [frame];
         case 5:
@@ -165,11 +165,11 @@ describe.skipIf(missing !== null)(`faults of the wire are counted ${missing ?? '
     expect(await udpEcho(options)).toMatchObject({ sent: 4, received: 3, lost: 1, corrupted: 0 });
   });
 
-  it('of a stream: bytes that are changed in a way TCP does not notice', async () => {
+  it('of a stream: changed bytes that TCP does not detect', async () => {
     let changed = 0;
     wire.fault = (frame) => {
       if (protocolOf(frame) === TCP && frame.length > 1000 && changed++ === 3) {
-        // Two words change places: the sum is the same.
+        // Swapping two words leaves the checksum the same.
         const at = frame.length - 400;
         const word = frame.readUInt16BE(at);
         frame.writeUInt16BE(frame.readUInt16BE(at + 200), at);
@@ -189,7 +189,7 @@ describe.skipIf(missing !== null)(`faults of the wire are counted ${missing ?? '
     expect(await tcpTransfer(transfer)).toMatchObject({ bytes: 300_000, checksumOk: true });
   });
 
-  it('but lost segments are not: TCP sends them again', async () => {
+  it('but not lost segments: TCP retransmits them', async () => {
     let segments = 0;
     wire.fault = (frame) =>
       protocolOf(frame) === TCP && frame.length > 1000 && segments++ % 50 === 7 ? [] : [frame];
@@ -204,15 +204,15 @@ describe.skipIf(missing !== null)(`faults of the wire are counted ${missing ?? '
     expect(segments).toBeGreaterThan(100);
   });
 
-  it('and a connection that nobody answers is aborted all the same', async () => {
+  it('and a connection without a reply can be aborted', async () => {
     wire.fault = () => [];
     const signal = AbortSignal.timeout(300);
     const transfer = { from: wire.a.path, to: wire.b.path, address: '10.9.0.2', bytes: 1, signal };
     await expect(tcpTransfer(transfer)).rejects.toMatchObject({ name: 'TimeoutError' });
   });
 
-  it('and a transfer that is aborted on a dead wire keeps no namespace alive', async () => {
-    // A cable from the sender's namespace to one that stays: it goes when that namespace goes.
+  it('and aborting a transfer on a dead wire keeps no namespace alive', async () => {
+    // A veth pair from the sender's namespace to one that stays is deleted with the sender's namespace.
     using witness = Netns.create();
     connectByVeth(witness, wire.a, { names: ['witness', 'witness'] });
     const controller = new AbortController();

@@ -11,7 +11,7 @@ describe('a numbered payload', () => {
       for (const sequence of [0, 1, 65536, 2 ** 32 - 1]) {
         payload.write(buffer, 4, sequence);
         expect(payload.read(buffer, 4, size, true)).toBe(sequence);
-        // The number itself is covered by the pattern, which is another one for another number.
+        // The pattern differs for each number, so it verifies the number, too.
         const covered = [0, 4, 7, 8, size - 1].filter((at) => at < size && (at > 3 || size > 8));
         for (const at of covered) {
           buffer[4 + at]! ^= 1;
@@ -23,7 +23,7 @@ describe('a numbered payload', () => {
     },
   );
 
-  it('of another run is no valid one', () => {
+  it('is invalid if it belongs to another run', () => {
     using ours = new NumberedPayload(64, 1);
     using theirs = new NumberedPayload(64, 2);
     const buffer = Buffer.alloc(64);
@@ -37,7 +37,7 @@ describe('a numbered payload', () => {
 });
 
 describe('the pattern', () => {
-  it('matches at its own place, across its end, and nowhere else', () => {
+  it('matches at its position, across its end, and nowhere else', () => {
     using pattern = new Pattern(4096);
     const position = PATTERN_LENGTH - 100;
     const data = Buffer.alloc(300);
@@ -45,7 +45,7 @@ describe('the pattern', () => {
     expect(pattern.matches(data, 0, 300, position)).toBe(true);
     expect(pattern.matches(data, 100, 200, PATTERN_LENGTH)).toBe(true);
     expect(pattern.matches(data, 100, 200, 7 * PATTERN_LENGTH)).toBe(true);
-    // What moved by a buffer, a page or a byte is at the wrong place.
+    // Data shifted by a buffer, a page or a byte does not match.
     for (const shift of [1, 4096, 262144, -1])
       expect(pattern.matches(data, 0, 300, position + shift)).toBe(false);
   });

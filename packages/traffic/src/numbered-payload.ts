@@ -3,10 +3,10 @@ import { PATTERN_LENGTH, Pattern } from './pattern.ts';
 
 /** Bytes before the pattern: {u32 sequence, u32 token}, little-endian. */
 export const PAYLOAD_HEADER_SIZE = 8;
-/** The most that an IPv4 datagram holds: 65535 bytes without its header of 20 and that of UDP or ICMP, 8. */
+/** Maximum payload of an IPv4 datagram: 65535 bytes less 20 for the IP header and 8 for that of UDP or ICMP. */
 export const MAX_PAYLOAD_SIZE = 65507;
 
-/** Where one payload's pattern begins relative to the one before: any number that is no divisor will do. */
+/** Distance in the pattern from the start of one payload to that of the next; any number that is not a divisor works. */
 const STRIDE = 7919;
 
 /** Throws OptionError if a datagram cannot have a payload of `size` bytes. */
@@ -20,8 +20,8 @@ export function checkPayloadSize(size: number): void {
 }
 
 /**
- * The payloads of one run of datagrams: a sequence number, the run's token, and then a pattern that is different for
- * each number. Allocates nothing once made.
+ * The payloads of one run of datagrams: a sequence number, the run's token, and a pattern that differs for each number.
+ * Allocates memory in the constructor only.
  */
 export class NumberedPayload {
   readonly size: number;
@@ -43,14 +43,14 @@ export class NumberedPayload {
     this.#pattern.bytes.copy(buffer, offset + PAYLOAD_HEADER_SIZE, start, start + length);
   }
 
-  /** Writes the sequence number only, over a whole payload: enough where the pattern is not verified. */
+  /** Replaces the sequence number of a whole payload; sufficient if the pattern is not verified. */
   number(buffer: Buffer, offset: number, sequence: number): void {
     buffer.writeUInt32LE(sequence, offset);
   }
 
   /**
-   * The sequence number of a payload that arrived with `length` bytes at `offset`, -1 where it is damaged: its length,
-   * its token, or (with `verify`) any byte of the pattern.
+   * The sequence number of the payload of `length` bytes received at `offset`; -1 if its length, its token or (with
+   * `verify`) any byte of the pattern is wrong.
    */
   read(buffer: Buffer, offset: number, length: number, verify: boolean): number {
     if (length !== this.size || buffer.readUInt32LE(offset + 4) !== this.#token) return -1;

@@ -1,15 +1,15 @@
 import { type Mapping, mapPrivate } from '@ivshmem/linux/memory';
 
 /**
- * Length of the pseudo-random pattern in bytes: a prime, so that no buffer, segment or page size divides it and bytes
- * that end up at another place of a stream do not match.
+ * Length of the pseudo-random pattern in bytes. A prime, so that no buffer, segment or page size divides it: bytes that
+ * arrive at the wrong position of a stream do not match.
  */
 export const PATTERN_LENGTH = 1048573;
 
-/** The pattern, twice: the first `overlap` bytes follow its end, so that any piece up to that length is in one piece. */
+/** The pattern, followed by its first `overlap` bytes, so that any part of up to that length is contiguous. */
 export class Pattern {
   readonly bytes: Buffer;
-  /** Where {@link bytes} begins, for system calls. */
+  /** The address of {@link bytes}, for system calls. */
   readonly address: number;
   readonly overlap: number;
   readonly #memory: Mapping;
@@ -30,7 +30,7 @@ export class Pattern {
     this.bytes.copy(this.bytes, PATTERN_LENGTH, 0, overlap);
   }
 
-  /** Whether `length` bytes (≤ overlap) of `data` from `offset` on are those at `position` of the endless pattern. */
+  /** Whether `length` bytes (≤ overlap) of `data` at `offset` equal those at `position` of the repeated pattern. */
   matches(data: Buffer, offset: number, length: number, position: number): boolean {
     const start = position % PATTERN_LENGTH;
     return this.bytes.compare(data, offset, offset + length, start, start + length) === 0;

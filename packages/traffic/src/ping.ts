@@ -5,15 +5,15 @@ import { checkPayloadSize } from './numbered-payload.ts';
 import { type RunOptions, runWorkers } from './run-workers.ts';
 import type { EchoResult } from './worker/tasks.ts';
 
-/** Common to all that sends requests and waits for the answers. */
+/** Options of tests that send requests and wait for the replies. */
 export interface EchoOptions extends RunOptions {
-  /** How many requests; 1 or more. */
+  /** Number of requests, 1 or more. */
   readonly count: number;
-  /** Payload in bytes, 8 … 65507; 56 unless told. */
+  /** Payload in bytes, 8 … 65507. Default: 56. */
   readonly size?: number;
-  /** From one request to the next; 0, unless told, sends each as soon as the one before was answered or given up. */
+  /** Time between requests. Default: 0, which sends each as soon as the previous one is answered or has timed out. */
   readonly intervalMs?: number;
-  /** An answer that takes longer is not counted; 1000 unless told. */
+  /** Later replies are not counted. Default: 1000. */
   readonly timeoutMs?: number;
   readonly onProgress?: (progress: { readonly sent: number; readonly received: number }) => void;
 }
@@ -25,7 +25,7 @@ export interface PingOptions extends EchoOptions {
   readonly to: string;
 }
 
-/** Checks {@link EchoOptions} and fills in what is left out. Throws OptionError. */
+/** Checks {@link EchoOptions} and fills in the defaults. Throws OptionError. */
 export function echoParameters(options: EchoOptions) {
   const { count, size = 56, intervalMs = 0, timeoutMs = 1000 } = options;
   if (!Number.isInteger(count) || count < 1)
@@ -38,7 +38,7 @@ export function echoParameters(options: EchoOptions) {
   return { count, size, intervalMs, timeoutMs };
 }
 
-/** Hands the counters of a run to an {@link EchoOptions.onProgress}. */
+/** Passes the counters of a run to {@link EchoOptions.onProgress}. */
 export function echoProgress({ onProgress }: EchoOptions) {
   return (
     onProgress &&
@@ -47,8 +47,8 @@ export function echoProgress({ onProgress }: EchoOptions) {
 }
 
 /**
- * Sends ICMP or ICMPv6 echo requests, verifies each answer byte by byte, and measures the round trips. Needs
- * CAP_NET_RAW. Throws OptionError for bad options, and Error where there is no route to the destination.
+ * Sends ICMP or ICMPv6 echo requests, verifies every byte of the replies, and measures the round trips. Requires
+ * CAP_NET_RAW. Throws OptionError for bad options, and Error if there is no route to the destination.
  */
 export async function ping(options: PingOptions): Promise<EchoResult> {
   const { netns, to, signal } = options;

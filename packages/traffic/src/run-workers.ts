@@ -6,7 +6,7 @@ import type { Outcome, Task } from './worker/tasks.ts';
 const PROGRESS_INTERVAL_MS = 100;
 
 export interface RunOptions {
-  /** Ends the run within a fraction of a second; the promise is rejected with the signal's reason. */
+  /** Stops the run within a fraction of a second; the promise is rejected with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -15,7 +15,7 @@ interface RunWorkersOptions extends RunOptions {
   readonly onProgress?: ((counters: Float64Array) => void) | undefined;
 }
 
-/** Runs one worker; the outcome is there when the thread is gone. */
+/** Runs one worker. Resolves when its thread has ended. */
 function runWorker(task: Task, control: Control): Promise<Outcome> {
   return new Promise((resolve) => {
     let outcome: Outcome = {
@@ -26,7 +26,7 @@ function runWorker(task: Task, control: Control): Promise<Outcome> {
     };
     let worker: Worker;
     try {
-      // From dist, also if this module itself runs from src, under vitest.
+      // From dist, even if this module runs from src, under vitest.
       worker = new Worker(new URL('../dist/worker/main.js', import.meta.url), {
         workerData: { task, memory: control.memory },
         execArgv: [],
@@ -46,8 +46,8 @@ function runWorker(task: Task, control: Control): Promise<Outcome> {
 }
 
 /**
- * Runs tasks side by side, each in a thread of its own, and returns their results when all threads have ended. The first
- * error stops the others, and is thrown.
+ * Runs tasks in parallel, each in its own thread, and returns their results when all threads have ended. The first error
+ * stops the others and is thrown.
  */
 export async function runWorkers(tasks: readonly Task[], options: RunWorkersOptions): Promise<unknown[]> {
   const { signal, onProgress } = options;
@@ -67,7 +67,7 @@ export async function runWorkers(tasks: readonly Task[], options: RunWorkersOpti
         return null;
       }),
     );
-    // What fails behind an abort fails because of it: one end has gone, and the other finds its connection reset.
+    // An abort causes further errors: when one end stops, the other finds its connection reset.
     signal?.throwIfAborted();
     if (failure !== undefined) throw failure;
     return results;

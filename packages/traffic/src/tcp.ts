@@ -7,37 +7,36 @@ import type { TcpServerResult } from './worker/tasks.ts';
 export interface TcpTransferOptions extends RunOptions {
   /** Path of the network namespace that sends: `Netns.path`. */
   readonly from: string;
-  /** Path of the one that receives. */
+  /** Path of the network namespace that receives. */
   readonly to: string;
   /** The receiver's address: `10.0.0.2` or `fd00::2`. */
   readonly address: string;
-  /** How long to send. One of `seconds` and `bytes` must be there. */
+  /** How long to send. Exactly one of `seconds` and `bytes` is required. */
   readonly seconds?: number;
   /** How much to send. */
   readonly bytes?: number;
-  /** Send a pseudo-random stream, and compare every byte of it on arrival. */
+  /** Send a pseudo-random stream and compare every byte on arrival. */
   readonly verify?: boolean;
   /** The largest TCP segment, in bytes (TCP_MAXSEG). */
   readonly maxSegment?: number;
-  /** The sender's algorithm, such as `cubic` (TCP_CONGESTION); the default of its network namespace unless given. */
+  /** The sender's algorithm, such as `cubic` (TCP_CONGESTION). Default: that of its network namespace. */
   readonly congestionControl?: string;
   readonly onProgress?: (progress: { readonly bytes: number }) => void;
 }
 
 export interface TcpTransferResult {
-  /** What arrived. */
+  /** Bytes that arrived. */
   readonly bytes: number;
   /** From the connection to the end of the stream, at the receiver. */
   readonly seconds: number;
   readonly bitsPerSecond: number;
-  /** With `verify`: whether every byte that was sent arrived, in its place. */
+  /** With `verify`: whether all bytes sent have arrived, in order. */
   readonly checksumOk?: boolean;
 }
 
 /**
- * Sends a TCP stream from one network namespace to another, with 256 KiB at a time. Throws OptionError for bad options,
- * and Error if the kernel does not know the algorithm, it can't connect, the connection breaks, or nothing moves for ten
- * seconds.
+ * Sends a TCP stream from one network namespace to another, 256 KiB per call. Throws OptionError for bad options, and
+ * Error if the kernel does not know the algorithm, the connection fails or breaks, or nothing moves for ten seconds.
  */
 export async function tcpTransfer(options: TcpTransferOptions): Promise<TcpTransferResult> {
   const { from, to, address, signal, onProgress, verify = false, maxSegment = null } = options;
@@ -59,7 +58,7 @@ export async function tcpTransfer(options: TcpTransferOptions): Promise<TcpTrans
   };
 }
 
-/** An amount or a duration, whichever is there; the other one is Infinity. Throws OptionError. */
+/** Returns the limits given by an amount or a duration; the one that is not given is Infinity. Throws OptionError. */
 export function limits(what: string, amount: number | undefined, seconds: number | undefined) {
   if ((amount === undefined) === (seconds === undefined))
     throw new OptionError(what, `say either ${what} or seconds`);

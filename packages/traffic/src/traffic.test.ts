@@ -39,14 +39,14 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect(Math.min(...result.rttsMicroseconds)).toBeGreaterThan(0);
   });
 
-  it('pings with an interval, and with more than a packet holds', async () => {
+  it('pings with an interval, and with a payload larger than a packet', async () => {
     const before = performance.now();
     const result = await ping({ netns: a.path, to: '10.9.0.2', count: 5, intervalMs: 20, size: 20_000 });
     expect(result).toMatchObject({ sent: 5, received: 5, corrupted: 0 });
     expect(performance.now() - before).toBeGreaterThanOrEqual(80);
   });
 
-  it('counts what is not answered as lost', async () => {
+  it('counts unanswered requests as lost', async () => {
     const seen: number[] = [];
     const onProgress = ({ sent }: { sent: number }) => seen.push(sent);
     const options = { netns: a.path, to: '10.9.0.77', count: 3, timeoutMs: 100, onProgress };
@@ -56,7 +56,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect(seen.every((sent, i) => sent <= 3 && sent >= (seen[i - 1] ?? 0))).toBe(true);
   });
 
-  it('has two pings at a time tell their answers apart', async () => {
+  it('distinguishes the replies of two simultaneous pings', async () => {
     const options = { netns: a.path, to: '10.9.0.2', count: 200 };
     const results = await Promise.all([ping(options), ping(options)]);
     for (const result of results)
@@ -83,7 +83,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect(result.bitsPerSecond).toBeCloseTo((bytes * 8) / result.seconds, 0);
   });
 
-  it('transfers with any algorithm that the kernel has, also one that only a privileged process may choose', async () => {
+  it('transfers with every algorithm of the kernel, including those reserved for privileged processes', async () => {
     const list = readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8');
     const transfer = { from: a.path, to: b.path, address: '10.9.0.2', bytes: 100_000 };
     for (const congestionControl of list.trim().split(/\s+/)) {
@@ -124,7 +124,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect(result.seconds).toBeGreaterThan(0.1);
   });
 
-  it('refuses what makes no sense, before it starts anything', async () => {
+  it('rejects invalid options before it starts anything', async () => {
     const before = threads();
     const tcp = { from: a.path, to: b.path, address: '10.9.0.2' };
     const udp = { ...tcp, size: 100 };
@@ -141,7 +141,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect(threads()).toBe(before);
   });
 
-  it('says what went wrong, on one line, and leaves nothing running', async () => {
+  it('reports an error in one line, and leaves nothing running', async () => {
     await ping({ netns: a.path, to: '10.9.0.2', count: 1 });
     const before = [openFds(), threads()];
     const tcp = { from: a.path, to: b.path, address: '10.9.0.2', bytes: 1 };
@@ -156,7 +156,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
     expect([openFds(), threads()]).toEqual(before);
   });
 
-  it('is aborted, whatever fails because of that', async () => {
+  it('rejects with the reason of an abort, whatever fails because of it', async () => {
     const controller = new AbortController();
     const run = ping({ netns: '/proc/1/none', to: '10.9.0.2', count: 1, signal: controller.signal });
     controller.abort();
@@ -184,7 +184,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
       controller.abort();
     }, 200);
     await expect(run).rejects.toMatchObject({ name: 'AbortError' });
-    // Without the abort, each would go on for a minute.
+    // Without the abort, each would run for a minute.
     expect(performance.now() - abortedAt).toBeLessThan(20_000);
     expect([openFds(), threads()]).toEqual(before);
     await expect(endless[kind](controller.signal)).rejects.toMatchObject({ name: 'AbortError' });
@@ -192,7 +192,7 @@ describe.skipIf(missing !== null)(`traffic over a cable ${missing ?? ''}`, () =>
 });
 
 describe.skipIf(missing !== null)('a cable', () => {
-  it('is not left behind where it cannot be connected', () => {
+  it('is deleted if it cannot be connected', () => {
     using a = Netns.create();
     using b = Netns.create();
     const addresses = [['10.9.0.1/24'], ['10.9.0.2']] as const;

@@ -4,17 +4,17 @@ import { runWorkers } from './run-workers.ts';
 import type { EchoResult } from './worker/tasks.ts';
 
 export interface UdpEchoOptions extends EchoOptions {
-  /** Path of the network namespace that asks: `Netns.path`. */
+  /** Path of the network namespace that sends the requests: `Netns.path`. */
   readonly client: string;
-  /** Path of the one that answers. */
+  /** Path of the network namespace that replies. */
   readonly server: string;
   /** The server's address: `10.0.0.2` or `fd00::2`. */
   readonly address: string;
 }
 
 /**
- * Sends datagrams to a process-to-process echo, and measures the round trips: unlike with a ping, a process is woken at
- * either end. Throws OptionError for bad options, and Error where an end can't be set up.
+ * Sends datagrams to an echo server and measures the round trips. Unlike a ping, this wakes a thread at each end. Throws
+ * OptionError for bad options, and Error if an end cannot be set up.
  */
 export async function udpEcho(options: UdpEchoOptions): Promise<EchoResult> {
   const { client, server, address, signal } = options;

@@ -10,41 +10,41 @@ import type { UdpReceiverResult } from './worker/tasks.ts';
 export interface UdpTransferOptions extends RunOptions {
   /** Path of the network namespace that sends: `Netns.path`. */
   readonly from: string;
-  /** Path of the one that receives. */
+  /** Path of the network namespace that receives. */
   readonly to: string;
   /** The receiver's address: `10.0.0.2` or `fd00::2`. */
   readonly address: string;
   /** Payload of each datagram in bytes, 8 … 65507. */
   readonly size: number;
-  /** How long to send. One of `seconds` and `count` must be there. */
+  /** How long to send. Exactly one of `seconds` and `count` is required. */
   readonly seconds?: number;
-  /** How many to send. */
+  /** Number of datagrams to send. */
   readonly count?: number;
-  /** Datagrams per second; as fast as the sending socket takes them unless told. */
+  /** Datagrams per second. Default: as fast as the sending socket accepts them. */
   readonly rate?: number;
-  /** Fill each with a pattern of its own, and compare every byte of it on arrival. */
+  /** Fill each datagram with a different pattern and compare every byte on arrival. */
   readonly verify?: boolean;
   readonly onProgress?: (progress: { readonly sent: number; readonly received: number }) => void;
 }
 
 export interface UdpTransferResult {
   readonly sent: number;
-  /** Different datagrams that arrived intact. */
+  /** Datagrams that arrived intact, without duplicates. */
   readonly received: number;
-  /** Those that never arrived. */
+  /** Datagrams that never arrived. */
   readonly lost: number;
-  /** Those that arrived after a later one. */
+  /** Datagrams that arrived after a later one. */
   readonly reordered: number;
   readonly duplicates: number;
-  /** Those that arrived damaged: of another length or, with `verify`, with other bytes. */
+  /** Datagrams with a wrong length or token or, with `verify`, any other wrong byte. */
   readonly corrupted: number;
-  /** From the first arrival to the last. */
+  /** Time from the first arrival to the last. */
   readonly seconds: number;
 }
 
 /**
- * Sends numbered datagrams from one network namespace to another, and counts what becomes of them. Throws OptionError for
- * bad options, and Error where an end can't be set up.
+ * Sends numbered datagrams from one network namespace to another, and counts those that arrive, are lost, reordered,
+ * duplicated or corrupted. Throws OptionError for bad options, and Error if an end cannot be set up.
  */
 export async function udpTransfer(options: UdpTransferOptions): Promise<UdpTransferResult> {
   const { from, to, address, size, signal, onProgress, verify = false } = options;

@@ -8,17 +8,17 @@ import {
 } from '@ivshmem/linux/network';
 
 export interface VethOptions {
-  /** Names of the two ends; `veth0` in either namespace unless told. */
+  /** Names of the two ends. Default: `veth0` in both namespaces. */
   readonly names?: readonly [string, string];
-  /** Bytes of a packet; 1500 unless told. */
+  /** In bytes. Default: 1500. */
   readonly mtu?: number;
-  /** Of either end: `10.0.0.1/24`, `fd00::1/64`. */
+  /** Addresses of each end: `10.0.0.1/24`, `fd00::1/64`. */
   readonly addresses?: readonly [readonly string[], readonly string[]];
 }
 
 /**
- * Connects two network namespaces by a cable, and returns when packets can pass. The cable goes with either namespace.
- * Blocks the thread for some milliseconds. Throws RangeError and SystemCallError, and leaves no cable then.
+ * Connects two network namespaces by a veth pair, and returns when packets can pass. The pair is deleted with either
+ * namespace. Blocks the thread for some milliseconds. Throws RangeError and SystemCallError, after deleting the pair.
  */
 export function connectByVeth(a: Netns, b: Netns, options: VethOptions = {}): void {
   const { names = ['veth0', 'veth0'], mtu = 1500, addresses = [[], []] } = options;
@@ -34,7 +34,7 @@ export function connectByVeth(a: Netns, b: Netns, options: VethOptions = {}): vo
         for (const address of addresses) addAddress(name, address);
       });
     }
-    // Until the kernel has noticed the carrier, it drops what is sent.
+    // The kernel drops packets until it has noticed the carrier.
     for (const { netns, name } of ends) {
       netns.run(() => waitForInterface(name, (found) => found?.operState === 'up'));
     }

@@ -8,7 +8,7 @@ function counted(sequences: Iterable<number>) {
   return { received, reordered, duplicates };
 }
 
-it('tells datagrams that are late from those that are there again', () => {
+it('distinguishes late datagrams from duplicates', () => {
   expect(counted([0, 1, 2, 3])).toEqual({ received: 4, reordered: 0, duplicates: 0 });
   expect(counted([3, 1, 2, 5])).toEqual({ received: 4, reordered: 2, duplicates: 0 });
   expect(counted([0, 0, 1, 0, 1])).toEqual({ received: 2, reordered: 0, duplicates: 3 });

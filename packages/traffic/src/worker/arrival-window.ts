@@ -1,15 +1,15 @@
-/** How far back a duplicate is known as one, in datagrams; a power of two. */
+/** Number of datagrams within which duplicates are detected; a power of two. */
 const WINDOW = 65536;
 
-/** Counts datagrams by their sequence numbers, 0 … 2^32 - 2, without growing with their number. */
+/** Counts datagrams by their sequence numbers, 0 … 2^32 - 2, in constant memory. */
 export class ArrivalWindow {
-  /** Different datagrams. */
+  /** Datagrams, without duplicates. */
   received = 0;
-  /** Those that came after one with a higher number. */
+  /** Datagrams that arrived after one with a higher number. */
   reordered = 0;
   duplicates = 0;
   #highest = -1;
-  /** By number modulo WINDOW, the number + 1 that came last. */
+  /** By number modulo WINDOW: the last number that arrived, plus 1. */
   readonly #seen = new Uint32Array(WINDOW);
 
   arrive(sequence: number): void {

@@ -1,23 +1,23 @@
 import { type Control, RECEIVED, SENT, SLICE_MS, stopRequested } from '../control.ts';
 import type { EchoParameters, EchoResult } from './tasks.ts';
 
-/** Answers of {@link EchoSocket.receive} that are no sequence number. */
+/** Results of {@link EchoSocket.receive} other than a sequence number. */
 export const NOTHING = -1;
 export const CORRUPTED = -2;
 
-/** Sends requests and receives what comes back; the protocol's side of {@link exchangeEchoes}. */
+/** Sends requests and receives replies: the protocol-specific part of {@link exchangeEchoes}. */
 export interface EchoSocket {
-  /** When the last request was handed to the kernel, and when the last answer was had: performance.now(). */
+  /** When the last request was sent and when the last reply was received: performance.now(). */
   sentAt: number;
   arrivedAt: number;
-  /** A request that the network does not take is a lost one. */
+  /** A request that the network rejects is lost. */
   send(sequence: number): void;
-  /** Waits for one packet up to the time-out. Returns its sequence number, {@link NOTHING} or {@link CORRUPTED}. */
+  /** Waits for one packet, up to the timeout. Returns its sequence number, {@link NOTHING} or {@link CORRUPTED}. */
   receive(): number;
   setTimeout(milliseconds: number): void;
 }
 
-/** Sends requests, each `intervalMs` after the one before, and measures the round trips. Ends early on a stop request. */
+/** Sends a request every `intervalMs` and measures the round trips. Ends early on a stop request. */
 export function exchangeEchoes(socket: EchoSocket, parameters: EchoParameters, control: Control): EchoResult {
   const { count, intervalMs, timeoutMs } = parameters;
   const sentAt = new Float64Array(count);
@@ -34,7 +34,7 @@ export function exchangeEchoes(socket: EchoSocket, parameters: EchoParameters, c
     const expiry = sent === 0 ? now : sentAt[sent - 1]! + timeoutMs;
     const idle = sent === 0 || !Number.isNaN(rtts[sent - 1]!) || now >= expiry;
     if (sent === count) {
-      // Which is the last that may still be answered?
+      // The last request that may still be answered.
       while (unanswered >= 0 && !Number.isNaN(rtts[unanswered]!)) unanswered--;
       if (unanswered < 0 || now >= sentAt[unanswered]! + timeoutMs) break;
     }

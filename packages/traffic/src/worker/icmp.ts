@@ -57,7 +57,7 @@ class IcmpEcho implements EchoSocket {
     bytes.writeUInt16BE(this.#identifier, REQUEST_AT + 4);
     bytes.writeUInt16BE(sequence & 0xffff, REQUEST_AT + 6);
     this.#payload.write(bytes, REQUEST_AT + ICMP_HEADER_SIZE, sequence);
-    // That of ICMPv6 covers the addresses, too, and is the kernel's business.
+    // The checksum of ICMPv6 also covers the addresses; the kernel computes it.
     if (!this.#v6) bytes.writeUInt16BE(internetChecksum(bytes, REQUEST_AT, length), REQUEST_AT + 2);
     this.sentAt = performance.now();
     if (send(this.#socket.fd, this.#memory.address + REQUEST_AT, length, MSG_NOSIGNAL) === -1) {
@@ -77,7 +77,7 @@ class IcmpEcho implements EchoSocket {
     const at = this.#v6 ? ANSWER_AT : ANSWER_AT + (bytes[ANSWER_AT]! & 15) * 4;
     const payloadLength = ANSWER_AT + length - at - ICMP_HEADER_SIZE;
     if (payloadLength < 0 || bytes[at] !== (this.#v6 ? ECHO_REPLY_V6 : ECHO_REPLY)) return NOTHING;
-    // Somebody else's, on the same two machines.
+    // A reply to another process.
     if (bytes.readUInt16BE(at + 4) !== this.#identifier) return NOTHING;
     const sequence = this.#payload.read(bytes, at + ICMP_HEADER_SIZE, payloadLength, true);
     return sequence === -1 || (sequence & 0xffff) !== bytes.readUInt16BE(at + 6) ? CORRUPTED : sequence;
@@ -99,7 +99,7 @@ class IcmpEcho implements EchoSocket {
 
 export function ping(task: PingTask, control: Control): EchoResult {
   using socket = openIpSocket(parseIpAddress(task.to).family, 'icmp', SLICE_MS);
-  // Everything but echo replies is none of ours. (ICMPv6 sockets have a filter of another kind; see receive().)
+  // Receive echo replies only. (ICMPv6 sockets have another kind of filter; see receive().)
   if (socket.family === AF_INET) socket.setOption(SOL_RAW, ICMP_FILTER, ~(1 << ECHO_REPLY));
   socket.connect(task.to, 0);
   using echo = new IcmpEcho(socket, task.to, task.size);

@@ -4,17 +4,17 @@ import { errno, SystemCallError } from '@ivshmem/linux';
 const { EINTR, EAGAIN, ENETDOWN, ENETUNREACH, ENOBUFS, ECONNREFUSED, EHOSTUNREACH } = constants.errno;
 const EHOSTDOWN = 112;
 
-/** What a network that is down, congested or without a listener makes of a datagram: it is lost. */
+/** Errors that mean a lost datagram: the network is down or congested, or there is no listener. */
 const losses = new Set([ENETDOWN, ENETUNREACH, ENOBUFS, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH]);
 
-/** Right after a call that failed: true where its time-out passed or a signal came; the call can be made again. */
+/** Whether a call failed because of its timeout or a signal, so that it can be repeated. */
 export function isTimeout(number: number): boolean {
   return number === EAGAIN || number === EINTR;
 }
 
 /**
- * Right after a send or receive of a datagram that failed: returns its errno where that is a time-out or a loss, and
- * throws {@link SystemCallError} for all else. An error may also be that of an earlier datagram, reported late.
+ * To be called right after a send or receive of a datagram has failed. Returns the errno of a timeout or a loss, and
+ * throws {@link SystemCallError} for any other. The error may belong to an earlier datagram.
  */
 export function datagramErrno(call: string, subject: string): number {
   const number = errno();

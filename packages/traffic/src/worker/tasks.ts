@@ -1,4 +1,4 @@
-/** What each kind of worker is told. `netns` is the path of the network namespace it enters. */
+/** The tasks of the workers. `netns` is the path of the network namespace to enter. */
 interface InNetns {
   readonly netns: string;
 }
@@ -7,7 +7,7 @@ export interface EchoParameters {
   readonly count: number;
   /** Payload in bytes. */
   readonly size: number;
-  /** 0: the next as soon as the one before was answered. */
+  /** 0: send each as soon as the previous one is answered. */
   readonly intervalMs: number;
   readonly timeoutMs: number;
 }
@@ -35,7 +35,7 @@ export interface TcpClientTask extends InNetns {
   readonly seconds: number;
   readonly verify: boolean;
   readonly maxSegment: number | null;
-  /** The kernel's name of an algorithm; null: the default of the network namespace. */
+  /** The kernel's name of an algorithm; null for the default of the network namespace. */
   readonly congestionControl: string | null;
 }
 
@@ -54,7 +54,7 @@ export interface UdpSenderTask extends InNetns {
   /** Infinity: until `seconds` have passed. */
   readonly count: number;
   readonly seconds: number;
-  /** Datagrams per second; Infinity: as fast as the socket takes them. */
+  /** Datagrams per second; Infinity: as fast as the socket accepts them. */
   readonly rate: number;
   readonly verify: boolean;
 }
@@ -79,21 +79,21 @@ export type Task =
 /** Round trips of a ping or of UDP echoes. */
 export interface EchoResult {
   readonly sent: number;
-  /** Requests whose answer came in time and intact. */
+  /** Requests with an intact reply in time. */
   readonly received: number;
-  /** Requests that were not answered in time. */
+  /** Requests without a reply in time. */
   readonly lost: number;
-  /** Answers to requests that had been answered. */
+  /** Further replies to requests that had one. */
   readonly duplicates: number;
-  /** Answers whose payload was damaged. Their requests are not among the lost. */
+  /** Replies with a damaged payload. Their requests are not counted as lost. */
   readonly corrupted: number;
-  /** Of each request that was answered, in the order in which they were sent. */
+  /** Round-trip time of each answered request, in the order of sending. */
   readonly rttsMicroseconds: Float64Array;
 }
 
 export interface TcpServerResult {
   readonly bytes: number;
-  /** From the connection to the end of the stream. */
+  /** Time from the connection to the end of the stream. */
   readonly seconds: number;
   readonly intact: boolean;
 }
@@ -103,11 +103,11 @@ export interface UdpReceiverResult {
   readonly reordered: number;
   readonly duplicates: number;
   readonly corrupted: number;
-  /** From the first datagram to the last. */
+  /** Time from the first datagram to the last. */
   readonly seconds: number;
 }
 
-/** A worker's only message; null where it was stopped before it could begin. */
+/** A worker's only message; the result is null if it was stopped before it began. */
 export type Outcome =
   | { readonly result: unknown }
   | { readonly error: { readonly message: string; readonly code: string | undefined } };

@@ -20,7 +20,7 @@ const TCP_MAXSEG = 2;
 const { ECONNRESET } = constants.errno;
 
 const BUFFER_SIZE = 256 * 1024;
-/** After so long without a byte, connection or end, a transfer is given up. */
+/** A transfer fails after this time without a byte, a connection or the end of the stream. */
 const STALL_MS = 10_000;
 
 function openTcp(task: TcpClientTask | TcpServerTask): IpSocket {
@@ -68,7 +68,7 @@ function sendStream(socket: IpSocket, pattern: Pattern, task: TcpClientTask, con
   let moved = start;
   let sent = 0;
   while (sent < task.bytes && now < deadline && !stopRequested(control)) {
-    // Without verification, the same buffer again and again, so that the test measures the link and not the cache.
+    // Without verification always the same buffer, so that the test measures the link and not the cache.
     const from = task.verify ? pattern.address + (sent % PATTERN_LENGTH) : pattern.address;
     const written = send(fd, from, Math.min(BUFFER_SIZE, task.bytes - sent), MSG_NOSIGNAL);
     now = performance.now();
@@ -85,7 +85,7 @@ function sendStream(socket: IpSocket, pattern: Pattern, task: TcpClientTask, con
   return sent;
 }
 
-/** Waits until the server has had everything and closes, so that nothing of the connection lingers. */
+/** Waits until the server has received everything and closed, so that the connection does not linger. */
 function awaitEnd(socket: IpSocket, task: TcpClientTask, control: Control): void {
   using memory = mapPrivate(1);
   let seen = control.counters[RECEIVED]!;
@@ -150,7 +150,7 @@ function receiveStream(connection: IpSocket, task: TcpServerTask, control: Contr
     if (length === 0) return { bytes, seconds: (now - start) / 1000, intact };
     const number = errno();
     if (!isTimeout(number)) throw new SystemCallError('recv', task.address, number);
-    // Asked for the time only when there is time.
+    // The clock is read only when no data is pending.
     if (moved === 0) moved = now;
     else if (now - moved > STALL_MS) throw stalled(task, 'TCP stream from');
   }

@@ -71,7 +71,7 @@ export function udpEchoClient(task: UdpEchoClientTask, control: Control): EchoRe
   }
 }
 
-/** Sends back what comes from the first that sends anything. */
+/** Echoes the datagrams of the first client that sends one. */
 export function udpEchoServer(task: UdpEchoServerTask, control: Control): null {
   using socket = serveUdp(task.address, control);
   using memory = mapPrivate(DATAGRAM_CAPACITY);

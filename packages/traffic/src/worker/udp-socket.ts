@@ -3,16 +3,16 @@ import { type Control, publishPort, SLICE_MS } from '../control.ts';
 
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
-/** The test is of the link, not of how long the receiver may sleep. */
+/** Large, so that the test measures the link and not how long the receiver sleeps. In bytes. */
 const RECEIVE_BUFFER_SIZE = 8 << 20;
-/** More than any datagram has. */
+/** More than the largest datagram, in bytes. */
 export const DATAGRAM_CAPACITY = 65536;
 
 export function openUdp(address: string): IpSocket {
   return openIpSocket(parseIpAddress(address).family, 'udp', SLICE_MS);
 }
 
-/** Binds to a free port, and tells it to the client. */
+/** Binds to a free port and publishes it to the client. */
 export function serveUdp(address: string, control: Control): IpSocket {
   const socket = openUdp(address);
   try {

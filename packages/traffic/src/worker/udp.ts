@@ -18,10 +18,10 @@ import { datagramErrno, isTimeout } from './network-errors.ts';
 import type { UdpReceiverResult, UdpReceiverTask, UdpSenderTask } from './tasks.ts';
 import { DATAGRAM_CAPACITY, openUdp, serveUdp } from './udp-socket.ts';
 
-/** How long datagrams may still be under way after the last was sent, when nothing arrives, in ms. */
+/** Once all are sent, the receiver stops after this time without an arrival, in ms. */
 const DRAIN_MS = 300;
 const STALL_MS = 10_000;
-/** Shorter pauses are spent spinning: a sleep takes about so long. */
+/** Spin for shorter pauses: this is about the shortest sleep. */
 const SPIN_MS = 0.2;
 
 /** Returns how many datagrams were sent. */
