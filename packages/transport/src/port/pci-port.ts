@@ -60,6 +60,7 @@ export function checkPciDevice(device: string): void {
 export function openPciPort(source: PciSource, poller: Poller): Port {
   checkPciDevice(source.device);
   const address = findDevice(source.device);
+  if (!listPciDevices().includes(address)) throw new Error(`${address}: no such PCI device: see lspci`);
   const interrupts = source.interrupts ?? (iommuGroup(address) === null ? 'poll' : 'vfio');
   if (interrupts === 'poll') return new PciPort(openPciResources(address), null, poller);
   const device = openVfioDevice(address);
