@@ -124,7 +124,7 @@ export function completeSettings(
   checkWholeNumber('size', 'size of shared memory', settings.size, [1, MAX_SIZE]);
   checkWholeNumber('evictAfter', 'time to evict', settings.evictAfter, [1, 86400]);
   if (settings.group !== undefined) checkWholeNumber('group', 'group', settings.group, [0, MAX_ID]);
-  const pageSize = (sharedMemory.kind === 'memfd' && sharedMemory.hugePageSize) || hostPage;
+  const pageSize = (sharedMemory.kind === 'memfd' ? sharedMemory.hugePageSize : undefined) ?? hostPage;
   checkWholeNumber('sharedMemory', 'size of huge pages', pageSize, [4096, MAX_SIZE]);
   if (!Number.isInteger(Math.log2(pageSize))) {
     throw new OptionError(

@@ -74,6 +74,10 @@ describe('configuration of several links', () => {
     );
   });
 
+  it('shows a file that is no object, without a key', () => {
+    expect(() => parseConfiguration('null')).toThrow(/^null: must be an object with the key "links"$/);
+  });
+
   const link = (more: object) =>
     JSON.stringify({ links: [{ socket: '/run/a' }, { socket: '/run/b', ...more }] });
   it.each([
@@ -102,6 +106,7 @@ describe('configuration of several links', () => {
     [link({ sharedMemory: { posix: 'a', directory: '/b' } }), 'links[1].sharedMemory {"posix":"a","di'],
     [link({ sharedMemory: { posix: 'a/b' } }), 'links[1].sharedMemory: shared memory object "a/b"'],
     [link({ sharedMemory: { hugePages: 3000000 } }), 'links[1].sharedMemory: size of huge pages 3000000'],
+    [link({ sharedMemory: { hugePages: 0 } }), 'links[1].sharedMemory: size of huge pages 0'],
     [link({ size: '4X' }), 'links[1].size "4X": must be a size in bytes'],
     [link({ size: -1 }), 'links[1].size: size of shared memory -1: must be 1 to'],
     [link({ outputSectionSize: '4M' }), 'links[1].outputSectionSize: shared memory of 4194304 bytes is too'],

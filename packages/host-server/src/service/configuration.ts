@@ -41,7 +41,7 @@ class Node {
     const shown = textOf(this.value);
     throw configurationError(
       this.key,
-      ` ${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}: must be ${expected}`,
+      `${this.key === '' ? '' : ' '}${shown.length > 60 ? `${shown.slice(0, 57)}...` : shown}: must be ${expected}`,
     );
   }
 
