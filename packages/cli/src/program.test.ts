@@ -1,4 +1,8 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
@@ -37,6 +41,51 @@ describe('ivshmem --help', () => {
       'vm',
       'demo',
       'help',
+    ]);
+  });
+});
+
+describe('an error of a command', () => {
+  /** Exit code and standard error of a command whose output goes to a device that is full. */
+  function toFull(...argv: string[]): [number | null, string] {
+    const full = openSync('/dev/full', 'w');
+    const { status, stderr } = spawnSync(process.execPath, [command, ...argv], {
+      stdio: ['ignore', full, 'pipe'],
+      encoding: 'utf8',
+    });
+    closeSync(full);
+    return [status, stderr];
+  }
+
+  it('is reported if its output cannot be written', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'ivshmem-full-'));
+    const socketPath = join(directory, 'server');
+    const server = spawn(process.execPath, [command, 'server', '-F', '-S', socketPath], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    try {
+      await once(server.stdout, 'data');
+      for (const argv of [['--help'], ['peers', '-S', socketPath]]) {
+        expect(toFull(...argv)).toEqual([
+          1,
+          expect.stringMatching(/^ivshmem: write error: ENOSPC: [^\n]*\n$/),
+        ]);
+      }
+    } finally {
+      server.kill('SIGTERM');
+      await once(server, 'exit');
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  it('names the path of the VM, with the remedy', () => {
+    const path = '/nonexistent/vm.sock';
+    const { status, stderr } = spawnSync(process.execPath, [command, 'vm', '--vfio-user', path], {
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([
+      1,
+      `ivshmem: bind ${path}: ENOENT: no such file or directory: create the directory first\n`,
     ]);
   });
 });

@@ -16,6 +16,15 @@ const THREADS =
 const INCOMPLETE =
   'install the packages again; if they are complete, raise the limit of open files ("ulimit -n")';
 
+/** Remedies, by error code, for a file or a socket that can't be created at a path. */
+export const PATH_REMEDIES: Readonly<Record<string, string>> = {
+  EACCES:
+    'change the permissions of the directory, or choose another path; the kernel log has denials by SELinux or AppArmor',
+  EROFS: 'choose a path on a writable file system, such as /run',
+  ENOENT: 'create the directory first',
+  ENOTDIR: 'choose a directory',
+};
+
 /** The remedy for an errno's name, such as `EMFILE`, that comes from a limit; undefined for others. */
 export function limitRemedy(code: string | undefined): string | undefined {
   return code === undefined ? undefined : remedies[code];
@@ -70,4 +79,11 @@ export class SystemCallError extends Error {
 export function check(result: number, syscall: string, subject: string): number {
   if (result === -1) throw new SystemCallError(syscall, subject, libc.errno());
   return result;
+}
+
+/** The {@link SystemCallError} of a call that creates a file or a socket at `path`, with the remedy where known. */
+export function pathError(syscall: string, path: string, errno: number): SystemCallError {
+  const [code, text] = byNumber.get(-errno) ?? [];
+  const remedy = code === undefined ? undefined : PATH_REMEDIES[code];
+  return new SystemCallError(syscall, path, errno, remedy && `${text}: ${remedy}`);
 }

@@ -1,5 +1,5 @@
 export * from './constants.ts';
-export { check, limitRemedy, SystemCallError, threadError } from './errors.ts';
+export { check, limitRemedy, PATH_REMEDIES, SystemCallError, threadError } from './errors.ts';
 export { closeFd, duplicateFd, setNonBlocking } from './fd.ts';
 // Unchecked, for hot paths: -1 means that errno() tells why.
 export { errno, read, readv, recv, schedYield as yieldProcessor, send, write, writev } from './libc.ts';

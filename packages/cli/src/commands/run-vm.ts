@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
-import { createHostServer } from '@ivshmem/host-server';
-import { OptionError } from '@ivshmem/linux';
+import { createHostServer, type HostServer, type HostServerOptions } from '@ivshmem/host-server';
+import { OptionError, SystemCallError } from '@ivshmem/linux';
 import { PAGE_SIZE } from '@ivshmem/linux/memory';
 import { checkLinkOptions, createLink } from '@ivshmem/net';
 import { LayoutError, ringLayout } from '@ivshmem/transport/protocol';
@@ -15,15 +15,15 @@ import type { VmOptions } from './vm.ts';
 /** What `ivshmem vm --json` prints, one object per line. */
 type VmEvent = ({ readonly part: 'device' } & DeviceEvent) | ({ readonly part: 'link' } & LinkEvent);
 
-/** The socket of the host server while device and link connect to it: the path of the VM's socket and this. */
-const SERVER_SUFFIX = '.server';
+/** The socket of the host server while device and link connect to it. */
+const serverPath = (vfioUser: string) => `${vfioUser}.server`;
 /** Source: specification, "Protocols": virtual peer-to-peer Ethernet. */
 const ETHERNET = 0x0001;
 
 /** Runs a host server with a device and a link. */
 export async function runVm(options: VmOptions): Promise<number> {
   const { vfioUser, isolate = false, sectionSize, mtu, verbose = false } = options;
-  const socketPath = `${vfioUser}${SERVER_SUFFIX}`;
+  const socketPath = serverPath(vfioUser);
   const ofDevice = { socketPath, vfioUser, ...deviceOptions(options) };
   const ofLink = { port: { type: 'server', socketPath }, ...linkOptions(options) } as const;
   checkDeviceOptions(ofDevice);
@@ -35,7 +35,7 @@ export async function runVm(options: VmOptions): Promise<number> {
     linesOf: (event: VmEvent) => (event.part === 'link' ? linesOfLink(event) : deviceLines(event, verbose)),
   };
   return await runUntilStopped<VmEvent>(options, text, async ({ stop, print, add }) => {
-    const { server, hide } = startServer(socketPath, sectionSize);
+    const { server, hide } = startServer(vfioUser, sectionSize);
     add(server);
     const device = await createDevice(ofDevice, stop);
     add(device, () => ({ part: 'device', ...deviceStats(device, vfioUser) }));
@@ -71,8 +71,9 @@ function checkSections(bytes: number, mtu: number | undefined): void {
  * A host server for two peers, at a socket that only this user can reach. `hide` removes the socket's file once both have
  * connected. A process that is killed before leaves the file; the next server at this path takes it over.
  */
-function startServer(socketPath: string, outputSectionSize: number): { server: Running; hide: () => void } {
-  const server = createHostServer({
+function startServer(vfioUser: string, outputSectionSize: number): { server: Running; hide: () => void } {
+  const socketPath = serverPath(vfioUser);
+  const server = createServer(vfioUser, {
     socketPath,
     // Rounded up to a power of two; the rest becomes the read/write section, which Ethernet does not use.
     size: 4096 + 2 * outputSectionSize,
@@ -96,4 +97,14 @@ function startServer(socketPath: string, outputSectionSize: number): { server: R
       },
     },
   };
+}
+
+/** Names the path that the user has given, not that of the server, if the server's socket cannot be created. */
+function createServer(vfioUser: string, options: HostServerOptions & { socketPath: string }): HostServer {
+  try {
+    return createHostServer(options);
+  } catch (error) {
+    if (!(error instanceof SystemCallError) || error.subject !== options.socketPath) throw error;
+    throw new Error(error.message.replace(options.socketPath, vfioUser), { cause: error });
+  }
 }

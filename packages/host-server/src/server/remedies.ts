@@ -1,14 +1,10 @@
-import { SystemCallError } from '@ivshmem/linux';
+import { PATH_REMEDIES, SystemCallError } from '@ivshmem/linux';
 import { LIMIT_REMEDY } from './descriptor-budget.ts';
 
 /** Remedies by error code. */
 const REMEDIES: Readonly<Record<string, string>> = {
-  EACCES:
-    'change the permissions of the directory, or choose another path; the kernel log has denials by SELinux or AppArmor',
+  ...PATH_REMEDIES,
   EPERM: 'run it as a user with that permission; the kernel log has denials by SELinux or AppArmor',
-  EROFS: 'choose a path on a writable file system, such as /run',
-  ENOENT: 'create the directory first',
-  ENOTDIR: 'choose a directory',
   EMFILE: `RLIMIT_NOFILE is reached: ${LIMIT_REMEDY}`,
   ENFILE: 'the system has no descriptors left: raise fs.file-max by sysctl',
   ENOSPC: 'free space on that file system, or choose another one',

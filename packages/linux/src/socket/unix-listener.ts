@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { constants as os } from 'node:os';
 import { EAGAIN } from '../constants.ts';
-import { check, SystemCallError } from '../errors.ts';
+import { check, pathError, SystemCallError } from '../errors.ts';
 import { closeFd, duplicateFd, setNonBlocking } from '../fd.ts';
 import * as libc from '../libc.ts';
 import { OwnedFd } from '../owned-fd.ts';
@@ -94,7 +94,7 @@ function bind(fd: number, path: string, address: Uint8Array, mode: number): BigI
   const result = libc.bind(fd, address, address.length);
   const errno = libc.errno();
   libc.umask(before);
-  if (result === -1) throw new SystemCallError('bind', path, errno);
+  if (result === -1) throw pathError('bind', path, errno);
   return statusOf(path);
 }
 
