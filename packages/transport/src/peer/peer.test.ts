@@ -9,7 +9,7 @@ import { Peer, type PeerUser } from './peer.ts';
 
 const SECTION = 0x10000;
 
-/** A port whose provider can go away. */
+/** A port whose provider the test can make go away. */
 class Port extends LoopbackPort {
   override report(event: PortEvent): void {
     super.report(event);
@@ -45,7 +45,7 @@ function begin(changes: PeerUser = {}): void {
   }
 }
 
-/** Lets interrupts through until there are none left. */
+/** Delivers interrupts until none are pending. */
 function settle(): void {
   while (poller.wait(0) > 0);
 }
@@ -84,7 +84,7 @@ afterEach(() => {
 });
 
 describe('Peer', () => {
-  it('does nothing before begin, and then comes up', () => {
+  it('does nothing before begin, then comes up', () => {
     settle();
     expect(ports.map(({ state }) => state)).toEqual([State.RESET, State.RESET]);
     begin();
@@ -122,7 +122,7 @@ describe('Peer', () => {
     },
   );
 
-  it('does not sleep while there are frames, unless it takes none at present', () => {
+  it('does not sleep while there are frames, unless it accepts none at present', () => {
     up();
     send(peers[1], [1]);
     peers[1].flush();
@@ -133,7 +133,7 @@ describe('Peer', () => {
     up();
     send(peers[1], [1]);
     peers[1].flush();
-    // The first flush rings, since used_event is 0. To the reminders it looks the same if the sender has asked too late.
+    // The first flush rings, since used_event is 0. For the reminders, that is the same as a request that came too late.
     take(peers[0]);
     peers[0].flush();
     settle();
@@ -160,7 +160,7 @@ describe('Peer', () => {
     expect(take(peers[0])).toEqual([5]);
   });
 
-  it('takes rings that were cleared after the other side has gone for no violation', () => {
+  it('does not treat it as a violation that the rings are cleared after the other side has left', () => {
     up();
     send(peers[0], [1]);
     peers[0].flush();
@@ -168,7 +168,7 @@ describe('Peer', () => {
     peers[1].flush();
     expect(peers[0].tx.reclaim()).toBe(1);
     peers[1].close();
-    // As the server does for the next tenant: used.idx runs back to 0.
+    // As the server does before it assigns the ID again: used.idx goes back to 0.
     using memory = new LoopbackPort(loopback.ends[1], poller);
     new Uint8Array(memory.output!.buffer).fill(0);
     expect(peers[0].tx.reclaim()).toBe(0);
@@ -188,7 +188,7 @@ describe('Peer', () => {
     expect(peers.map(({ running }) => running)).toEqual([true, true]);
   });
 
-  it('acts on nothing once the port may not be used any more', () => {
+  it('does nothing once the port must not be used any more', () => {
     up();
     ports[0].report({ type: 'provider-gone', reason: 'gone', usable: false });
     peers[1].close();
@@ -196,7 +196,7 @@ describe('Peer', () => {
     expect(calls[0]).toEqual(['gone, usable: false']);
   });
 
-  it('throws what its user throws, having closed the port', () => {
+  it('rethrows exceptions of its user, having closed the port', () => {
     begin({
       start: () => {
         throw new Error('no start');
@@ -207,7 +207,7 @@ describe('Peer', () => {
     expect([peers[0].running, ports[0].state, peers[1].running]).toEqual([false, State.RESET, false]);
   });
 
-  it('stops and leaves by close, which can be repeated', () => {
+  it('stops and disconnects on close, which is idempotent', () => {
     up();
     peers[0].close();
     peers[0].close();
@@ -218,7 +218,7 @@ describe('Peer', () => {
     ]);
   });
 
-  it('takes ports of two peers with output sections only', () => {
+  it('accepts only ports of two peers with output sections', () => {
     using three = new LoopbackPort(
       { ...loopback.ends[0], id: 2, maxPeers: 3, outputSectionSize: 4096, eventFds: [[], [], []] },
       poller,

@@ -15,17 +15,17 @@ import { TxQueue } from '../protocol/tx-queue.ts';
 import { Violation } from '../protocol/violation.ts';
 
 /**
- * When a sender that may have missed the interrupt for its last completions is interrupted again, in ms after them or
- * after the previous reminder: first, last, and the factor between two of them. One is enough, unless the sender's CPU
- * stalls while it holds a lock.
+ * Delays of the reminders for a sender that may have missed the interrupt for its last completions, in ms after these
+ * or after the previous reminder: first, last, and the factor between two of them. One is enough, unless the sender's
+ * CPU stalls while it holds a lock.
  */
 const FIRST_REMINDER = 2;
 const LAST_REMINDER = 200;
 const REMINDER_GROWTH = 10;
 
 /**
- * The code that uses a peer's queues. All functions are optional. What they throw ends the handshake for good and comes
- * out of the call, or of the poller's wait, that led to it.
+ * The code that uses a peer's queues. All functions are optional. An exception that one throws ends the handshake, and
+ * propagates out of the call, or of the poller's wait, that led to it.
  */
 export interface PeerUser {
   /** The output section was cleared, READY comes next: announce here what this side can receive. */
@@ -42,7 +42,7 @@ export interface PeerUser {
   interrupted?(vector: number): void;
   /** The other side has violated the protocol; the handshake is reset once this returns. */
   violated?(violation: Violation): void;
-  /** The provider of the port is gone: see PortEvent. If the port is not `usable`, close the peer soon. */
+  /** The provider of the port has gone away: see PortEvent. If the port is not `usable`, close the peer soon. */
   providerGone?(reason: string, usable: boolean): void;
 }
 
@@ -58,7 +58,7 @@ export interface PeerUser {
  *     peer.tx.commit(length);
  *     for (let n = peer.rx.available(); n > 0 && peer.rx.next(); n--)
  *       …use rx.length bytes at rx.offset of peer.input…
- *     peer.flush();                            // both directions become visible; one doorbell, if asked for
+ *     peer.flush();                            // both directions become visible; one doorbell, if requested
  *     if (peer.sleep()) …wait for an interrupt, peer.sleepLimit ms at most…
  *
  * {@link flush}, {@link sleep} and the queues allocate nothing. Between {@link PeerUser.stop} and the next
@@ -90,9 +90,9 @@ export class Peer {
   #sleepLimit = -1;
 
   /**
-   * Takes over the port, publishes RESET, and does nothing more until {@link begin}. Throws RangeError for a port that
-   * is not one of two peers with output sections, LayoutError if the sections are too small, SystemCallError; the port
-   * remains the caller's then.
+   * Takes ownership of the port, publishes RESET, and does nothing more until {@link begin}. Throws RangeError if the port
+   * is not that of one of two peers with output sections, LayoutError if the sections are too small, SystemCallError;
+   * the caller keeps the port then.
    */
   constructor(port: Port, poller: Poller) {
     const { id, output } = port;
@@ -206,8 +206,9 @@ export class Peer {
   }
 
   /**
-   * Makes committed frames visible and completes those taken from {@link rx}, then interrupts the other side if it asked
-   * for it. Returns whether it did. Resets the handshake if a queue has met a violation. Only while {@link running}.
+   * Makes committed frames visible and completes those taken from {@link rx}, then interrupts the other side if it
+   * requested that. Returns whether it did. Resets the handshake if a queue has found a violation. Only while
+   * {@link running}.
    */
   flush(): boolean {
     const { rx, tx } = this;
@@ -223,8 +224,8 @@ export class Peer {
   }
 
   /**
-   * Asks for an interrupt at the next frame of the other side; not if this side takes no `frames` at present. Returns
-   * false if one has come in the meantime. Otherwise the caller may sleep, {@link sleepLimit} ms at most. To be
+   * Requests an interrupt at the next frame of the other side, unless this side accepts no `frames` at present. Returns
+   * false if one has arrived meanwhile. Otherwise the caller may sleep, {@link sleepLimit} ms at most. To be
    * interrupted for room in {@link tx}, use its `waitForRoom`, before this. Resets the handshake as {@link flush} does.
    * Only while {@link running}.
    */
@@ -251,7 +252,7 @@ export class Peer {
   }
 
   #takeViolation(): void {
-    // The server clears the rings of a peer that has gone: that is no violation.
+    // The server clears the rings of a peer that has disconnected: that is no violation.
     if (this.port.peerState(this.other) < State.READY) {
       this.evaluate();
       return;

@@ -13,7 +13,7 @@ let before: number;
 let poller: Epoll;
 let loopback: Loopback;
 let ports: [LoopbackPort, LoopbackPort];
-/** The vectors that each port was interrupted on. */
+/** The vectors on which each port was interrupted. */
 let heard: [number[], number[]];
 
 beforeEach(() => {
@@ -32,7 +32,7 @@ afterEach(() => {
   expect(openFds()).toBe(before);
 });
 
-/** Delivers all interrupts, and returns and forgets who was interrupted on what. */
+/** Delivers all interrupts; returns and clears the list of them. */
 function deliver(): [number[], number[]] {
   while (poller.wait(0) > 0);
   const delivered = heard;
@@ -41,7 +41,7 @@ function deliver(): [number[], number[]] {
 }
 
 describe('LoopbackPort', () => {
-  it('knows what of its output section may not be zero, so that a queue takes memory for that only', () => {
+  it('knows which part of its output section may be nonzero, so that a queue allocates memory only there', () => {
     const outputSectionSize = 2 ** 28;
     const layout = ringLayout(outputSectionSize);
     using large = new Loopback({ outputSectionSize });
@@ -67,7 +67,7 @@ describe('LoopbackPort', () => {
     expect(use(0)).toBeGreaterThan(layout.data + 99 * 1514);
   });
 
-  it('tells what it is', () => {
+  it('reports its properties', () => {
     for (const id of [0, 1] as const) {
       expect(ports[id]).toMatchObject({ id, maxPeers: 2, protocol: 0x4001, vectors: 3 });
       expect(ports[id].layout).toMatchObject({
@@ -87,12 +87,12 @@ describe('LoopbackPort', () => {
     }
   });
 
-  it('interrupts itself where it rings itself', () => {
+  it('interrupts itself if it rings itself', () => {
     expect(ports[0].ring(0, 2)).toBe(true);
     expect(deliver()).toEqual([[2], []]);
   });
 
-  it('merges interrupts that have not been delivered, and hears the next one again', () => {
+  it('merges interrupts until they are delivered, and receives the next one again', () => {
     for (let i = 0; i < 100; i++) ports[0].ring(1, 1);
     expect(deliver()).toEqual([[], [1]]);
     expect(deliver()).toEqual([[], []]);
@@ -100,7 +100,7 @@ describe('LoopbackPort', () => {
     expect(deliver()).toEqual([[], [1]]);
   });
 
-  it('rings nobody where peer or vector does not exist', () => {
+  it('does not ring if the peer or the vector does not exist', () => {
     for (const [peer, vector] of [
       [1, 3],
       [1, -1],
@@ -131,7 +131,7 @@ describe('LoopbackPort', () => {
     expect(ports[1].peerState(0)).toBe(0xffffffff);
   });
 
-  it('knows the states of possible peers only', () => {
+  it('returns the states of possible peers only', () => {
     for (const peer of [-1, 2, 0.5, Number.NaN]) expect(() => ports[0].peerState(peer)).toThrow(RangeError);
   });
 
@@ -147,7 +147,7 @@ describe('LoopbackPort', () => {
     ]);
   });
 
-  it('is at state 0 for the peer when it is closed, and interrupts it', () => {
+  it('sets its state to 0 and interrupts the peer when it is closed', () => {
     ports[0].state = 3;
     deliver();
     ports[0].close();
@@ -156,7 +156,7 @@ describe('LoopbackPort', () => {
     expect(ports[1].peerState(0)).toBe(0);
   });
 
-  it('does nothing more once it is closed', () => {
+  it('does nothing after it is closed', () => {
     const events: PortEvent[] = [];
     ports[0].onEvent((event) => events.push(event));
     ports[1].ring(0, 1);
@@ -187,7 +187,7 @@ describe('LoopbackPort', () => {
     expect((opened as Error).message).toMatch(/^fcntl F_DUPFD_CLOEXEC fd \d+: EBADF: [^\n]+$/);
   });
 
-  it('refuses sizes that cannot be', () => {
+  it('rejects impossible sizes', () => {
     for (const options of [
       { outputSectionSize: 100 },
       { outputSectionSize: 0x1000, readWriteSize: 1 },

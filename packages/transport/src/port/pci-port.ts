@@ -18,7 +18,7 @@ import * as pci from '../protocol/pci-registers.ts';
 import { PollInterval } from './poll-interval.ts';
 import type { Port, PortEvent } from './port.ts';
 
-/** How a driver in user space hears of interrupts: through vfio-pci, or not at all, so that it has to look. */
+/** How a driver in user space receives interrupts: through vfio-pci, or not at all, so that it has to poll. */
 export type PciInterrupts = 'vfio' | 'poll';
 
 /** An ivshmem v2 device on this machine's PCI bus. */
@@ -133,7 +133,7 @@ class PciPort implements Port {
       this.maxPeers = maxPeers;
       this.protocol = config.protocol;
       this.vectors = Math.max(config.vectors, 1);
-      // What an earlier driver left there says nothing about this one.
+      // An earlier driver may have left another state.
       this.#registers[INDEX.INTERRUPT_CONTROL] = 0;
       this.#registers[INDEX.STATE] = 0;
       device.writeConfig(config.vendorCapability + pci.PRIVILEGED_CONTROL, Uint8Array.of(0));
@@ -147,7 +147,7 @@ class PciPort implements Port {
     }
   }
 
-  /** All of it: nothing in a guest says which pages are untouched, and an earlier driver may have left frames. */
+  /** All of it: a guest cannot find out which pages are untouched, and an earlier driver may have left frames. */
   get dirtyOutput(): number {
     return this.layout.outputSectionSize;
   }

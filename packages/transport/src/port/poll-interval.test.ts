@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { PollInterval } from './poll-interval.ts';
 
 describe('poll interval', () => {
-  it('doubles with each look that finds nothing, up to the longest', () => {
+  it('doubles with each poll that finds no work, up to the maximum', () => {
     const interval = new PollInterval(1, 6);
     const seen: number[] = [];
     for (let i = 0; i < 5; i++) {

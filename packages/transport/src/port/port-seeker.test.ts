@@ -58,7 +58,7 @@ function search(): void {
 }
 
 describe('a search for a port', () => {
-  it('fails at once if the first one cannot be opened, unless it is to be waited for', () => {
+  it('fails immediately if the first one cannot be opened, unless it is to wait for it', () => {
     make();
     results = [new Error('no socket')];
     search();
@@ -72,7 +72,7 @@ describe('a search for a port', () => {
     expect(lines).toEqual(['waiting for the host server: no socket; retrying', 'connected']);
   });
 
-  it('fails at once if the first one is not fit for use', () => {
+  it('fails immediately if the first one is unusable', () => {
     make({
       wait: true,
       use: () => {
@@ -96,7 +96,7 @@ describe('a search for a port', () => {
     ]);
   });
 
-  it('logs reasons that change all the time once a minute after the first few', () => {
+  it('logs reasons that keep changing once a minute after the first few', () => {
     make();
     search();
     seeker.seek(60_000);

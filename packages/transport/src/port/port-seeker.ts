@@ -13,7 +13,7 @@ export interface PortSeekerOptions<P extends Port> {
   readonly poller: Poller;
   /** Opens a port once, see `port-source.ts`. */
   readonly open: (opened: (result: P | Error) => void) => OpeningPort;
-  /** Takes over an open port. Throws an Error if it is not fit for use, having closed it. */
+  /** Takes ownership of an open port. Throws an Error if it is unusable, having closed it. */
   readonly use: (port: P) => void;
   /** The first port cannot be opened (without `wait`) or used: the search is over. */
   readonly failed: (error: Error) => void;
@@ -102,7 +102,7 @@ export class PortSeeker<P extends Port> {
     if (interrupted) log('connected');
   }
 
-  /** Goes on with the search: what was found last is not fit for use after all. */
+  /** Continues the search: the last port found turned out to be unusable. */
   retry({ message }: Error): void {
     this.#report(message);
     this.#pause(this.#delay);

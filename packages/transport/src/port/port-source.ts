@@ -5,7 +5,7 @@ import type { Port } from './port.ts';
 import { type OpeningPort, openServerPort, type PortOpened } from './server-port.ts';
 import type { ServerTrust } from './server-trust.ts';
 
-/** Where a port comes from, as plain data that may be sent to another thread. */
+/** The provider of a port, as plain data that can be sent to another thread. */
 export type PortSource =
   /** A host server's Unix socket. */
   | { readonly type: 'server'; readonly socketPath: string }
@@ -16,7 +16,7 @@ export type PortSource =
 
 /**
  * Opens a port whose interrupts and events are handled on `poller`; may call `opened` before it returns. With `trust`, a
- * host server must be fit to follow those that were opened with the same before.
+ * host server must be allowed to follow those that were opened with the same object before.
  */
 export function openPort(
   source: PortSource,

@@ -7,9 +7,9 @@ export type PortEvent =
   /** Another peer has gone; its entry in the state table is 0. */
   | { readonly type: 'peer-gone'; readonly peer: number }
   /**
-   * The provider is gone, or has disconnected this peer: open another port, and close this one. If it is `usable`, memory
-   * and the doorbells of connected peers still work, but new peers are not reported. If not, the ID may already belong to
-   * another peer: stop using the port at once. Writes to its state have no effect any more.
+   * The provider has gone away, or has disconnected this peer: open another port, and close this one. If it is `usable`,
+   * memory and the doorbells of connected peers still work, but new peers are not reported. If not, the ID may already
+   * belong to another peer: stop using the port immediately; writes to its state have no effect any more.
    */
   | { readonly type: 'provider-gone'; readonly reason: string; readonly usable: boolean };
 

@@ -51,7 +51,7 @@ describe('ServerConnection', () => {
     closeFd(fd!);
   }
 
-  it('gives each message the descriptor it was sent with, when all have arrived before the first read', () => {
+  it('assigns each descriptor to the message it was sent with, if all arrive before the first read', () => {
     server.send(init, [events[0]!]);
     server.send(encodePeerGone(0));
     server.send(encodeEventFd(0, 0), [events[1]!]);
@@ -69,7 +69,7 @@ describe('ServerConnection', () => {
     expect(client.read()).toBe('end');
   });
 
-  it('puts messages together that arrive one byte at a time, the descriptor with any of them', () => {
+  it('assembles messages that arrive one byte at a time, with the descriptor at any of them', () => {
     const messages: [Uint8Array, number | null][] = [
       [init, 0],
       [encodeEventFd(2, 1), 1],
@@ -86,7 +86,7 @@ describe('ServerConnection', () => {
     }
   });
 
-  it('skips what a message is longer than it knows', () => {
+  it('skips unknown fields at the end of a message', () => {
     const longer = new Uint8Array(init.length + 1000).fill(0xff);
     longer.set(init);
     new DataView(longer.buffer).setUint32(4, longer.length, true);
@@ -96,7 +96,7 @@ describe('ServerConnection', () => {
     expect(readMessage().message).toEqual({ type: 'peer-gone', id: 0 });
   });
 
-  /** What the server sends instead of, or after, a good INIT, and what is said about it. */
+  /** What the server sends instead of, or after, a valid INIT, and the text of the error. */
   const violations: [string, () => void, string][] = [
     ['INIT without a descriptor', () => server.send(init), 'INIT without a descriptor'],
     ['INIT with two', () => server.send(init, [events[0]!, events[1]!]), '2 descriptors'],
@@ -123,7 +123,7 @@ describe('ServerConnection', () => {
       'after 9 bytes',
     ],
   ];
-  it.each(violations)('refuses %s, and closes everything', (_name, send, text) => {
+  it.each(violations)('rejects %s, and closes everything', (_name, send, text) => {
     send();
     expect(() => client.read()).toThrow(text);
     expect(client.read()).toBe('end');
@@ -149,7 +149,7 @@ describe('ServerConnection', () => {
       'vector 2: expected less',
     ],
   ];
-  it.each(later)('refuses %s after INIT, and closes everything', (_name, send, text) => {
+  it.each(later)('rejects %s after INIT, and closes everything', (_name, send, text) => {
     server.send(init, [events[0]!]);
     expectEvent(0, { type: 'init' });
     send();

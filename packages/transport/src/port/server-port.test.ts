@@ -68,7 +68,7 @@ function connect(on: Poller = poller): UnixSocket {
   return server!;
 }
 
-/** Handles everything that has come. */
+/** Handles everything that has arrived. */
 function settle(): void {
   while (poller.wait(0) > 0);
 }
@@ -80,7 +80,7 @@ const sendPeer = (peer: number) => {
   for (let vector = 0; vector < VECTORS; vector++) sendVector(peer, vector);
 };
 
-/** A port of peer 1 that is open, with the peers that were there before. */
+/** An open port of peer 1, with the peers that were connected before. */
 function openPort(...others: number[]): Port {
   connect();
   sendInit();
@@ -104,11 +104,11 @@ function interruptsOf(port: Port): number[] {
   return interrupts;
 }
 
-/** What was rung since the last call, for each peer and vector. */
+/** The doorbells rung since the last call, for each peer and vector. */
 const rung = () => eventFds.map((fds) => fds.map((fd) => Number(drainEventFd(fd))));
 
 describe('openServerPort', () => {
-  it('opens a port when all own vectors have come', () => {
+  it('opens a port when all vectors of this peer have arrived', () => {
     connect();
     sendInit();
     sendPeer(2);
@@ -124,7 +124,7 @@ describe('openServerPort', () => {
     expect(port.ring(2, VECTORS)).toBe(false);
   });
 
-  it('takes vectors of different peers in any order among one another', () => {
+  it('accepts interleaved vectors of different peers', () => {
     connect();
     sendInit();
     sendVector(1, 0);
@@ -143,7 +143,7 @@ describe('openServerPort', () => {
     ]);
   });
 
-  it('says so where nobody answers', () => {
+  it('reports that no server listens', () => {
     listener.close();
     opening = openServerPort(path, poller, (result) => {
       opened = result;
@@ -152,7 +152,7 @@ describe('openServerPort', () => {
     opening.cancel();
   });
 
-  it.each([0, 1, 2, 3])('can be given up after %i steps', (stepsDone) => {
+  it.each([0, 1, 2, 3])('can be cancelled after %i steps', (stepsDone) => {
     connect();
     const steps = [sendInit, () => sendPeer(0), () => sendVector(1, 0)];
     for (const step of steps.slice(0, stepsDone)) {
@@ -166,14 +166,14 @@ describe('openServerPort', () => {
     expect(server!.receive(new Uint8Array(1), [])).toBe(0);
   });
 
-  it('is not given up once the port is open', () => {
+  it('cannot be cancelled once the port is open', () => {
     const port = openPort(0);
     opening.cancel();
     expect(port.ring(0, 0)).toBe(true);
   });
 
-  it.each([0, 1, 3])('gives up where the server stops talking after %i steps', (stepsDone) => {
-    // The first descriptor that it watches is its timer: call its handler as if the time had come.
+  it.each([0, 1, 3])('fails if the server stops sending after %i steps', (stepsDone) => {
+    // The first descriptor that it watches is its timer: call its handler as if it had expired.
     const handlers: EventHandler[] = [];
     connect({
       add: (fd, events, handler) => {
@@ -278,7 +278,7 @@ const late: [string, RegExp, () => void][] = [
 ];
 
 describe('a server that', () => {
-  it.each(early)('%s: the port is not opened, and nothing is left', (_, said, misbehave) => {
+  it.each(early)('%s: the port is not opened, and nothing is left behind', (_, said, misbehave) => {
     connect();
     misbehave();
     settle();
@@ -288,7 +288,7 @@ describe('a server that', () => {
     expect(poller.size).toBe(0);
   });
 
-  it.each(late)('%s before all own vectors have come: the port is not opened', (_, said, misbehave) => {
+  it.each(late)('%s before all its vectors have arrived: the port is not opened', (_, said, misbehave) => {
     connect();
     sendInit();
     sendVector(1, 0);
@@ -300,7 +300,7 @@ describe('a server that', () => {
     expect(poller.size).toBe(0);
   });
 
-  it.each(late)('%s once the port is open: it counts as gone, and the port goes on', (_, said, misbehave) => {
+  it.each(late)('%s once the port is open: it counts as gone, the port still works', (_, said, misbehave) => {
     const port = openPort();
     const events = eventsOf(port);
     const interrupts = interruptsOf(port);
@@ -328,7 +328,7 @@ describe('a server that', () => {
     );
   });
 
-  it('never stops talking does not keep the thread to itself', () => {
+  it('never stops sending does not block the thread', () => {
     const port = openPort();
     const events = eventsOf(port);
     const interrupts = interruptsOf(port);
@@ -348,7 +348,7 @@ describe('a server that', () => {
 });
 
 describe('a port on a host server', () => {
-  it('hears the vector that was rung', () => {
+  it('is interrupted on the vector that was rung', () => {
     const port = openPort(0);
     const interrupts = interruptsOf(port);
     for (const vector of [1, 0, 1]) {
@@ -382,7 +382,7 @@ describe('a port on a host server', () => {
     expect(interrupts).toEqual([]);
   });
 
-  it('tells of peers that come and go, and come again with other eventfds', () => {
+  it('reports peers that join, leave, and join again with other eventfds', () => {
     const port = openPort(0);
     const events = eventsOf(port);
     const interrupts = interruptsOf(port);
@@ -404,7 +404,7 @@ describe('a port on a host server', () => {
     for (const fd of fresh) closeFd(fd);
   });
 
-  it('takes no notice of the departure of a peer that was not there, or not completely', () => {
+  it('ignores the departure of a peer that had not joined, or not completely', () => {
     const port = openPort();
     const events = eventsOf(port);
     const interrupts = interruptsOf(port);
@@ -428,7 +428,7 @@ describe('a port on a host server', () => {
     expect(rung()[0]).toEqual([1, 1]);
   });
 
-  it('goes to state 0 and tells its peers when it is closed', () => {
+  it('sets its state to 0 and interrupts its peers when it is closed', () => {
     const port = openPort(0);
     port.state = 3;
     rung();
@@ -438,7 +438,7 @@ describe('a port on a host server', () => {
     expect(server!.receive(new Uint8Array(1), [])).toBe(0);
   });
 
-  it('lets an error of an interrupt handler through, and does not blame the server', () => {
+  it('propagates an error of an interrupt handler, and does not attribute it to the server', () => {
     const port = openPort(0);
     const events = eventsOf(port);
     port.onInterrupt(() => {
@@ -503,7 +503,7 @@ describe('the end of the connection', () => {
     return { port, table, end, [Symbol.dispose]: () => mapping.close() };
   }
 
-  it('is that of a server which has left the state table alone: the port stays usable', () => {
+  it('is that of the server if the state table is unchanged: the port stays usable', () => {
     using test = running();
     expect(test.end()).toMatchObject({ type: 'provider-gone', usable: true });
     test.port.state = 1;
@@ -512,7 +512,7 @@ describe('the end of the connection', () => {
     expect(test.table[1]).toBe(0);
   });
 
-  it("is an eviction if the entry has changed: it is the next owner's, and not written any more", () => {
+  it("is an eviction if the entry has changed: it is the next owner's, and no longer written", () => {
     using test = running();
     test.table[1] = 2;
     expect(test.end()).toMatchObject({ type: 'provider-gone', usable: false });
@@ -521,7 +521,7 @@ describe('the end of the connection', () => {
     expect(test.table[1]).toBe(2);
   });
 
-  it('is an eviction if a server that marks its memory still does so, whatever the entry is', () => {
+  it('is an eviction if the mark of the memory remains, whatever the entry is', () => {
     const mark = openSync(`/proc/self/fd/${memory}`, 'r+');
     try {
       markFileInUse(mark);
@@ -534,7 +534,7 @@ describe('the end of the connection', () => {
     }
   });
 
-  it('is that of a server if its mark goes with it', () => {
+  it('is that of the server if its mark disappears, too', () => {
     const mark = openSync(`/proc/self/fd/${memory}`, 'r+');
     markFileInUse(mark);
     using test = running();

@@ -12,7 +12,7 @@ import { SharedMemory } from './shared-memory.ts';
 const PATIENCE = 5000;
 /** Messages that are handled before other descriptors get their turn. */
 const MESSAGES_AT_ONCE = 64;
-/** A process that is killed closes its sockets up to so long before it gives up its files, in ms; and how often to look. */
+/** A killed process closes its sockets up to this long before it releases its files, in ms; and how often to check. */
 const DYING = 500;
 const LOOK_INTERVAL = 1;
 const never = new Int32Array(new SharedArrayBuffer(4));
@@ -45,7 +45,7 @@ class ServerPort extends HostPort {
   readonly #poller: Poller;
   /** The server has marked the memory as in use, see markFileInUse in packages/linux. */
   readonly #isMarked: boolean;
-  /** By peer, the eventfds of one whose vectors have not all come. */
+  /** By peer, the eventfds received so far of those whose vectors have not all arrived. */
   readonly #incomplete = new Map<number, number[]>();
   #ready: (() => void) | undefined;
   #lost: ((reason: Error) => void) | undefined;
@@ -89,7 +89,7 @@ class ServerPort extends HostPort {
     }
   }
 
-  /** Takes over what a message brings. Returns what the user of the port has to know. */
+  /** Takes ownership of a message's descriptor, and applies the message. Returns the event to report, if any. */
   #take(received: ReceivedMessage): PortEvent | 'ready' | null {
     const { message } = received;
     if (message.type === 'init') throw new ServerProtocolError('server sent INIT twice');
@@ -149,8 +149,9 @@ class ServerPort extends HostPort {
   }
 
   /**
-   * Whether the server has ended the connection and goes on: it gives the ID to another peer then. One that marks the
-   * memory has died if the mark goes; another has left the state table alone, unless it took this peer's entry to 0.
+   * Whether this peer was evicted: the server still runs, and may assign the ID to another peer. If the server marked the
+   * memory, it has died if the mark disappears. If not, the state table decides: a server that evicts a peer sets its entry
+   * to 0.
    */
   #isEvicted(): boolean {
     if (!this.#isMarked) return this.isStateOverwritten;
@@ -186,9 +187,9 @@ class ServerPort extends HostPort {
 }
 
 /**
- * Connects to the host server at `socketPath`. It has 5 s to send everything. Reasons for failure: no server listens at the
- * path, or one that speaks another protocol, the server has no room for another peer, the memory is smaller than announced, or
- * `trust` forbids this server to follow the one before.
+ * Connects to the host server at `socketPath`, which has 5 s to send everything. Reasons for failure: no server listens at
+ * the path, its protocol is another one, it has no room for another peer, the memory is smaller than announced, or `trust`
+ * does not allow this server to follow the previous one.
  */
 export function openServerPort(
   socketPath: string,

@@ -1,16 +1,16 @@
 import { F_SEAL_SHRINK, sealsOf } from '@ivshmem/linux/memory';
 
-/** What matters about a host server to those that give it their memory accesses: see {@link ServerTrust}. */
+/** The properties of a host server that decide whether to trust its memory: see {@link ServerTrust}. */
 export interface ServerIdentity {
   /** User of the process that listens at the path, as of listen(2). */
   readonly uid: number;
-  /** Nobody can truncate the shared memory, so an access to it cannot kill. */
+  /** The shared memory cannot be truncated, so an access to it cannot kill the process. */
   readonly sealed: boolean;
 }
 
 /**
- * Which host servers may follow the first one that was connected to: those of the same user or root, since anybody
- * may listen at a path in /tmp later; and if the memory could not be truncated, it must not be possible now.
+ * Decides which host servers may follow the first one: those of the same user or root, since any user may listen at a path
+ * in /tmp later; and if the first one's memory could not be truncated, theirs must not be truncatable either.
  */
 export class ServerTrust {
   #first: ServerIdentity | undefined;

@@ -28,7 +28,7 @@ function mappingOf({ address }: Section): { permissions: string; size: number } 
 }
 
 describe('SharedMemory', () => {
-  it('lets a peer write where the specification does, and nowhere else', () => {
+  it('is writable for a peer only where the specification allows it', () => {
     using memory = new SharedMemoryOf(0x1000 + 0x2000 + 3 * 0x3000, 1, 3, 0x3000);
     expect(mappingOf(memory.readWrite!)).toEqual({ permissions: 'rw-s', size: 0x2000 });
     expect(mappingOf(memory.output(1)!)).toEqual({ permissions: 'rw-s', size: 0x3000 });
@@ -45,12 +45,12 @@ describe('SharedMemory', () => {
     expect(memory.output(0)).toBe(memory.output(0));
   });
 
-  it('has no sections where they have no size', () => {
+  it('has no sections of size 0', () => {
     using memory = new SharedMemoryOf(0x1000, 0, 2, 0);
     expect([memory.output(0), memory.output(1), memory.readWrite]).toEqual([null, null, null]);
   });
 
-  it('knows no peers but the possible ones', () => {
+  it('rejects impossible peers', () => {
     using memory = new SharedMemoryOf(0x4000, 0, 2, 0x1000);
     for (const peer of [-1, 2, 0.5, Number.NaN, 2 ** 32]) {
       expect(() => memory.output(peer)).toThrow(`peer ${peer}: only 2 peers are possible`);
@@ -73,11 +73,11 @@ describe('SharedMemory', () => {
     },
   );
 
-  it('refuses what is no memory', () => {
+  it('rejects a descriptor that is no memory', () => {
     expect(() => new SharedMemory(createEventFd(), 0, 2, 0x1000)).toThrow(LayoutError);
   });
 
-  it('refuses a file that may not be written', () => {
+  it('rejects a read-only file', () => {
     const directory = mkdtempSync(join(tmpdir(), 'ivshmem-'));
     try {
       writeFileSync(join(directory, 'memory'), new Uint8Array(0x4000));

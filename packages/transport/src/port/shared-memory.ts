@@ -20,7 +20,7 @@ import { isSealed } from './server-trust.ts';
 
 /**
  * The shared memory region as one peer may use it: state table and read/write section writable, this peer's output
- * section writable, the others read-only. Sections are mapped one by one, when they are first asked for.
+ * section writable, the others read-only. Each section is mapped when it is first used.
  * Source: specification, "Shared Memory Region Layout".
  */
 export class SharedMemory {
@@ -125,8 +125,9 @@ function dirtyBytes(fd: number, offset: number, length: number): number {
 }
 
 /**
- * Whether memory for a hole is certain to be available again. It is not on a file system, which may be full by then, nor
- * with huge pages, whose reservation the hole releases. An access without memory kills its process.
+ * Whether the memory of a punched hole is certain to be available again. It is not on a disk file system, which may be
+ * full by then, nor with huge pages, since the hole releases their reservation. An access without memory kills the
+ * process.
  */
 function mayHaveHoles(fd: number): boolean {
   return isSealed(fd) && fstatSync(fd).blksize === PAGE_SIZE;

@@ -6,7 +6,7 @@ import { FRAME_OVERHEAD, MAX_MTU, type RingLayout } from './ring-layout.ts';
 
 /** Bits of avail.flags: what the owner of the section can receive. Bit 0 is not used here, since virtio defines it. */
 export const Capability = {
-  /** Frames with a struct virtio_net_hdr in front, whose checksum may be left to the receiver. All others need it. */
+  /** Frames preceded by a struct virtio_net_hdr, with checksums offloaded to the receiver. The other bits require it. */
   VNET_HDR: 1 << 1,
   /** TCP segments of up to 64 KiB, over IPv4 and IPv6. */
   TSO: 1 << 2,
@@ -19,7 +19,7 @@ const KNOWN = Capability.VNET_HDR | Capability.TSO | Capability.USO;
 /** The value of used.flags if avail.flags holds capabilities: "v1" in ASCII, with bit 0 clear. */
 const ANNOUNCEMENT = 0x3176;
 
-/** Bytes of the header that stands before each frame. */
+/** Size of the header that precedes each frame, in bytes. */
 export const FRAME_HEADER_SIZE = 10;
 
 /** The longest frame there is, in bytes, with the header before it. */

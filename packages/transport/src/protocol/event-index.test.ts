@@ -24,7 +24,7 @@ const section = (): Section => ({
 const batch = (from: number, to: number) => (to - from) & 0xffff;
 
 describe('event index', () => {
-  it('decides about the doorbell of avail.idx as the vectors say', () => {
+  it('decides on the doorbell for avail.idx as in the vectors', () => {
     const [own, peer] = [section(), section()];
     const tx = new TxQueue(own, peer, layout);
     tx.initialise();
@@ -53,7 +53,7 @@ describe('event index', () => {
     }
   });
 
-  it('decides about the doorbell of used.idx as the vectors say', () => {
+  it('decides on the doorbell for used.idx as in the vectors', () => {
     const [own, peer] = [section(), section()];
     const rx = new RxQueue(own, peer, layout);
     rx.initialise();

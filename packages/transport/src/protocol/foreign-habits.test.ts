@@ -6,18 +6,18 @@ import { RxQueue } from './rx-queue.ts';
 import { TxQueue } from './tx-queue.ts';
 import { Violation } from './violation.ts';
 
-// Peers that keep to the protocol page, but have other habits than we: which descriptor comes next, where frames go,
-// what stands in fields without a meaning, when to ring and when to ask for it. Written from the page alone, on a
-// DataView, so that they share nothing with the queues but the layout.
+// Peers that follow the protocol page, but differ from ours in all it leaves open: the order of descriptors, the place of
+// frames, the content of unused fields, when to ring and when to request it. Written from the page alone, on a DataView,
+// so that they share only the layout with the queues.
 
 const section = (length: number): Section => ({ address: 0, length, buffer: new ArrayBuffer(length) });
 
 interface SenderHabits {
   /** Which free descriptor comes next. */
   readonly descriptors: 'first-freed' | 'last-freed' | 'lowest';
-  /** What stands in `next`: a free list goes through it. */
+  /** The value of `next`, which links a free list. */
   readonly links: boolean;
-  /** Where a frame goes: slots of align64(len + 18) in a circle, or byte by byte from the end downwards. */
+  /** The place of a frame: slots of align64(len + 18) in a circle, or byte by byte from the end downwards. */
   readonly slots: 'circle' | 'downwards';
 }
 
@@ -78,7 +78,7 @@ class ForeignSender {
     return from;
   }
 
-  /** Offers a frame; false where there is no room. */
+  /** Offers a frame; false if there is no room. */
   send(frame: Uint8Array): boolean {
     if (this.#free.length === 0) return false;
     const from = this.#place(frame.length);
@@ -100,7 +100,7 @@ class ForeignSender {
     return true;
   }
 
-  /** Asks to be rung for every completion. */
+  /** Requests an interrupt for every completion. */
   askAlways(): void {
     this.#view.setUint16(this.#layout.avail + 4 + 2 * this.#layout.length, this.#usedIdx, true);
   }
@@ -125,7 +125,7 @@ describe('RxQueue with a sender of other habits', () => {
     slots: fc.constantFrom('circle', 'downwards'),
   });
 
-  it.each(sizes)('takes its frames in order, once, undamaged: sections of %i bytes', (size) => {
+  it.each(sizes)('receives its frames in order, once, undamaged: sections of %i bytes', (size) => {
     const layout = ringLayout(size);
     fc.assert(
       fc.property(habits, steps, fc.boolean(), (habit, plan, small) => {
@@ -166,7 +166,7 @@ describe('RxQueue with a sender of other habits', () => {
     );
   });
 
-  it('rings for every batch of completions where the sender always asks', () => {
+  it('rings for every batch of completions if the sender always requests it', () => {
     const layout = ringLayout(0x1000);
     const [theirs, ours] = [section(0x1000), section(0x1000)];
     const sender = new ForeignSender(theirs, ours, layout, {
@@ -187,7 +187,7 @@ describe('RxQueue with a sender of other habits', () => {
 });
 
 describe('TxQueue with a receiver of other habits', () => {
-  /** Takes what is offered, and completes up to `most` of it; `asks`: whether it asks for an interrupt each time. */
+  /** Takes the offered frames, and completes up to `most` of them; `asks`: whether it requests an interrupt each time. */
   function foreignReceiver(own: Section, peer: Section, layout: RingLayout, asks: boolean) {
     const ownView = new DataView(own.buffer);
     const peerView = new DataView(peer.buffer);
@@ -211,7 +211,7 @@ describe('TxQueue with a receiver of other habits', () => {
     };
   }
 
-  it.each(sizes)('sends frames that it reads as they were: sections of %i bytes', (size) => {
+  it.each(sizes)('sends frames that arrive unchanged: sections of %i bytes', (size) => {
     const layout = ringLayout(size);
     fc.assert(
       fc.property(steps, fc.nat(layout.length), fc.boolean(), (plan, most, small) => {
@@ -250,7 +250,7 @@ describe('TxQueue with a receiver of other habits', () => {
     );
   });
 
-  it('rings for each batch where the receiver always asks, and for the first one alone where it never does', () => {
+  it('rings for each batch if the receiver always requests it, and only for the first if it never does', () => {
     const layout = ringLayout(0x1000);
     for (const asks of [true, false]) {
       const [ours, theirs] = [section(0x1000), section(0x1000)];
@@ -295,7 +295,7 @@ describe('queues of a survivor whose peer clears its section', () => {
             pass(tx, peerRx, true);
             pass(peerTx, rx, true);
           }
-          // Some frames of either side are still on their way.
+          // Some frames of either side are still in flight.
           for (let frames = 0; frames < left; frames++) {
             pass(tx, peerRx, false);
             pass(peerTx, rx, false);

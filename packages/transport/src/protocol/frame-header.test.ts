@@ -53,7 +53,7 @@ const fields = fc.record<Fields>({
 const capabilities = fc.constantFrom(VNET_HDR, VNET_HDR | TSO, VNET_HDR | USO, ALL);
 
 describe('the check of a frame header', () => {
-  it('passes nothing that points outside the frame, or asks for what was not agreed upon', () => {
+  it('accepts nothing that points outside the frame or uses an offload that was not negotiated', () => {
     let passed = 0;
     fc.assert(
       fc.property(fields, lengths, capabilities, (values, length, common) => {
@@ -82,7 +82,7 @@ describe('the check of a frame header', () => {
     expect(passed).toBeGreaterThan(100);
   });
 
-  it('passes all that a kernel makes', () => {
+  it('accepts all headers that a kernel makes', () => {
     const options = fc.integer({ min: 0, max: 10 }).map((words) => 4 * words);
     fc.assert(
       fc.property(
@@ -113,7 +113,7 @@ describe('the check of a frame header', () => {
     );
   });
 
-  it('agrees upon nothing but plain frames without the capability for more', () => {
+  it('accepts only plain frames without further capabilities', () => {
     const types = (common: number) =>
       [...agreedGsoTypes(common).entries()].filter(([, ok]) => ok).map(([t]) => t);
     expect(types(VNET_HDR)).toEqual([0]);
@@ -122,7 +122,7 @@ describe('the check of a frame header', () => {
     expect(types(ALL)).toEqual([0, 1, 4, 5, 0x81, 0x84]);
   });
 
-  it('looks at the first ten bytes only, whatever follows', () => {
+  it('reads only the first ten bytes', () => {
     const long = new Uint8Array(64).fill(0xff);
     long.fill(0, 0, 10);
     expect(checkFrameHeader(long, 60, agreedGsoTypes(ALL))).toBe(HeaderFault.NONE);

@@ -28,7 +28,8 @@ const TCP_CHECKSUM = 16;
 const UDP_HEADER = 8;
 const UDP_CHECKSUM = 6;
 
-// Into how many packets a frame may be cut: no kernel asks for more, and 64 KiB byte by byte would keep ours busy.
+// Limits the number of packets that a frame is cut into: kernels need no more, and 64 KiB in single bytes would keep ours
+// busy.
 /** Bytes of TCP payload in each but the last. */
 const MIN_TCP_PAYLOAD = 8;
 const MAX_UDP_PACKETS = 128;
@@ -38,7 +39,7 @@ export const HeaderFault = {
   NONE: 0,
   /** An unknown flag. */
   FLAGS: 1,
-  /** A segmentation offload that is unknown, or was not agreed upon. */
+  /** A segmentation offload that is unknown, or was not negotiated. */
   GSO_TYPE: 2,
   /** hdr_len is beyond the end of the frame. */
   HDR_LEN: 3,

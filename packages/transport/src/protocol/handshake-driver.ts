@@ -30,8 +30,8 @@ export interface HandshakePort {
 }
 
 /**
- * What the handshake governs. If one of these functions throws, the handshake shuts down for good, and the error
- * comes out of the call that led to it.
+ * The data path as the handshake controls it. If one of these functions throws, the handshake shuts down permanently,
+ * and the error propagates out of the call that led to it.
  */
 export interface DataPath {
   /** Clears its own output section and sets up both queues from index 0. */
@@ -73,8 +73,8 @@ export interface HandshakeCounters {
 const MAX_TRANSITIONS = 16;
 
 /**
- * For how many polls a peer may leave INIT unanswered: at first, and at most. The number is doubled each time, for mostly
- * there is no peer.
+ * After how many polls without an answer to INIT to show RESET once more: at first, and at most. The number is doubled
+ * each time, since usually there is no peer.
  */
 const FIRST_PATIENCE = 3;
 const LAST_PATIENCE = 100;
@@ -104,13 +104,13 @@ export class Handshake {
   readonly #events = { fault: false, disabled: false, stalled: false };
   #busy = false;
   #down = false;
-  /** Polls for which the peer has left our state unanswered, and after how many of them to insist. */
+  /** Polls since the peer's last answer to our state, and after how many of them to insist. */
   #unanswered = 0;
   #patience = FIRST_PATIENCE;
 
   /**
-   * Publishes RESET, since what an earlier user of the port has left in the register says nothing about this side,
-   * and rings the peer, which may have missed that. Throws RangeError if `peer` is no other peer of the port.
+   * Publishes RESET, since the register may still hold the state of an earlier user of the port, and rings the peer, which
+   * may have missed the change. Throws RangeError if `peer` is no other peer of the port.
    */
   constructor(port: HandshakePort, peer: number, dataPath: DataPath) {
     if (!Number.isInteger(peer) || peer < 0 || peer >= port.maxPeers || peer === port.id) {
@@ -179,8 +179,8 @@ export class Handshake {
   }
 
   /**
-   * Interrupts the peer, which may have missed an interrupt of ours, and evaluates, for we may have missed its. While
-   * this side is disabled, the peer is interrupted only if it has not noticed our RESET yet.
+   * Interrupts the peer, in case it has missed an interrupt of ours, and evaluates, in case we have missed one of its
+   * interrupts. While this side is disabled, interrupts the peer only if it has not noticed our RESET yet.
    */
   poll(): void {
     if (this.#down) return;
@@ -201,10 +201,10 @@ export class Handshake {
   }
 
   /**
-   * Takes this side down administratively, or up again, as ndo_stop and ndo_open do with a network driver. Disabled:
-   * carrier off, the data path at rest and RESET published when this returns, and so until it is enabled; then it goes
-   * on as from RESET. Enabled at first. No effect after {@link shutdown}, or if nothing changes. When called from a
-   * function of the data path, it takes effect after the step in progress.
+   * Takes this side down administratively, or up again, as ndo_stop and ndo_open do with a network driver. When this has
+   * disabled it, the carrier is off, the data path is stopped and RESET is published, until it is enabled again and
+   * continues from RESET. It is enabled at first. No effect after {@link shutdown}, or if nothing changes. When called
+   * from a function of the data path, it takes effect after the step in progress.
    */
   setEnabled(on: boolean): void {
     if (on === !this.#events.disabled || this.#down) return;
@@ -222,7 +222,7 @@ export class Handshake {
     this.#evaluate();
   }
 
-  /** Stops the data path, publishes RESET, and stays there for good. Doing it again changes nothing. */
+  /** Stops the data path, publishes RESET, and remains there. Idempotent. */
   shutdown(): void {
     if (this.#down) return;
     this.#down = true;

@@ -14,7 +14,7 @@ export function isInvalidState(value: number): boolean {
   return value > State.RUN;
 }
 
-/** What one side has published, and what it remembers of the other. */
+/** The state that one side has published, and what it remembers of the other. */
 export interface HandshakeState {
   /** Its own state register. */
   readonly published: State;
@@ -30,7 +30,7 @@ export interface HandshakeState {
   readonly insisting: boolean;
 }
 
-/** What a step has to consider besides the peer's state. */
+/** The input of a step besides the peer's state. */
 export interface HandshakeEvents {
   /** A protocol violation that the data path has found. */
   readonly fault: boolean;
@@ -42,15 +42,15 @@ export interface HandshakeEvents {
 
 export const NO_EVENTS: HandshakeEvents = { fault: false, disabled: false, stalled: false };
 
-/** What a step asks of the caller; to be done in the order given. */
+/** The actions of a step, which the caller performs in the order given. */
 export type HandshakeAction =
   /** Clear its own output section and set up both queues from index 0. */
   | { readonly type: 'initialise' }
-  /** Let the data path run: from now on it reads the peer's section. */
+  /** Start the data path: from now on it reads the peer's section. */
   | { readonly type: 'start' }
-  /** Bring the data path to rest: after that, the peer may clear its section at any moment. */
+  /** Stop the data path: after that, the peer may clear its section at any moment. */
   | { readonly type: 'stop' }
-  /** Tell the network stack whether frames can be exchanged. */
+  /** Set the carrier: whether the network stack can exchange frames. */
   | { readonly type: 'carrier'; readonly on: boolean }
   /** Write the state register. */
   | { readonly type: 'publish'; readonly state: State };
@@ -61,7 +61,7 @@ export interface HandshakeStep {
   readonly actions: readonly HandshakeAction[];
 }
 
-// All states and all steps there are, made once, so that a step allocates nothing.
+// All possible states and steps, created once, so that a step allocates nothing.
 const RESET: HandshakeState = { published: State.RESET, carrier: false, insisting: false };
 const INSISTING: HandshakeState = { published: State.RESET, carrier: false, insisting: true };
 const INIT: HandshakeState = { published: State.INIT, carrier: false, insisting: false };
@@ -96,7 +96,7 @@ const resetBeforeRun: HandshakeStep = { next: RESET, actions: [publish(State.RES
 const resetFromRun: HandshakeStep = { next: RESET, actions: [stop, publish(State.RESET)] };
 const resetFromRunBoth: HandshakeStep = { next: RESET, actions: [carrierOff, stop, publish(State.RESET)] };
 
-/** The state in which a side starts: it has published RESET and knows nothing of the other. */
+/** The state in which a side starts: it has published RESET and has not seen the other. */
 export const INITIAL_HANDSHAKE: HandshakeState = RESET;
 
 /**

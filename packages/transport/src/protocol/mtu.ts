@@ -25,7 +25,7 @@ export interface AnnouncedMtu {
   readonly set: boolean;
 }
 
-/** Where the announced MTU is: the 16-bit word behind used_event, which is padding without the extension. */
+/** Position of the announced MTU: the 16-bit word after used_event, which is padding without the extension. */
 function mtuWord(layout: RingLayout): number {
   return layout.avail / 2 + layout.length + 3;
 }
@@ -54,7 +54,7 @@ export function agreedMtu(own: AnnouncedMtu, peer: AnnouncedMtu | null, largest:
   return Math.max(wanted, Math.min(own.bytes, LEAST_FOLLOWED));
 }
 
-/** The longest frame for `peer` at an MTU of `mtu` bytes: with two VLAN tags if it knows this extension, else one. */
+/** The longest frame for `peer` at an MTU of `mtu` bytes: with two VLAN tags if it supports this extension, else one. */
 export function longestFrame(mtu: number, peer: AnnouncedMtu | null): number {
   return mtu + FRAME_OVERHEAD + (peer === null ? 0 : VLAN_TAG);
 }

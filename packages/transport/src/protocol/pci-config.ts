@@ -8,7 +8,7 @@ const MAX_CAPABILITIES = 48;
 export interface PciConfig {
   /** Protocol type, 16 bits, from the class code. */
   readonly protocol: number;
-  /** Where the vendor-specific capability begins. */
+  /** Offset of the vendor-specific capability. */
   readonly vendorCapability: number;
   readonly stateTableSize: number;
   readonly readWriteSize: number;
@@ -76,7 +76,7 @@ export function parsePciConfig(config: Uint8Array): PciConfig {
   };
 }
 
-/** Where the first capability of each kind begins. */
+/** Offset of the first capability of each kind. */
 function findCapabilities(config: Uint8Array, registers: DataView): Map<number, number> {
   const found = new Map<number, number>();
   if ((registers.getUint16(pci.STATUS, true) & pci.STATUS_CAPABILITIES) === 0) return found;
@@ -108,7 +108,7 @@ export function pciMemoryLayout(
 ): MemoryLayout {
   const { stateTableSize, readWriteSize, outputSectionSize } = config;
   if (maxPeers < 2 || maxPeers > MAX_PEERS || maxPeers * 4 > stateTableSize) {
-    throw new LayoutError(`${maxPeers} peers: a state table of ${stateTableSize} bytes can't be theirs`);
+    throw new LayoutError(`${maxPeers} peers do not match a state table of ${stateTableSize} bytes`);
   }
   for (const [name, bytes] of Object.entries({ stateTableSize, readWriteSize, outputSectionSize })) {
     if (bytes % pageSize !== 0) {

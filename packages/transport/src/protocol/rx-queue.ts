@@ -3,7 +3,7 @@ import { Queue, U16 } from './queue.ts';
 import { type RingLayout, USED_LENGTH } from './ring-layout.ts';
 import { Violation } from './violation.ts';
 
-/** Frames are renumbered after this many, so that numbers stay small integers and none ever comes twice. */
+/** Frames are renumbered after this many, so that numbers stay small integers and none is used twice. */
 const RENUMBER = 0x2000_0000;
 
 /**
@@ -13,11 +13,11 @@ const RENUMBER = 0x2000_0000;
  *     for (let n = rx.available(); n > 0 && rx.next(); n--) {
  *       …use the frame of rx.length bytes at rx.offset of the peer's section…
  *     }
- *     if (rx.flush()) port.ring(peer, vector) // completes the frames; ring if the peer asked for it
+ *     if (rx.flush()) port.ring(peer, vector) // completes the frames; ring if the peer requested that
  *     if (rx.waitForFrames()) …sleep; after some ms: if (rx.mayBeAwaited()) port.ring(peer, vector)…
  *
- * Every value of the peer is read once and checked before it is used. The peer can still change a frame's bytes at
- * any time. Source: protocol page, section 3.
+ * Each value written by the peer is read once, and checked before use. The peer can still change a frame's bytes at any
+ * time. Source: protocol page, section 3.
  */
 export class RxQueue extends Queue {
   /** The frame that {@link next} took: its offset in the peer's section, and its length in bytes. */
@@ -102,8 +102,8 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Completes all taken frames (store-release of used.idx). Returns true if the peer asked to be interrupted for
-   * one of them.
+   * Completes all taken frames (store-release of used.idx). Returns true if the peer requested an interrupt for one of
+   * them.
    */
   flush(): boolean {
     const held = this.#held;
@@ -123,8 +123,8 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Asks the peer for an interrupt at the next frame, then looks once more. Returns true if none has come, and the
-   * caller may sleep.
+   * Requests an interrupt at the next frame, then checks once more. Returns true if none has arrived, so that the caller
+   * may sleep.
    */
   waitForFrames(): boolean {
     Atomics.store(this.own16, this.availEvent, this.#last);
@@ -132,9 +132,9 @@ export class RxQueue extends Queue {
   }
 
   /**
-   * Whether the sender may be waiting for an interrupt although there is nothing left to do: the completion that it asked
-   * for last is one of the last n. It may have asked after that was made, and not have looked again, or the interrupt may
-   * have come when it could not act on it. Linux' sender does both; two of ours wait for one another in neither way.
+   * Whether the sender may be waiting for an interrupt although all frames are completed: the completion that it last
+   * requested one for is among the last n. It may have made the request after that completion without checking again, or
+   * have been unable to act on the interrupt. Both happen to Linux' sender, neither to ours.
    */
   mayBeAwaited(): boolean {
     const event = Atomics.load(this.peer16, this.usedEvent);

@@ -22,7 +22,7 @@ export const MESSAGE_HEADER_SIZE = 8;
 export const MAX_MESSAGE_SIZE = 4096;
 /** Version of the server's protocol, and the oldest one it is compatible with. */
 export const SERVER_PROTOCOL_VERSION = 2;
-/** The most vectors a peer can have, as other clients know them. */
+/** The largest number of vectors that other clients support. */
 export const MAX_VECTORS = 1024;
 
 const INIT_SIZE = 40;
@@ -64,7 +64,7 @@ export interface PeerGoneMessage {
 
 export type ServerMessage = InitMessage | EventFdMessage | PeerGoneMessage;
 
-/** What came from the server is no message of its protocol. The text names the field and its value. */
+/** The server sent something that is no message of its protocol. The text names the field and its value. */
 export class ServerProtocolError extends Error {
   override readonly name = 'ServerProtocolError';
 }
@@ -132,8 +132,8 @@ export function decodeMessageLength(header: Uint8Array): number {
 }
 
 /**
- * Decodes one whole message, header and body. Throws {@link ServerProtocolError} if it is shorter than its header
- * says, for what {@link decodeMessageLength} refuses, and for fields out of their ranges.
+ * Decodes one whole message, header and body. Throws {@link ServerProtocolError} if it is shorter than the length in its
+ * header, if {@link decodeMessageLength} rejects it, and for fields out of their ranges.
  */
 export function decodeServerMessage(bytes: Uint8Array): ServerMessage {
   if (bytes.length < MESSAGE_HEADER_SIZE || bytes.length < decodeMessageLength(bytes)) {

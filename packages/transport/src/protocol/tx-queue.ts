@@ -16,10 +16,10 @@ const WARM_BYTES = 0x40000;
  *     const offset = tx.reserve(maxFrame);    // a slot in its own section, or -1
  *     …write a frame of `length` bytes there…
  *     tx.commit(length);                      // descriptor; more frames may follow
- *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring if it asked for it
+ *     if (tx.flush()) port.ring(peer, vector) // the peer sees them; ring if it requested that
  *
- * Descriptor i always stands at position i of the avail ring, so that the ring's entries are written once and stay:
- * completions come in order, and so the oldest descriptor is always the next to be free.
+ * Descriptor i is always at position i of the avail ring, so the ring's entries are written only once: completions
+ * arrive in order, so the oldest descriptor is always the next to be free.
  * Source: protocol page, section 2.
  */
 export class TxQueue extends Queue {
@@ -79,8 +79,8 @@ export class TxQueue extends Queue {
 
   /**
    * The offset in its own section where a frame of up to `length` bytes (≤ a quarter of the data area + 36) may be
-   * written, -1 if there is no room: see {@link waitForRoom}. Until {@link commit} nothing is taken: a
-   * further call gives the same slot.
+   * written, -1 if there is no room: see {@link waitForRoom}. Takes no space until {@link commit}: another call returns
+   * the same slot.
    */
   reserve(length: number): number {
     const inFlight = this.inFlight;
@@ -121,8 +121,8 @@ export class TxQueue extends Queue {
   }
 
   /**
-   * Makes all committed frames visible (store-release of avail.idx). Returns true if the peer asked to be
-   * interrupted for one of them.
+   * Makes all committed frames visible (store-release of avail.idx). Returns true if the peer requested an interrupt
+   * for one of them.
    */
   flush(): boolean {
     const next = this.#next;
@@ -135,7 +135,7 @@ export class TxQueue extends Queue {
     return ((next - event - 1) & U16) < ((next - old) & U16);
   }
 
-  /** Takes the peer's completions. Returns how many frames came back; 0 also after a {@link violation}. */
+  /** Takes the peer's completions. Returns the number of completed frames; 0 also after a {@link violation}. */
   reclaim(): number {
     const used = Atomics.load(this.peer16, this.usedIdx);
     const last = this.#lastUsed;
@@ -159,15 +159,15 @@ export class TxQueue extends Queue {
   }
 
   /**
-   * Asks the peer for an interrupt when it has completed half of what it was shown, then looks once more. Returns
-   * true if there is still no room for a frame of `length` bytes, and the caller may sleep; {@link flush} before.
+   * Requests an interrupt when the peer has completed half of the visible frames, then checks once more. Returns true if
+   * there is still no room for a frame of `length` bytes, so that the caller may sleep. Call {@link flush} before.
    */
   waitForRoom(length: number): boolean {
     let reclaimed: number;
     do {
       const shown = (this.#published - this.#lastUsed) & U16;
       Atomics.store(this.own16, this.usedEvent, (this.#lastUsed + (shown >> 1)) & U16);
-      // What comes back now may be more than half: the peer has passed the index that was asked for, so ask anew.
+      // The peer may already have completed more than half and so passed that index: request the interrupt again.
       reclaimed = this.reclaim();
     } while (reclaimed > 0 && this.reserve(length) === -1);
     return this.violation === Violation.NONE && this.reserve(length) === -1;

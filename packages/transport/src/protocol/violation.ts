@@ -1,6 +1,6 @@
 /**
- * Violations of the protocol in the rings. A queue that has met one accepts nothing more from the peer; the link goes to
- * RESET. Source: protocol page, sections 2, 3 and 6.
+ * Violations of the protocol in the rings. A queue that has found one accepts nothing more from the peer; the link is
+ * reset. Source: protocol page, sections 2, 3 and 6.
  */
 export const Violation = {
   NONE: 0,
@@ -10,7 +10,7 @@ export const Violation = {
   DESCRIPTOR_INDEX: 2,
   /** A descriptor is offered again before it was completed. */
   DESCRIPTOR_REPEATED: 3,
-  /** A descriptor has flags; protocol 0x0001 knows none. */
+  /** A descriptor has flags; protocol 0x0001 defines none. */
   DESCRIPTOR_FLAGS: 4,
   /** A descriptor points outside the peer's data area. */
   DESCRIPTOR_RANGE: 5,
