@@ -38,7 +38,7 @@ async function expectLine(
   expect(result.stderr).toMatch(pattern);
 }
 
-describe('a command line that is no good: one line, exit code 2', () => {
+describe('an invalid command line: one line, exit code 2', () => {
   const cases: [string[], RegExp][] = [
     [['--nonsense'], /unknown option '--nonsense'/],
     [['nonsense'], /unknown command 'nonsense'/],
@@ -63,7 +63,7 @@ describe('a command line that is no good: one line, exit code 2', () => {
     [['net', '--address', '10.0.0.300/8'], /10.0.0.300/],
     [['net', '--busy-poll', '1000001'], /busy-poll time 1000001: must be/],
     [['net', '--stats', '0'], /'0' is invalid. It must be 1 to 86400 seconds/],
-    // At a path where nothing can be made: these are found before anything is started.
+    // At a path where nothing can be created: these are found before anything is started.
     [
       ['vm', '--vfio-user', '/nonexistent/vm', '--section-size', '5000'],
       /5000: must be a multiple of \d+, the/,
@@ -90,7 +90,7 @@ describe('a command line that is no good: one line, exit code 2', () => {
   });
 });
 
-describe('a host server that can not be: one line, and where to look', () => {
+describe('a host server that cannot start: one line, with a pointer', () => {
   const long = `/tmp/${'x'.repeat(103)}`;
   const cases: [string[], number, RegExp][] = [
     [['-F', '--nonsense'], 2, /nonsense/],
@@ -123,7 +123,7 @@ describe('a socket that is no host server: one line, exit code 1', () => {
     for (const server of servers) server.close();
   });
 
-  /** Somebody else's server. */
+  /** The server of another user. */
   async function listen(name: string, onClient: (socket: Socket) => void): Promise<void> {
     path = join(directory, name);
     const server = createServer((socket) => {
@@ -170,7 +170,7 @@ describe('a socket that is no host server: one line, exit code 1', () => {
     await expectRefusal(/host server at .*silent: no answer in 5000 ms: is it an ivshmem v2 host server\?/);
   });
 
-  it('its memory is smaller than it says', async () => {
+  it('its memory is smaller than announced', async () => {
     path = join(directory, 'small');
     const memory = createMemfd('small', 0x10000, { seal: false });
     const listener = UnixListener.listen(path);
@@ -277,7 +277,7 @@ describeNetwork('an interface that can not be: one line, exit code 1 or 2', () =
     await expectLine(argv, 1, /interface busy: EBUSY: a TAP of this name is in use: stop its user/);
   });
 
-  it('--verbose says where', async () => {
+  it('--verbose prints the stack', async () => {
     const { code, stderr } = await run(['--verbose', 'net', '--socket', socket, '--netns', 'nothing-here']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^ivshmem: open [^\n]*\nSystemCallError: open [^\n]*\n( {4}at [^\n]*\n)+$/);

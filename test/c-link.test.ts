@@ -33,7 +33,7 @@ describeWhere(missingCompiler() ?? missingNetworkPrivilege(), 'the link in C', (
     }
   });
 
-  it('refuses an MTU that no TAP has, and goes on', async () => {
+  it('rejects an MTU that no TAP has, and continues', async () => {
     const cable = await cLinkCable();
     try {
       await expect(cable.setMtu(TAP_MAX_MTU + 1)).rejects.toThrow(RangeError);

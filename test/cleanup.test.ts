@@ -24,7 +24,7 @@ afterEach(() => {
   rmSync(directory, { recursive: true });
 });
 
-/** For what a test starts: its temporary files are here, and whatever it starts itself can be recognised. */
+/** For what a test starts: its temporary files are here, and the processes that it starts can be recognised. */
 function environment() {
   return { ...process.env, TMPDIR: directory, IVSHMEM_TEST_RUN: directory };
 }
@@ -55,9 +55,9 @@ describeNetwork('ivshmem net', () => {
     ['SIGINT', (peer) => peer.child.kill('SIGINT')],
     ['SIGTERM', (peer) => peer.child.kill('SIGTERM')],
     ['the end of standard input', (peer) => peer.child.stdin!.end()],
-    ['SIGTERM with nobody reading its output', (peer) => peer.child.stdout!.destroy() && peer.child.kill()],
+    ['SIGTERM while its output is not read', (peer) => peer.child.stdout!.destroy() && peer.child.kill()],
   ];
-  it.each(ways)('leaves nothing after %s, and tells its peer', async (_name, end) => {
+  it.each(ways)('leaves nothing after %s, and its peer notices', async (_name, end) => {
     await using rig = await Rig.up();
     const [first, second] = rig.peers;
     const from = first!.lines.length;
@@ -76,7 +76,7 @@ describeNetwork('ivshmem net', () => {
     server.listen(path);
     const program = new Program(['net', '--socket', path, '--json']);
     await connected;
-    // It would go on to wait, and then say that nobody answers.
+    // Otherwise it would continue to wait, and then report that no server answers.
     expect(await program.stop(signal)).toMatchObject({ code: 0, stdout: '', stderr: '' });
     server.close();
   });
@@ -112,7 +112,7 @@ describeNetwork('ivshmem demo', () => {
     await expectNoProcesses();
     expect(namespaces).toHaveLength(2);
     for (const id of namespaces) expect(isNamespaceAlive(id)).toBe(false);
-    // Nobody is left who could remove the socket, but nobody answers there, and the next server takes it over.
+    // No process is left to remove the socket, but none answers there, and the next server takes it over.
     const [left] = readdirSync(directory);
     expect(readdirSync(join(directory, left!))).toEqual(['server.sock']);
   });
@@ -156,7 +156,7 @@ describeNetwork('a program that makes links', () => {
     expect(readdirSync(directory)).toEqual([]);
   });
 
-  it('gives everything back where a link can not be made', async () => {
+  it('releases everything if a link cannot be created', async () => {
     using netns = Netns.create();
     const nobody = { type: 'server', socketPath: join(directory, 'nobody') } as const;
     const attempt = async (options: object) => {
@@ -218,12 +218,12 @@ describeNetwork('a program that makes links', () => {
       program(handled),
     ]);
 
-  it('goes on when a subscriber throws, where it handles that', async () => {
+  it('continues if a subscriber throws and the program handles that', async () => {
     const { code, stdout, stderr } = await start(true).exited;
     expect([stderr, stdout, code]).toEqual(['', '{"thrown":true,"left":null}\n', 0]);
   });
 
-  it('ends when a subscriber throws, where it does not, and leaves nothing', async () => {
+  it('ends if a subscriber throws and the program does not handle that, and leaves nothing', async () => {
     const { code, stderr } = await start(false).exited;
     expect(stderr).toContain('Error: in user code');
     expect(code).not.toBe(0);

@@ -24,7 +24,7 @@ const stays = logs(/^a host server is there, the peer is not: the link stays/);
 /** A server in place of the rig's, which it ends. */
 async function restart(rig: Rig, argv: readonly string[] = [], uid = 0): Promise<void> {
   await rig.server?.stop('SIGKILL');
-  // Another user could neither remove it nor find out that nobody answers there.
+  // Another user could neither remove it nor find out that no server answers there.
   for (const path of [rig.socket, `${rig.socket}.ctl`]) rmSync(path, { force: true });
   const options = ['-P', '1', '-V', '2', '-o', '1M', '-l', '4M', ...argv];
   rig.server = new Program(['server', '-F', '--json', '-S', rig.socket, ...options], { uid });
@@ -69,7 +69,7 @@ async function expectPing(rig: Rig): Promise<void> {
 }
 
 describeNetwork('after a restart of the server', () => {
-  it('two links meet on the new one, whatever its sizes, and however often it restarts', async () => {
+  it('two links connect through the new one, with any sizes, after any number of restarts', async () => {
     await using rig = await Rig.up();
     const pids = rig.peers.map(({ pid }) => pid);
     for (const size of ['64K', '256K']) {

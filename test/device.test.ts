@@ -79,7 +79,7 @@ describe('ivshmem device', () => {
     expect(
       device.lines.findLast(({ event, vfioUser }) => event === 'stats' && vfioUser === path('a')),
     ).toMatchObject({ attached: 1, doorbells: 1 });
-    // The VM lives on, and is told nothing more.
+    // The VM keeps running, and gets no further notification.
     expect(a.receive(1, [])).toBeNull();
   });
 
@@ -185,7 +185,7 @@ describeNetwork('ivshmem vm', () => {
     expect(existsSync(path('vm'))).toBe(false);
   });
 
-  it('leaves nothing where the link cannot be had', async () => {
+  it('leaves nothing if the link cannot be created', async () => {
     const exit = await run(['vm', '--vfio-user', path('vm'), '--netns', path('none')], {
       env: { ...process.env, TMPDIR: directory },
     });

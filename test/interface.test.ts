@@ -134,7 +134,7 @@ describeNetwork('docs/interface.md', () => {
 });
 
 describeNetwork('`ivshmem net` with CAP_NET_ADMIN alone', () => {
-  it('makes an interface, and goes on with it in a namespace that it may not enter', async () => {
+  it('creates an interface, and keeps using it in a namespace that it may not enter', async () => {
     await using rig = new Rig({ mtu: 1400 });
     await rig.startServer();
     rig.startPeer(1);

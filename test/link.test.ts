@@ -72,7 +72,7 @@ describeNetwork('IP over a link', () => {
 });
 
 describeNetwork('the interface of a link', () => {
-  it('has the address, the MTU and the place it was told, and its carrier follows the handshake', async () => {
+  it('has the given address, MTU and namespace, and its carrier follows the handshake', async () => {
     const name = `ivshmem-test-${process.pid}`;
     using named = createNamedNetns(name);
     try {

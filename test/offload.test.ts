@@ -80,7 +80,7 @@ describeNetwork('offloads between two links', () => {
     expect(await averageFrame(rig, 0)).toBeLessThan(MTU);
   });
 
-  it('come and go with the peer, and TCP goes on through that', async () => {
+  it('are enabled and disabled with the peer, and TCP continues', async () => {
     await using rig = new Rig({ mtu: MTU });
     // The other side does not notice a new address until its neighbour entry has expired.
     const mac = ['--mac', '02:00:00:00:00:02'];
@@ -178,7 +178,7 @@ describeNetwork('offloads between two links', () => {
     expect(await averageFrame(far, 0)).toBeLessThan(MTU);
   });
 
-  it('let UDP payloads pass uncut where the kernel can', async () => {
+  it('let UDP payloads pass unsegmented if the kernel supports it', async () => {
     await using rig = await Rig.up({ mtu: MTU });
     const [up] = await rig.bothUp();
     const { namespaces } = rig;
@@ -186,7 +186,7 @@ describeNetwork('offloads between two links', () => {
     const received = exchangeDatagrams(namespaces[0], namespaces[1]);
     expect(received).toEqual(Array.from({ length: 40 }, () => 1000));
     const { rxFrames, rxBytes } = await rig.stopPeer(1);
-    // Not asserted where the kernel is older than 6.2.
+    // Not asserted if the kernel is older than 6.2.
     if (up!.offloads.includes('uso')) expect(rxBytes / rxFrames).toBeGreaterThan(2 * MTU);
   });
 });

@@ -47,7 +47,7 @@ export class Nodes {
     return this.#locals[this.#keys.at(node) >>> 16]!;
   }
 
-  /** The number of a pair; that of the last one plus one where it is new. */
+  /** The number of a pair; the next free number if the pair is new. */
   number(peer0: number, peer1: number): number {
     const key = this.#local(peer0) | (this.#local(peer1) << 16);
     if (2 * this.length > this.#table.length) this.#grow();

@@ -117,19 +117,19 @@ describe('what the search finds', () => {
   ];
   for (const [habit, caller] of callers) {
     for (const other of foreign) {
-      it(`a hang where our side ${habit}: ${other.name}`, () => {
+      it(`a hang if our side ${habit}: ${other.name}`, () => {
         expect(firstHang({ ...ours(caller), name: `ours, which ${habit}` }, other)).not.toBeNull();
       });
     }
   }
 
-  it('no hang where our side rings when it polls, but does not announce itself', () => {
+  it('no hang if our side rings when it polls, but does not announce itself', () => {
     for (const other of [linux(), zephyr()]) {
       expect(search(system(ours({ announces: false }), other)).stuck).toBeNull();
     }
   });
 
-  it('a peer that stays at RESET, where our side does not insist: Linux, taken down at INIT', () => {
+  it('a peer that stays at RESET, if our side does not insist: Linux, taken down at INIT', () => {
     for (const guest of [false, true]) {
       const { stuck } = search(system(ours({ guest, insists: false }), linux()));
       show(`ours, which does not insist / Linux: stuck after ${stuck?.length} steps`, stuck);
@@ -142,7 +142,7 @@ describe('what the search finds', () => {
     }
   });
 
-  it('a section that is cleared under a data path, where our side does not wait at RESET', () => {
+  it('a section that is cleared under a data path, if our side does not wait at RESET', () => {
     const hasty = ours();
     const { violations } = search(
       system(

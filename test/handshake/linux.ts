@@ -26,9 +26,9 @@ function stop({ own }: View): number[] {
 }
 
 /**
- * Linux ivshmem-net of the Jailhouse kernels since 5.10. Each interrupt queues a work item, which does nothing where
- * the peer's state is the one of last time. RESET is published before the data path has come to rest. To bring the
- * interface up at READY leads to RUN whatever the peer's state.
+ * Linux ivshmem-net of the Jailhouse kernels since 5.10. Each interrupt queues a work item, which does nothing if
+ * the peer's state has not changed. RESET is published before the data path has stopped. Bringing the
+ * interface up at READY leads to RUN in any state of the peer.
  */
 export function linux({ opensEarly = false } = {}): Rules {
   const carrier = (peer: number) => (peer === State.RUN ? [Op.CARRIER_ON] : []);

@@ -9,7 +9,7 @@ import {
 } from '@ivshmem/transport/protocol';
 import { type Decision, NOTHING, Op, publish, type Rules, type View } from './rules.ts';
 
-/** Every state that steps lead to from the first one, whatever the peer does. */
+/** Every state that can be reached from the first one, for any behaviour of the peer. */
 export function reachableStates(): HandshakeState[] {
   const states = [INITIAL_HANDSHAKE];
   for (const state of states) {

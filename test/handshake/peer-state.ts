@@ -12,7 +12,7 @@ export const Phase = {
 /**
  * All there is to know of one peer, in the 24 bits of a number: each field's lowest bit and width.
  * `QUEUE` counts the server's messages that it has not read yet. There are two kinds, which alternate (the other peer's
- * eventfds, the other peer is gone), and the last one tells how things are now, so that the number is all.
+ * eventfds, the other peer is gone), and the last one has the current state, so that the number suffices.
  */
 export const Field = {
   PHASE: [0, 2],

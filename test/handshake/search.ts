@@ -10,15 +10,15 @@ export interface Findings {
   readonly steps: number;
   /** The most steps from any state to the end of all activity, when nothing more comes from outside; -1 for a cycle. */
   readonly longest: number;
-  /** How it comes to a state where nothing happens any more and the link is not up. */
+  /** The path to a state in which nothing happens any more and the link is down. */
   readonly hang: readonly string[] | null;
-  /** How it comes to a state from which nothing that the drivers do leads to a link that is up. */
+  /** The path to a state from which no step of the drivers leads to a link that is up. */
   readonly stuck: readonly string[] | null;
-  /** What there is of things that must never be, and how it comes to the first of each kind. */
+  /** Violations of the invariants, by kind, and the path to the first of each. */
   readonly violations: ReadonlyMap<string, readonly string[]>;
-  /** How it comes to a state from which the drivers may go round for ever. */
+  /** The path to a state from which the drivers may cycle endlessly. */
   readonly cycle: readonly string[] | null;
-  /** How it comes to a link that is up and goes down by itself. */
+  /** The path to a link that is up and goes down by itself. */
   readonly unstable: readonly string[] | null;
   /** How it comes to an interface that is down, which the other side never notices while it stays down. */
   readonly unnoticed: readonly string[] | null;

@@ -40,7 +40,7 @@ const FAULT = event('finds a protocol violation');
 const SPURIOUS = event('gets a spurious interrupt');
 export const FIRST_FROM_OUTSIDE = CLOSE;
 
-/** Called for every possible next state. `event` is an index of {@link EVENTS}, `who` the peer it happens to. */
+/** Called for every possible next state. `event` is an index of {@link EVENTS}, `who` the peer concerned. */
 export type Emit = (event: number, who: number, peer0: number, peer1: number) => void;
 
 type EmitOne = (event: number, me: number, other: number) => void;
@@ -182,7 +182,7 @@ export class System {
   #readMessage(who: 0 | 1, me: number, other: number, emit: EmitOne): void {
     const { rules } = this.#drivers[who];
     const queue = get(me, Field.QUEUE);
-    // The last message in the queue is the one that tells how things are now.
+    // The last message in the queue has the current state.
     const joined = (get(other, Field.PHASE) !== Phase.GONE) === (queue % 2 === 1);
     const read = set(me, Field.QUEUE, queue - 1);
     if (!joined) emit(READ, this.#interrupt(who, read), other);

@@ -3,7 +3,7 @@ import { type Decision, NOTHING, Op, publish, type Rules } from './rules.ts';
 
 /**
  * Zephyr eth_ivshmem: one thread, woken by every interrupt, makes one transition per wake-up and then receives; it
- * remembers nothing. It clears its rings when it starts, whatever the other side does. The interface's start and stop
+ * remembers nothing. It clears its rings when it starts, regardless of the other side. The interface's start and stop
  * only wake it.
  */
 export function zephyr(): Rules {

@@ -147,13 +147,13 @@ describe('operation of the host server', () => {
   const run = (...options: string[]) => promisify(execFile)(process.execPath, [command, ...options]);
 
   it.each(['path', 'abstract'])(
-    'tells the service manager its state, at a socket that is %s',
+    'notifies the service manager of its state, at a socket that is %s',
     async (kind) => {
       const address = kind === 'path' ? join(directory, 'notify') : `@operation-test-${process.pid}`;
       const manager = keep(new NotifySocket(address));
       const config = join(directory, 'links.json');
       writeFileSync(config, JSON.stringify({ links: [{ socket }] }));
-      // In the foreground without being told.
+      // In the foreground without -F.
       const server = start(['--config', config], { NOTIFY_SOCKET: address });
       await server.line('listening');
       expect(await manager.next()).toBe('READY=1\nSTATUS=1 link');
@@ -184,7 +184,7 @@ describe('operation of the host server', () => {
     await stop(server);
     await end;
     expect(readdirSync(directory)).toEqual(['socket']);
-    // The next one takes over where clients go on to connect.
+    // The next one takes over the socket while clients keep connecting.
     const client = keep(UnixSocket.connect(socket));
     const next = start(['-S', socket], { LISTEN_FDS: '1' }, listener.fd);
     await next.line('peer-joined');
@@ -208,7 +208,7 @@ describe('operation of the host server', () => {
     expect(wrong.stderr).toMatch(/^ivshmem server: LISTEN_FDS, descriptor 3: .*must be a Unix stream socket/);
   });
 
-  it('is a daemon where a PID file says so, also for a service manager that expects one', async () => {
+  it('is a daemon if a PID file is given, also for a service manager that expects one', async () => {
     const pidFile = join(directory, 'pid');
     const server = start(['-S', socket, '-p', pidFile], {
       INVOCATION_ID: 'x',
@@ -220,7 +220,7 @@ describe('operation of the host server', () => {
     await end;
   });
 
-  it('adds and removes links at SIGHUP, and keeps all of them where the file is broken', async () => {
+  it('adds and removes links at SIGHUP, and keeps all of them if the file is invalid', async () => {
     const config = join(directory, 'links.json');
     const [a, b, c] = ['a', 'b', 'c'].map((name) => ({ name, socket: join(directory, name) }));
     const write = (...links: object[]) => writeFileSync(config, JSON.stringify({ links }));
@@ -270,7 +270,7 @@ describe('operation of the host server', () => {
     expect(readdirSync(directory)).toEqual(['links.json']);
   });
 
-  it('lists who is connected, for people and for programs', async () => {
+  it('lists the connected peers, as text and as JSON', async () => {
     const server = start(['-F', '-S', socket, '-n', '3', '-V', '2', '-P', '1', '-l', '64K']);
     await server.line('listening');
     const empty = await run('peers', '-S', socket);
@@ -301,7 +301,7 @@ describe('operation of the host server', () => {
     });
   });
 
-  it('raises its limit of open files, and says what does not fit into it', async () => {
+  it('raises its limit of open files, and reports what does not fit into it', async () => {
     const limited = (limits: string) => {
       const child = spawn(
         'prlimit',

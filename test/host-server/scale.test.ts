@@ -15,11 +15,11 @@ const command = fileURLToPath(new URL('../../packages/cli/dist/bin/ivshmem.js', 
 const PEERS = 1000;
 const VECTORS = 2;
 
-/** A peer that checks the order of what it is told, and keeps nothing of it but who is there. */
+/** A peer that checks the order of the messages, and keeps only which peers are connected. */
 class Peer {
   readonly connection: ServerConnection;
   id = -1;
-  /** How many vectors it has been told of each peer. */
+  /** The number of vectors received for each peer. */
   readonly vectors = new Uint8Array(PEERS);
   /** How many peers have all their vectors. */
   known = 0;

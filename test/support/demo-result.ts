@@ -1,6 +1,6 @@
 import { expect } from 'vitest';
 
-/** The figures of a demo that went well, on whatever machine: times in ms and µs, rates in Gbit/s. */
+/** The figures of a demo that succeeded, on any machine: times in ms and µs, rates in Gbit/s. */
 export function expectSane(stdout: string): void {
   const result = JSON.parse(stdout);
   expect(result.ping).toMatchObject({ sent: 1000, lost: 0 });

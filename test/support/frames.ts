@@ -4,11 +4,11 @@ import type { PacketSocket } from '@ivshmem/linux/network';
 /** For local experiments, IEEE 802. */
 export const ETHERTYPE = 0x88b5;
 const VLAN = 0x8100;
-/** What certainly finds room in the buffer of a packet socket, where the kernel's bookkeeping counts, too. */
+/** What certainly fits the buffer of a packet socket, including the kernel's overhead. */
 const CHUNK_BYTES = 150_000;
 const BOOKKEEPING = 1024;
 
-/** A frame of `size` bytes, 14 or more, with a pattern of its own; tagged for VLAN 5 where `vlan` says so. */
+/** A frame of `size` bytes, 14 or more, with a pattern of its own; tagged for VLAN 5 if `vlan` is true. */
 export function numberedFrame(size: number, number: number, vlan = false): Buffer {
   const frame = Buffer.alloc(size);
   frame.set([2, 0, 0, 0, 0, 0x10, 2, 0, 0, 0, 0, 0x11]);
@@ -44,7 +44,7 @@ export function expectDelivery(from: PacketSocket, to: PacketSocket, frames: rea
     }
   }
   const further = to.receive(0);
-  if (further !== null) throw new Error(`a frame of ${further.length} bytes arrived that nobody sent`);
+  if (further !== null) throw new Error(`a frame of ${further.length} bytes arrived that was not sent`);
 }
 
 /** Frames that an interface of the calling thread's network namespace has dropped. Source: proc_pid_net(5). */

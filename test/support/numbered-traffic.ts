@@ -14,7 +14,7 @@ const INTERVAL = 2;
 const EXPECTED = ['ENETDOWN', 'ENODEV', 'ENXIO', 'ENOBUFS'];
 
 /**
- * Frames in both directions that go on whatever happens to the ends: numbered, filled and with a checksum, so that each
+ * Frames in both directions that continue through every change of the ends: numbered, filled and with a checksum, so that each
  * one which arrives is known to have been sent, in that direction, and not to have arrived before.
  */
 export class NumberedTraffic {

@@ -67,7 +67,7 @@ function processIds(): number[] {
     .map(Number);
 }
 
-/** For what the kernel reports to nobody: looks every 10 ms. Rejects after half a minute. */
+/** Waits for what the kernel does not notify of: checks every 10 ms. Rejects after half a minute. */
 export async function until(condition: () => boolean): Promise<void> {
   const deadline = performance.now() + 30_000;
   while (!condition()) {

@@ -15,7 +15,7 @@ export interface Exit {
   readonly stderr: string;
 }
 
-/** A line of output, parsed where it is JSON. */
+/** A line of output, parsed if it is JSON. */
 // biome-ignore lint/suspicious/noExplicitAny: tests look for what they expect in it.
 export type Line = any;
 

@@ -2,7 +2,7 @@ import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { describe } from 'vitest';
 
 /**
- * `describe` for tests that this machine may lack something for: where `missing` says what, they are skipped, and say so
+ * `describe` for tests that this machine may lack something for: if `missing` names it, they are skipped, and say so
  * in their name. In continuous integration (CI is set) nothing may be missing: they run, and fail.
  */
 export function describeWhere(missing: string | null, name: string, tests: () => void): void {

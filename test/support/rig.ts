@@ -10,7 +10,7 @@ export interface RigOptions {
   /** Of each output section, in bytes. */
   readonly outputSectionSize?: number;
   readonly vectors?: number;
-  /** Bytes; the default of the section size unless told. */
+  /** Bytes; default: that of the section size. */
   readonly mtu?: number;
   /** Further arguments for both ends. */
   readonly net?: readonly string[];

@@ -122,7 +122,7 @@ END
     );
   });
 
-  it('leave the sockets of the others alone, whatever their user', async () => {
+  it('do not touch the sockets of the others, of any user', async () => {
     await machine.sh(`echo 'u alice - -' > /etc/sysusers.d/alice.conf
       systemd-sysusers
       echo 'DEVICE_OPTIONS=--socket /run/ivshmem/green.sock --vfio-user /run/ivshmem/vm2.sock' > /etc/ivshmem/vm2.conf
@@ -183,7 +183,7 @@ END
     );
   });
 
-  it('add a link when they are reloaded, and the others go on', async () => {
+  it('add a link when they are reloaded, and the others continue', async () => {
     const pid = await show('ivshmem-server.service', 'MainPID');
     const joined = () => machine.sh('ivshmem peers -S /run/ivshmem/red.sock --json');
     const before = JSON.parse(await joined());

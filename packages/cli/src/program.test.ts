@@ -119,7 +119,7 @@ describe('what a command loads', () => {
   });
 
   it('is neither the log nor the metrics of the host server for a link or a device', () => {
-    // At a path where nothing can be made, so that they end at once.
+    // At a path where nothing can be created, so that they end at once.
     for (const command of ['net', 'device']) {
       const packages = loaded(
         command,

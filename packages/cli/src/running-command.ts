@@ -30,7 +30,7 @@ export interface Starting<Event> {
 }
 
 /**
- * Runs a command that ends when it is told to: by a signal, or by the end of standard input with `--until-eof`. `start`
+ * Runs a command that ends on request: by a signal, or by the end of standard input with `--until-eof`. `start`
  * starts its parts. The command also ends as soon as one of them does. All of them are closed then, the last first, also
  * if `start` throws. Prints the counters at the interval of `--stats` and at the end. Returns the exit code; throws what
  * `start` throws and the error of a part that failed.

@@ -3,7 +3,7 @@ import { EXIT_FAILURE } from './exit.ts';
 /** Ctrl-C, a service manager, a terminal that was closed. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Tells a command to stop. Disposing it restores the defaults of the process. */
+/** The request to stop a command. Disposing it restores the defaults of the process. */
 export interface StopSignal extends Disposable {
   readonly signal: AbortSignal;
 }

@@ -19,7 +19,7 @@ describe('a command whose output is not read', () => {
     directory = mkdtempSync(join(tmpdir(), 'ivshmem-unread-'));
     const path = join(directory, 'pipe');
     execFileSync('mkfifo', [path]);
-    // Both ends, with a pipe that is full: whatever waits for it waits for ever.
+    // Both ends, so that a blocking write to the full pipe never returns.
     pipe = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
     try {
       for (;;) writeSync(pipe, 'x');

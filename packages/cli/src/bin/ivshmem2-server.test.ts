@@ -113,7 +113,7 @@ describe('ivshmem2-server', () => {
     expect(await once(second, 'exit')).toEqual([0, null]);
   });
 
-  it('goes on when nobody reads its log any more', async () => {
+  it('continues when its log is no longer read', async () => {
     const child = await foreground('-v');
     child.stdout!.destroy();
     for (let i = 0; i < 3; i++) {
@@ -161,7 +161,7 @@ describe('ivshmem2-server', () => {
     rmSync(socket);
   });
 
-  it('refuses options that are no good before it does anything', async () => {
+  it('rejects invalid options before it does anything', async () => {
     expect(await run('-S', socket, '-p', pidFile, '-l', '64K', '-o', '1M')).toMatchObject({
       status: 2,
       stderr: expect.stringMatching(
