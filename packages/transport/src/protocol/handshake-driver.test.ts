@@ -5,7 +5,7 @@ import { Loopback, LoopbackPort } from '../port/loopback-port.ts';
 import { State } from './handshake.ts';
 import { type DataPath, Handshake, type HandshakeStatus } from './handshake-driver.ts';
 
-/** A data path that writes down what it is told. */
+/** A data path that records the calls of the handshake. */
 class Recorder implements DataPath {
   readonly calls: string[] = [];
   initialise(): void {
@@ -52,7 +52,7 @@ function pair(): { sides: [Handshake, Handshake]; paths: [Recorder, Recorder] } 
   return { sides, paths };
 }
 
-/** Lets interrupts through until there are none left. */
+/** Delivers interrupts until none are pending. */
 function settle(): void {
   while (poller.wait(0) > 0);
 }
@@ -73,7 +73,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it('comes up by polling where no interrupt is heard', () => {
+  it('comes up by polling if no interrupt arrives', () => {
     const { sides } = pair();
     for (const port of ports) port.onInterrupt(() => {});
     for (let polls = 0; polls < 4; polls++) for (const side of sides) side.poll();
@@ -81,7 +81,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it('interrupts the peer with each poll, for that one may have missed something', () => {
+  it('interrupts the peer with each poll, in case it has missed a change', () => {
     const { sides, paths } = pair();
     settle();
     const before = [...paths[0].calls];
@@ -94,7 +94,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it('begins at RESET, whatever an earlier user of the port has left', () => {
+  it('begins at RESET, whatever state an earlier user of the port has left', () => {
     ports[0].state = State.RUN;
     ports[1].state = State.RUN;
     const side = new Handshake(ports[0], 1, new Recorder());
@@ -124,7 +124,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it('takes a violation that is found while the data path is being started', () => {
+  it('accepts a violation that is found while the data path is being started', () => {
     ports[1].state = State.READY;
     const path = new Recorder();
     path.start = () => {
@@ -141,7 +141,7 @@ describe('Handshake', () => {
     expect(side.counters).toEqual({ resets: 1, faults: 1, invalidPeerStates: 0 });
   });
 
-  it('ignores a violation while the data path rests', () => {
+  it('ignores a violation while the data path is stopped', () => {
     const side = new Handshake(ports[0], 1, new Recorder());
     side.fault();
     side.evaluate();
@@ -150,7 +150,7 @@ describe('Handshake', () => {
     expect(side.counters.faults).toBe(0);
   });
 
-  it('takes an invalid state for RESET and counts each that it sees', () => {
+  it('treats an invalid state as RESET and counts each that it sees', () => {
     const { sides, paths } = pair();
     sides[0].evaluate();
     settle();
@@ -167,7 +167,7 @@ describe('Handshake', () => {
     expect(sides[0].counters.invalidPeerStates).toBe(2);
   });
 
-  it('returns to its caller though the peer changes its state as fast as it is read', () => {
+  it('returns to its caller even if the peer changes its state as fast as it is read', () => {
     const cycle = [State.INIT, State.INIT, State.RUN, State.RESET];
     let reads = 0;
     class Flipping extends LoopbackPort {
@@ -187,7 +187,7 @@ describe('Handshake', () => {
     port.close();
   });
 
-  it('shuts down for good', () => {
+  it('shuts down permanently', () => {
     const { sides, paths } = pair();
     sides[0].evaluate();
     settle();
@@ -219,7 +219,7 @@ describe('Handshake', () => {
     expect(ports[0].state).toBe(State.RESET);
   });
 
-  it('shows RESET to a peer that acts on changes only and has missed one, and says nothing of it', () => {
+  it('shows RESET to a peer that acts only on changes and has missed one, and does not report it', () => {
     // Linux since 5.10, taken down at INIT: it has seen INIT, and waits for anything else.
     const side = new Handshake(ports[0], 1, new Recorder());
     side.evaluate();
@@ -247,7 +247,7 @@ describe('Handshake', () => {
     side.shutdown();
   });
 
-  it('shows RESET less and less often while there is no answer, and often again once there is a peer', () => {
+  it('shows RESET ever more rarely while there is no answer, and often again once there is a peer', () => {
     const side = new Handshake(ports[0], 1, new Recorder());
     side.evaluate();
     const seen: HandshakeStatus[] = [side.status];
@@ -295,7 +295,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it('rings with its polls while it is disabled only until the peer has noticed', () => {
+  it('while it is disabled, rings with its polls only until the peer has noticed', () => {
     const side = new Handshake(ports[0], 1, new Recorder());
     side.setEnabled(false);
     const interruptsOfAPoll = (): number => {
@@ -336,7 +336,7 @@ describe('Handshake', () => {
     for (const side of sides) side.shutdown();
   });
 
-  it.each(['initialise', 'start', 'carrier'] as const)('gives up where %s throws', (method) => {
+  it.each(['initialise', 'start', 'carrier'] as const)('shuts down if %s throws', (method) => {
     const path = new Recorder();
     path[method] = () => {
       throw new Error('broken');
@@ -354,7 +354,7 @@ describe('Handshake', () => {
     expect(ports[0].state).toBe(State.RESET);
   });
 
-  it.each([0, 2, -1, 0.5])('refuses %s as the peer of 0', (peer) => {
+  it.each([0, 2, -1, 0.5])('rejects %s as the peer of 0', (peer) => {
     ports[0].state = State.INIT;
     expect(() => new Handshake(ports[0], peer, new Recorder())).toThrow(RangeError);
     expect(ports[0].state).toBe(State.INIT);

@@ -22,7 +22,7 @@ const { steps }: Vectors = JSON.parse(
   readFileSync(new URL('../../../../docs/vectors/handshake.json', import.meta.url), 'utf8'),
 );
 
-/** All states that can be reached, by what they are called in the vectors. */
+/** All reachable states, by their names in the vectors. */
 function reachableStates(): Map<string, HandshakeState> {
   const states = new Map<string, HandshakeState>();
   const pending = [INITIAL_HANDSHAKE];

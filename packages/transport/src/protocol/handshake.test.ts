@@ -33,7 +33,7 @@ describe('handshakeStep', () => {
   it.each([
     // The table of the protocol page, section 5, by own state and by peer state from RESET to RUN.
     ['RESET', inReset, [['INIT'], ['INIT'], [], []]],
-    // A peer that runs too early must begin anew.
+    // A peer that runs too early must start over.
     ['INIT', inInit, [[], ['initialise', 'READY'], ['initialise', 'READY'], ['RESET']]],
     ['READY', inReady, [['RESET'], [], ['start', 'RUN'], ['start', 'RUN', 'carrier on']]],
     ['RUN', inRun, [['stop', 'RESET'], ['stop', 'RESET'], [], ['carrier on']]],
@@ -51,13 +51,13 @@ describe('handshakeStep', () => {
     expect([RESET, INIT, READY, RUN].map((peer) => told(handshakeStep(self, peer)))).toEqual(rows);
   });
 
-  it.each([4, 7, 0x80000003, 0xffffffff])('takes the peer state %s for RESET', (value) => {
+  it.each([4, 7, 0x80000003, 0xffffffff])('treats the peer state %s as RESET', (value) => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
       expect(handshakeStep(self, value)).toBe(handshakeStep(self, RESET));
     }
   });
 
-  it('goes to RESET on a violation, and ignores one that comes too late', () => {
+  it('goes to RESET on a violation, and ignores one that is reported too late', () => {
     expect(told(handshakeStep(inRunBoth, RUN, { ...NO_EVENTS, fault: true }))).toEqual([
       'carrier off',
       'stop',
@@ -69,13 +69,13 @@ describe('handshakeStep', () => {
     expect(told(handshakeStep(inInit, INIT, { ...NO_EVENTS, fault: true }))).toEqual(['initialise', 'READY']);
   });
 
-  it('has forgotten everything when it is back at RESET', () => {
+  it('keeps no memory of the past when it is back at RESET', () => {
     expect(handshakeStep(inRunBoth, RESET).next).toBe(INITIAL_HANDSHAKE);
     expect(handshakeStep(inRun, INIT).next).toBe(INITIAL_HANDSHAKE);
     expect(handshakeStep(inReady, RESET).next).toBe(INITIAL_HANDSHAKE);
   });
 
-  it('returns the same objects again and again, so that polling makes no garbage', () => {
+  it('returns the same objects each time, so that polling makes no garbage', () => {
     for (const self of [inReset, inInit, inReady, inRun, inRunBoth]) {
       for (const peer of [RESET, INIT, READY, RUN]) {
         expect(handshakeStep(self, peer)).toBe(handshakeStep(self, peer));
@@ -84,12 +84,12 @@ describe('handshakeStep', () => {
     expect(handshakeStep(inRunBoth, RUN).next).toBe(inRunBoth);
   });
 
-  it('refuses a state that comes from elsewhere', () => {
+  it('rejects a state that it has not made', () => {
     expect(() => handshakeStep({ ...inInit }, INIT)).toThrow(TypeError);
   });
 
   it('keeps the order of actions, whatever the peer publishes and whenever violations are found', () => {
-    // All ways through the states, together with what the actions have made of the data path.
+    // All paths through the states, with the state of the data path after each action.
     interface Walk {
       readonly self: HandshakeState;
       readonly initialised: boolean;
@@ -162,7 +162,7 @@ describe('handshakeStep of a side whose peer does not answer', () => {
   const stalled = { ...NO_EVENTS, stalled: true };
   const insisting = handshakeStep(inInit, RESET, stalled).next;
 
-  it('shows RESET once more, stays there until it has been seen for long enough, and goes on', () => {
+  it('shows RESET once more, stays there long enough to be seen, and continues', () => {
     expect(told(handshakeStep(inInit, RESET, stalled))).toEqual(['RESET']);
     expect(insisting).toEqual({ published: RESET, carrier: false, insisting: true });
     expect(handshakeStep(insisting, RESET).next).toBe(insisting);
@@ -170,13 +170,13 @@ describe('handshakeStep of a side whose peer does not answer', () => {
     expect(told(handshakeStep(insisting, RESET, stalled))).toEqual(['INIT']);
   });
 
-  it('goes on at once when the peer answers', () => {
+  it('continues immediately when the peer answers', () => {
     expect(told(handshakeStep(insisting, INIT))).toEqual(['INIT']);
     // It has not seen our RESET, and has a data path or will have one.
     for (const peer of [READY, RUN]) expect(handshakeStep(insisting, peer).next).toBe(inReset);
   });
 
-  it('does so at INIT and with the peer at RESET only', () => {
+  it('does so only at INIT, and with the peer at RESET', () => {
     for (const self of [inReset, inReady, inRun, inRunBoth]) {
       for (const peer of [RESET, INIT, READY, RUN]) {
         expect(handshakeStep(self, peer, stalled)).toBe(handshakeStep(self, peer));
@@ -187,14 +187,14 @@ describe('handshakeStep of a side whose peer does not answer', () => {
     }
   });
 
-  it('shows no more of it than the state table has', () => {
+  it('reports nothing of it beyond what the state table shows', () => {
     expect(handshakeStep(insisting, RESET, { ...NO_EVENTS, disabled: true }).next).toBe(inReset);
     expect(pollInterval(insisting)).toBe(100);
   });
 });
 
 describe('handshakeStep of a side that is disabled', () => {
-  it('brings the data path to rest and publishes RESET, once, whatever the peer does', () => {
+  it('stops the data path and publishes RESET, once, whatever the peer does', () => {
     for (const peer of [RESET, INIT, READY, RUN, 99]) {
       for (const fault of [false, true]) {
         const disable = (self: HandshakeState) =>

@@ -15,7 +15,7 @@ const asSection = (buffer: ArrayBufferLike): Section => ({
 
 /**
  * Both queues of the honest side, used as a link uses them. Whatever the peer's section holds, every offset that they
- * hand out must lie in the data areas, and a queue that has found a violation must stand still.
+ * return must lie in the data areas, and a queue that has found a violation must do nothing more.
  */
 class HonestSide {
   readonly tx: TxQueue;
@@ -42,7 +42,7 @@ class HonestSide {
     return Number.isInteger(offset) && offset >= data && length >= 0 && offset + length <= outputSectionSize;
   }
 
-  /** One turn of a link: receive, send, flush both, go to sleep. Returns false where it had to be reset. */
+  /** One turn of a link: receive, send, flush both, go to sleep. Returns false if it had to be reset. */
   turn(frame: number): boolean {
     const { tx, rx } = this;
     let taken = 0;
@@ -86,7 +86,7 @@ class HonestSide {
   }
 }
 
-/** Where a peer that wants to do harm writes, in 16-bit words of its section. */
+/** Positions that a hostile peer writes to, in 16-bit words of its section. */
 function targets(layout: RingLayout) {
   return {
     availIdx: layout.avail / 2 + 1,
@@ -108,8 +108,8 @@ interface HostileInput {
 }
 
 /**
- * Runs in a thread of its own, from its source text: nothing from outside may be used. It plays along as a correct
- * peer would, so that the queues get to work, and then does one of many things that none would.
+ * Runs in a thread of its own, from its source text, so it must not use anything outside. It behaves like a correct peer
+ * first, so that the queues have work, and then violates the protocol in one of many ways.
  */
 function hostile(input: HostileInput): void {
   const words = new Uint16Array(input.peer);
@@ -168,7 +168,7 @@ function hostile(input: HostileInput): void {
     },
   ];
   const behave = () => {
-    // Offers valid frames and completes what is there.
+    // Offers valid frames and completes pending ones.
     for (let i = 0; i < n; i++) {
       putDescriptor(i, data + 64 * (i % 8), 0, 64, 0);
       words[availRing + i] = i;
@@ -181,7 +181,7 @@ function hostile(input: HostileInput): void {
       Atomics.store(words, availIdx, victim[usedIdx]! + random(8));
       Atomics.store(words, usedIdx, Atomics.load(victim, availIdx));
       if (i < 40) continue;
-      // What was checked a moment ago is something else when it is used.
+      // Changes values between their check and their use.
       for (let d = 0; d < n; d++) longs[4 * d] = size - 1;
       for (let d = 0; d < n; d++) longs[4 * d] = data;
       for (let d = 0; d < n; d++) longs[4 * d + 2] = size;
@@ -197,7 +197,7 @@ function hostile(input: HostileInput): void {
 }
 
 describe('a hostile peer', () => {
-  it.each([0x1000, 0x10000])('that writes at any moment gets nowhere: sections of %i bytes', async (size) => {
+  it.each([0x1000, 0x10000])('that writes at any moment does no harm: sections of %i bytes', async (size) => {
     const layout = ringLayout(size);
     const peer = new SharedArrayBuffer(size);
     const own = new SharedArrayBuffer(size);
@@ -228,7 +228,7 @@ describe('a hostile peer', () => {
     }
   });
 
-  it('gets nowhere with any sequence of writes between two turns', () => {
+  it('does no harm with any sequence of writes between two turns', () => {
     const layout = ringLayout(0x1000);
     const { availIdx, availRing, usedIdx, usedRing, n } = targets(layout);
     const seen = new Set<Violation>();
@@ -268,8 +268,8 @@ describe('a hostile peer', () => {
     expect(seen.size).toBeGreaterThan(3);
   });
 
-  it('cannot make a sender that waits for room go round for ever', () => {
-    // used.idx that runs on with every look at it, to the end of what was sent and beyond.
+  it('cannot make a sender that waits for room loop forever', () => {
+    // used.idx advances with every read of it, to the end of the frames sent and beyond.
     const layout = ringLayout(0x1000);
     const peer = asSection(new ArrayBuffer(layout.outputSectionSize));
     const used = new DataView(peer.buffer, layout.used);
@@ -292,7 +292,7 @@ describe('a hostile peer', () => {
     expect([tx.waitForRoom(64), tx.violation]).toEqual([false, Violation.USED_INDEX]);
   });
 
-  it('is described in one clause, whatever it did', () => {
+  it('has each violation described in one clause', () => {
     for (const violation of Object.values(Violation)) expect(violationText(violation)).toMatch(/^[^\n]{4,}$/);
     expect(new Set(Object.values(Violation).map(violationText)).size).toBe(Object.keys(Violation).length);
   });

@@ -3,10 +3,9 @@ import type { Section } from './memory-layout.ts';
 import { alignUp, FRAME_OVERHEAD, RING_ALIGN, type RingLayout, ringLayout } from './ring-layout.ts';
 import { RxQueue } from './rx-queue.ts';
 
-// A sender that takes its steps in the order in which Linux' ivshmem-net takes them, and a receiver that is ours. Linux
-// asks for an interrupt after its last look at used.idx and does not look again; and on two CPUs, its poll gives up when
-// the transmit path holds a lock at that moment: in the first version while it looks at completions, in later ones until
-// it has rung for the frame. Written from these facts, not from its code.
+// A sender that performs its steps in the order of Linux' ivshmem-net, with our receiver. Linux requests an interrupt after
+// its last read of used.idx and does not check again; and on two CPUs, its poll gives up if the transmit path holds a lock
+// at that moment: in the first version while it reads completions, in later ones until it has rung for the frame. Written from these facts, not from its code.
 
 const U16 = 0xffff;
 
@@ -14,7 +13,7 @@ function section(length: number): Section {
   return { address: 0, length, buffer: new ArrayBuffer(length) };
 }
 
-/** One thread of execution: others may come wherever it yields. */
+/** One thread of execution: others may run wherever it yields. */
 type Thread = Generator<void, void>;
 
 /** mulberry32 */
@@ -75,7 +74,7 @@ class LinuxSender {
     return this.#layout.dataSize - from < bytes ? 0 : from;
   }
 
-  /** Takes completions. The first version reads used.idx once, later ones each time, and ask anew for each. */
+  /** Takes completions. The first version reads used.idx once; later ones read it and renew the request each time. */
   *#clean(): Thread {
     let used = this.#usedIdx;
     yield;
@@ -95,13 +94,13 @@ class LinuxSender {
     return this.#peer.getUint16(this.#layout.used + 2, true);
   }
 
-  /** Asks for an interrupt for the next completion. */
+  /** Requests an interrupt for the next completion. */
   #ask(): void {
     const { avail, length } = this.#layout;
     this.#own.setUint16(avail + 4 + 2 * length, this.#lastUsed, true);
   }
 
-  /** The larger of the two stretches has to have room for two of the largest frames. */
+  /** The larger of the two free ranges must have room for two of the largest frames. */
   #hasRoom(): boolean {
     const layout = this.#layout;
     const space =
@@ -148,7 +147,7 @@ class LinuxSender {
     yield;
   }
 
-  /** What an interrupt leads to. */
+  /** The handler of an interrupt. */
   *poll(): Thread {
     const first = this.#version === 'first';
     if (this.#locked && !first) return;
@@ -164,7 +163,7 @@ class LinuxSender {
 }
 
 interface Outcome {
-  /** Frames until everything stood still for good; Infinity: it did not. */
+  /** Frames until all traffic stopped; Infinity: it did not. */
   readonly stalledAfter: number;
   /** How often the receiver has rung some ms after its last completion. */
   readonly reminders: number;
@@ -246,7 +245,7 @@ function run(seed: number, frames: number, { cpus, version, reminds, layout, mtu
       ring();
       continue;
     }
-    // Whoever has the processor keeps it for a while.
+    // A thread keeps the processor for a while.
     if (left-- === 0 || threads[turn] === undefined) {
       turn = below(3);
       left = 1 << below(10);
@@ -270,14 +269,14 @@ describe.each(['first', 'later'] as const)(
       const outcomes = (reminds: boolean) =>
         SEEDS.map((seed) => run(seed, FRAMES, { cpus, version, reminds, layout, mtu: layout.defaultMtu }));
 
-      it('keeps it going for 200 000 frames, and rarely rings more than it was asked to', () => {
+      it('keeps it going for 200 000 frames, and rarely rings more than requested', () => {
         const all = outcomes(true);
         expect(all.filter(({ stalledAfter }) => stalledAfter < FRAMES)).toEqual([]);
         const reminders = all.reduce((sum, outcome) => sum + outcome.reminders, 0);
         expect(reminders).toBeLessThan((SEEDS.length * FRAMES) / 500);
       });
 
-      it('would leave it waiting for good if it rang only when asked to', () => {
+      it('would leave it waiting forever if it rang only on request', () => {
         const stalls = outcomes(false).filter(({ stalledAfter }) => stalledAfter < FRAMES);
         expect(stalls.length).toBeGreaterThan(0);
       });
@@ -286,7 +285,7 @@ describe.each(['first', 'later'] as const)(
 );
 
 describe('RxQueue with frames as Linux places them', () => {
-  /** The largest MTU at which Linux' sender does not stop for good. */
+  /** The largest MTU at which Linux' sender does not stop forever. */
   const largestMtu = (layout: RingLayout) =>
     Math.min(65521, Math.floor(Math.floor(layout.dataSize / 4) / RING_ALIGN) * RING_ALIGN - FRAME_OVERHEAD);
 

@@ -51,7 +51,7 @@ describe('memoryLayout', () => {
     expect(lay).not.toThrow(/\n/);
   });
 
-  it('refuses what is no number of bytes', () => {
+  it('rejects sizes that are no numbers of bytes', () => {
     for (const odd of [Number.NaN, Number.POSITIVE_INFINITY, -4096, 4096.5, 2 ** 60]) {
       expect(() => memoryLayout(odd, 2, 0)).toThrow(LayoutError);
       expect(() => memoryLayout(0x400000, 2, odd)).toThrow(LayoutError);
@@ -59,12 +59,12 @@ describe('memoryLayout', () => {
     }
   });
 
-  it('goes by the page size of the machine', () => {
+  it('uses the page size of the machine', () => {
     expect(() => memoryLayout(0x21000, 2, 0x10000, 0x10000)).toThrow('multiple of 65536, the page size');
     expect(() => memoryLayout(0x40000, 2, 0x1000, 0x10000)).toThrow('multiple of 65536, the page size');
   });
 
-  it('says what the sections need', () => {
+  it('names the size that the sections need', () => {
     expect(() => memoryLayout(0x400000, 2, 0x200000)).toThrow('need 4198400');
   });
 });

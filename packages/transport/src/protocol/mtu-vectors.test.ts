@@ -78,7 +78,7 @@ describe('the vectors of the MTU extension', () => {
 });
 
 describe('the announced MTU', () => {
-  it('never leads outside of what the sections and the interface allow, whatever the peer writes', () => {
+  it('never exceeds the limits of sections and interface, whatever the peer writes', () => {
     const sections = fc.constantFrom(0x1000, 0x2000, 0x4000, 0x10000, 0x7f000, 0x100000);
     const word = fc.nat(0xffff);
     const peers = fc.record({ usedFlags: fc.oneof(fc.constant(0x3176), word), availFlags: word, word });
@@ -99,7 +99,7 @@ describe('the announced MTU', () => {
     );
   });
 
-  it('stands where neither ring has anything, in a section of any size', () => {
+  it('lies outside both rings, in a section of any size', () => {
     for (let size = 0x1000; size <= 0x100000; size += 0x1000) {
       const layout = ringLayout(size);
       const own = section(size);
@@ -114,7 +114,7 @@ describe('the announced MTU', () => {
     }
   });
 
-  it('leaves room for three frames of the largest MTU with all that may stand before and behind', () => {
+  it('leaves room for three frames of the largest MTU with headers and tags', () => {
     for (const size of [0x1000, 0x4000, 0x10000, 0x100000]) {
       const layout = ringLayout(size);
       const queue = new TxQueue(section(size), section(size), layout);

@@ -26,7 +26,7 @@ function changed(change: (config: Buffer) => void): Buffer {
 }
 
 describe('configuration space', () => {
-  it('tells protocol, sizes and vectors', () => {
+  it('contains protocol, sizes and vectors', () => {
     expect(parsePciConfig(device())).toEqual({
       protocol: 1,
       vendorCapability: 0x40,
@@ -67,7 +67,7 @@ describe('configuration space', () => {
     expect(() => parsePciConfig(last)).toThrow(/too short/);
   });
 
-  it('is read or refused, whatever the bytes are', () => {
+  it('is parsed or rejected, whatever the bytes are', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 0, maxLength: 256 }), (noise) => {
         const config = device().subarray(0, Math.max(noise.length, 12));

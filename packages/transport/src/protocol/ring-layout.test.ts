@@ -37,12 +37,12 @@ describe('ringLayout', () => {
     });
   });
 
-  it.each(tooSmall)('refuses a section of %s bytes', (size) => {
+  it.each(tooSmall)('rejects a section of %s bytes', (size) => {
     expect(() => ringLayout(Number(size))).toThrow(LayoutError);
     expect(() => ringLayout(Number(size))).toThrow(`${Number(size)} bytes are too small`);
   });
 
-  it('refuses sections whose offsets would not fit into 32 bits', () => {
+  it('rejects sections whose offsets would not fit into 32 bits', () => {
     for (const size of [2 ** 32 + 4096, 2 ** 40]) {
       expect(() => ringLayout(size)).toThrow(LayoutError);
       expect(() => ringLayout(size)).toThrow(/too large.*4G/);

@@ -8,7 +8,7 @@ import { Violation } from './violation.ts';
 
 const section = (length: number): Section => ({ address: 0, length, buffer: new ArrayBuffer(length) });
 
-/** A frame as the model knows it: its number in the order of sending, and the slot it lies in. */
+/** A frame in the model: its number in the order of sending, and its slot. */
 interface Frame {
   readonly number: number;
   readonly slot: number;
@@ -19,15 +19,15 @@ interface Frame {
 const pattern = (number: number, i: number) => (number * 31 + i * 7 + (i >> 8)) & 0xff;
 
 /**
- * One direction of a link, sender and receiver, beside a model of it: the frames, in lists by how far they have come.
- * A side that has gone to sleep does nothing until it is rung. Everything that must hold is checked with each step.
+ * One direction of a link, sender and receiver, beside a model of it: lists of frames by stage. A side that has gone to
+ * sleep does nothing until it is rung. All invariants are checked with each step.
  */
 class Direction {
   readonly layout: RingLayout;
   readonly #from: Section;
   readonly #tx: TxQueue;
   readonly #rx: RxQueue;
-  /** Committed and not flushed; flushed and not taken; taken and not given back; given back and not reclaimed. */
+  /** Committed and not flushed; flushed and not taken; taken and not completed; completed and not reclaimed. */
   #committed: Frame[] = [];
   #offered: Frame[] = [];
   #held: Frame[] = [];
@@ -127,7 +127,7 @@ class Direction {
     expect(this.receiverSleeps).toBe(this.#offered.length === 0);
   }
 
-  /** Lets both sides work until all frames have come, and neither has a reason to be awake. */
+  /** Runs both sides until all frames have arrived, and neither has work left. */
   settle(): void {
     this.flushSent();
     for (let rounds = 0; this.#tx.inFlight > 0; rounds++) {
@@ -211,7 +211,7 @@ describe('TxQueue and RxQueue together', () => {
     },
   );
 
-  it.each([0x1000, 0x4000, 0x10000])('go on when the indices wrap: sections of %i bytes', (length) => {
+  it.each([0x1000, 0x4000, 0x10000])('continue when the indices wrap: sections of %i bytes', (length) => {
     const direction = new Direction(length);
     const plans = fc.sample(steps, { numRuns: 40, seed: length });
     for (let i = 0; direction.delivered <= 70_000; i++) {

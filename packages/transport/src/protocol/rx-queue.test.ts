@@ -36,7 +36,7 @@ interface Offer {
   next?: number;
 }
 
-/** The peer offers one more frame, of 60 bytes at the beginning of its data area unless told otherwise. */
+/** The peer offers one more frame, by default of 60 bytes at the beginning of its data area. */
 function offer({
   descriptor = 0,
   addr = BigInt(layout.data),
@@ -59,7 +59,7 @@ function take(frames = rx.available()): boolean[] {
   return Array.from({ length: frames }, () => rx.next());
 }
 
-/** What the queue has told the peer: used.idx, and the entries up to it (the last n at most). */
+/** The used ring as the peer sees it: used.idx, and the entries up to it (the last n at most). */
 function completions(): { id: number; len: number }[] {
   const used = new DataView(own.buffer, layout.used);
   return Array.from({ length: Math.min(used.getUint16(2, true), n) }, (_, i) => ({
@@ -72,7 +72,7 @@ const all = 0xffff_ffff_ffff_ffffn;
 const size = BigInt(layout.outputSectionSize);
 
 describe('RxQueue', () => {
-  it('takes frames as they were offered, and gives them back with flush, not before', () => {
+  it('takes frames as they were offered, and completes them with flush, not before', () => {
     offer({ descriptor: 5, addr: 0x901n, len: 60, next: 77 });
     offer({ descriptor: 2, addr: size - 14n, len: 14 });
     expect(rx.available()).toBe(2);
@@ -88,7 +88,7 @@ describe('RxQueue', () => {
     expect(rx.flush()).toBe(false);
   });
 
-  it('takes a descriptor again once it was given back', () => {
+  it('takes a descriptor again once it was completed', () => {
     for (let i = 0; i < 3 * n; i++) {
       offer({ descriptor: 9 });
       expect(take()).toEqual([true]);
@@ -140,7 +140,7 @@ describe('RxQueue', () => {
     expect(take(3)).toEqual([true, false, false]);
     expect([rx.violation, rx.available()]).toEqual([violation, 0]);
 
-    // A peer that mends its ways does not set the queue going again.
+    // Valid frames do not restart the queue.
     avail.setUint16(2, 1, true);
     offer();
     expect([rx.next(), rx.available(), rx.violation]).toEqual([false, 0, violation]);
@@ -169,7 +169,7 @@ describe('RxQueue', () => {
     expect(rx.waitForFrames()).toBe(true);
   });
 
-  it('counts the frames that were not given back against the queue length', () => {
+  it('counts the frames that were not completed against the queue length', () => {
     for (let i = 0; i < n; i++) offer({ descriptor: i });
     take(5);
     expect(rx.available()).toBe(n - 5);
@@ -177,7 +177,7 @@ describe('RxQueue', () => {
     expect([rx.available(), rx.violation]).toEqual([0, Violation.AVAIL_INDEX]);
   });
 
-  it('takes what is on offer after the frames before were given back', () => {
+  it('takes the next frames after the previous ones were completed', () => {
     for (let i = 0; i < n; i++) offer({ descriptor: i });
     take(5);
     rx.flush();
@@ -185,7 +185,7 @@ describe('RxQueue', () => {
     expect([rx.available(), rx.violation]).toEqual([n, Violation.NONE]);
   });
 
-  it.each([1, 7, n - 1])('a descriptor twice among %i that were not given back', (held) => {
+  it.each([1, 7, n - 1])('a descriptor twice among %i that were not completed', (held) => {
     for (let i = 0; i < held; i++) offer({ descriptor: i });
     for (let again = 0; again < held; again++) {
       rx.initialise();
@@ -197,7 +197,7 @@ describe('RxQueue', () => {
     }
   });
 
-  it('asks for the next frame before it sleeps, and for no other', () => {
+  it('requests an interrupt for the next frame before it sleeps, and for no other', () => {
     const event = () => new DataView(own.buffer).getUint16(layout.used + 4 + 8 * n, true);
     offer({ descriptor: 0 });
     offer({ descriptor: 1 });

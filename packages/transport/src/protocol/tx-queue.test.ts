@@ -95,7 +95,7 @@ describe('TxQueue', () => {
     expect(tx.flush()).toBe(false);
   });
 
-  it('gives the same slot until it is committed', () => {
+  it('returns the same slot until it is committed', () => {
     send(60);
     const slot = tx.reserve(500);
     expect(tx.reserve(500)).toBe(slot);
@@ -104,7 +104,7 @@ describe('TxQueue', () => {
     expect(tx.reserve(60)).toBe(slot + RING_ALIGN);
   });
 
-  it('takes n frames in flight and not one more', () => {
+  it('accepts n frames in flight and not one more', () => {
     expect(send(...Array<number>(n).fill(14))).not.toContain(-1);
     expect(tx.reserve(14)).toBe(-1);
     tx.flush();
@@ -121,7 +121,7 @@ describe('TxQueue', () => {
     expect(tx.reserve(1)).toBe(-1);
   });
 
-  it('hands out no byte of a frame that the peer still has', () => {
+  it('does not reuse any byte of a frame that the peer still holds', () => {
     const third = layout.dataSize / 3;
     const [first] = send(third, third, third);
     tx.flush();
@@ -133,7 +133,7 @@ describe('TxQueue', () => {
     expect(tx.reserve(third + 1)).toBe(-1);
   });
 
-  it('takes no completion of frames that were not flushed', () => {
+  it('rejects completions of frames that were not flushed', () => {
     send(60);
     complete(1);
     expect({ taken: tx.reclaim(), violation: tx.violation }).toEqual({
@@ -159,7 +159,7 @@ describe('TxQueue', () => {
     expect(tx.reclaim()).toBe(0);
     expect(tx.violation).toBe(violation);
 
-    // A peer that mends its ways does not set the queue going again.
+    // Valid completions do not restart the queue.
     completed = 0;
     complete(2);
     expect([tx.reclaim(), tx.reserve(60), tx.inFlight]).toEqual([0, -1, 2]);
@@ -171,7 +171,7 @@ describe('TxQueue', () => {
     expect([tx.violation, tx.inFlight, ...send(60)]).toEqual([Violation.NONE, 0, layout.data]);
   });
 
-  it('goes on where the peer repeats itself after 65536 completions', () => {
+  it('continues if the peer repeats itself after 65536 completions', () => {
     send(60, 60);
     tx.flush();
     complete(2);
@@ -181,7 +181,7 @@ describe('TxQueue', () => {
   });
 
   describe('waitForRoom', () => {
-    it('does not let sleep where the peer has made room already', () => {
+    it('does not allow sleep if the peer has made room already', () => {
       send(...Array<number>(n).fill(14));
       tx.flush();
       expect(tx.waitForRoom(14)).toBe(true);
@@ -189,7 +189,7 @@ describe('TxQueue', () => {
       expect(tx.waitForRoom(14)).toBe(false);
     });
 
-    it('asks for an interrupt by the time half of the frames have come back', () => {
+    it('requests an interrupt for the completion of half of the frames', () => {
       send(...Array<number>(n).fill(14));
       tx.flush();
       expect(tx.waitForRoom(14)).toBe(true);
@@ -198,8 +198,8 @@ describe('TxQueue', () => {
       expect(rings.filter(Boolean)).toHaveLength(1);
     });
 
-    it('is woken where more than half came back before it asked, and there is still no room', () => {
-      // What came back are the small frames: the large ones still fill the data area.
+    it('is woken if more than half were completed before its request and there is still no room', () => {
+      // Only small frames were completed: the large ones still fill the data area.
       expect(send(64, 64, 64, 64, 64, 64, 640, 640, 640)).not.toContain(-1);
       tx.flush();
       complete(6);
@@ -208,7 +208,7 @@ describe('TxQueue', () => {
       expect(tx.waitForRoom(595)).toBe(false);
     });
 
-    it('does not wait for a frame that the peer has not been shown', () => {
+    it('does not wait for a frame that is not visible to the peer', () => {
       send(576);
       tx.flush();
       send(576, 576, 576);
@@ -217,7 +217,7 @@ describe('TxQueue', () => {
     });
   });
 
-  it('keeps to its section whatever its size, with the largest frames', () => {
+  it('stays within its section, of any size, with the largest frames', () => {
     for (const size of [0x1000, 0x2000, 0x4000, 0x10000, 0x7f000, 0x100000]) {
       const { data, maxMtu } = ringLayout(size);
       const queue = new TxQueue(section(size), section(size), ringLayout(size));
