@@ -154,6 +154,7 @@ describe('extended command line of the host server', () => {
     [['--group', 'no-such-group'], '--group: group "no-such-group": this system has none of that name'],
     [['--allow-uid', 'no-such-user'], '--allow-uid: user "no-such-user": this system has none'],
     [['--hugepages=x'], '--hugepages x: must be a size'],
+    [['--hugepages=0'], '--hugepages 0: must be a size'],
     [['--hugepages', '-M', 'x'], '--hugepages: only for a memfd: omit -M and -m'],
     [
       ['--metrics', 'localhost:9100'],

@@ -60,6 +60,8 @@ function read<T>({ option, value }: GivenOption, parse: (text: string) => T | nu
 
 const readNumber = (given: GivenOption) => read(given, parseCount, 'a number, such as 2 or 0x8003');
 const readSize = (given: GivenOption) => read(given, parseSize, 'a size in bytes, such as 65536, 64K or 4M');
+const readPageSize = (given: GivenOption) =>
+  read(given, (text) => parseSize(text) || null, 'a size in bytes, such as 2M or 1G');
 
 function readAccount({ option, value }: GivenOption, find: (text: string) => number): number {
   try {
@@ -162,7 +164,7 @@ export function parseServerArguments(
         access.gids.push(readAccount(given, groupId));
         break;
       case '--hugepages':
-        hugePageSize = value === '' ? 2 ** 21 : readSize(given);
+        hugePageSize = value === '' ? 2 ** 21 : readPageSize(given);
         break;
       case '--evict-after':
         settings.evictAfter = readNumber(given);
