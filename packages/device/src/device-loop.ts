@@ -216,7 +216,7 @@ export class DeviceLoop {
     const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
     this.#reports.log(`process ${pid} ${why}; the device waits for the next VMM`);
     this.#setState(this.#providerGone ? 'no-server' : 'waiting');
-    // Only a VMM needs the port of a host server that is gone.
+    // Without a VMM, there is no use for the port of a host server that has ended.
     if (this.#providerGone) this.#seeker.seek();
   }
 

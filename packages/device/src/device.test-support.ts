@@ -127,7 +127,7 @@ export async function pair(fixture: Fixture, options: { isolate?: boolean } = {}
     vmm.writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
     return fds;
   });
-  // Until the first device has heard of the second one.
+  // Until the first device has been notified of the second one.
   const reaches = () => {
     const { doorbellsWithoutEffect } = devices[0].stats();
     vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 3);

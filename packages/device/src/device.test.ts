@@ -125,7 +125,7 @@ describe('createDevice', () => {
     expect([0, 1, 2, 1023].map((peer) => tableEntry(vmms[1], peer))).toEqual([7, 0, 0, 0]);
   });
 
-  it('goes to state 0 by a reset, even by two, and notifies the others', async () => {
+  it('sets its state to 0 on a reset, even on two, and notifies the others', async () => {
     const { vmms, irqs } = await pair(fixture);
     vmms[0].writeRegister(pci.Register.STATE, 3);
     vmms[1].awaitInterrupt(irqs[1]![0]!);
@@ -139,7 +139,7 @@ describe('createDevice', () => {
       [pci.Register.STATE, pci.Register.INTERRUPT_CONTROL].map((at) => vmms[0].readRegister(at)),
     ).toEqual([0, 0]);
     expect(vmms[0].read(Region.CONFIGURATION, 0x43, 1)[0]).toBe(0);
-    // The guest goes on after it.
+    // The guest continues after it.
     irqs[0] = vmms[0].enableMsix(4);
     vmms[0].writeRegister(pci.Register.INTERRUPT_CONTROL, 1);
     vmms[1].writeRegister(pci.Register.DOORBELL, 1);
@@ -155,7 +155,7 @@ describe('createDevice', () => {
     expect(vmms[0].read(Region.BAR2, at - 5, 8).toString('hex')).toBe('0000000000ab0000');
   });
 
-  it('with isolate, maps the own section only, and keeps the others from being written', async () => {
+  it('with isolate, maps only its own section, and rejects writes to the others', async () => {
     const { vmms, bars } = await pair(fixture, { isolate: true });
     expect(bars.map(({ areas }) => areas)).toEqual([
       [{ offset: 0x1000, size: outputs + SECTION - 0x1000 }],
@@ -171,12 +171,12 @@ describe('createDevice', () => {
     expect(vmms[0].read(Region.BAR2, at + 4, 4).readUInt32LE()).toBe(0x11223344);
     expect(vmms[0].read(Region.BAR2, at + 6, 2).readUInt16LE()).toBe(0x1122);
     expect(vmms[0].read(Region.BAR2, at, 8).readBigUInt64LE()).toBe(0x1122334400000000n);
-    // The own section can be written whichever way an access comes.
+    // Its own section is writable, mapped or by messages.
     vmms[1].write(Region.BAR2, at + 8, Buffer.from('0102030405060708', 'hex'));
     expect(vmms[0].read(Region.BAR2, at + 3, 9).toString('hex')).toBe('004433221101020304');
   });
 
-  it('goes to state 0 when the VMM goes, and serves the next one at the same socket', async () => {
+  it('sets its state to 0 when the VMM disconnects, and serves the next one at the same socket', async () => {
     const { devices, vmms, irqs } = await pair(fixture);
     for (let round = 0; round < 5; round++) {
       const vmm = round === 0 ? vmms[0] : fixture.vmm(0);
@@ -202,7 +202,7 @@ describe('createDevice', () => {
     expect(tableEntry(vmms[1], 0)).toBe(0);
   });
 
-  it('changes and drops eventfds as the VMM says', async () => {
+  it('replaces and closes eventfds on request of the VMM', async () => {
     const { vmms, irqs } = await pair(fixture);
     const second = vmms[1].bind(1);
     vmms[0].writeRegister(pci.Register.DOORBELL, (1 << 16) | 1);

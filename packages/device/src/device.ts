@@ -18,7 +18,7 @@ export interface Device {
   readonly log$: Observable<string>;
   /** The counters now. */
   stats(): DeviceStats;
-  /** Resolves when the device has ended: to null after {@link close}, to an Error of one line if it could not go on. */
+  /** Resolves when the device has ended: to null after {@link close}, to an Error of one line if it failed. */
   readonly closed: Promise<Error | null>;
   /** Ends the device: the VMM is disconnected, the peers see it leave. Resolves when everything is released. */
   close(): Promise<void>;
@@ -28,7 +28,7 @@ export interface Device {
 
 /**
  * Makes a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its
- * own. One VMM at a time; when it goes, the next one may come. Resolves when a VMM can connect. Rejects, with an Error
+ * own. One VMM at a time; after it disconnects, another may connect. Resolves when a VMM can connect. Rejects, with an Error
  * of one line and having released everything, if an option cannot be right (OptionError), the socket cannot be made
  * (SystemCallError), or no host server answers (SystemCallError: ENOENT, ECONNREFUSED). If `signal` is aborted before,
  * stops, and rejects with its reason; later it has no effect. `log` is called with the lines that come before the device is

@@ -10,7 +10,7 @@ import { accessOf, u32s, type VmmClient } from './vfio-user/vmm-client.test-supp
 
 const fixture = useDevices();
 
-/** A header that says what it likes. */
+/** A header with arbitrary fields. */
 const header = (command: number, size: number, flags = 0) => u32s(command << 16, size, flags, 0);
 /** More descriptors than fit, of a kind that does no harm. */
 function withFds(count: number, use: (fds: number[]) => void): void {
@@ -44,7 +44,7 @@ const early: [string, RegExp, Attack][] = [
   ],
   ['announces 4 GiB', /of 4294967295 bytes/, (v) => void v.socket.send(header(Command.VERSION, 0xffffffff))],
   [
-    'goes within a header',
+    'disconnects within a header',
     /closed the connection within a message/,
     (v) => {
       v.socket.send(Buffer.alloc(7));
@@ -147,7 +147,7 @@ const late: [string, RegExp, Attack][] = [
     },
   ],
   [
-    'goes within a message',
+    'disconnects within a message',
     /closed the connection within a message/,
     (v) => {
       v.socket.send(header(Command.REGION_WRITE, 100));

@@ -38,7 +38,7 @@ describe('a device and its host server', () => {
     expect(await closed).toBeNull();
   });
 
-  it('can be given up while the server says nothing', async () => {
+  it('can be cancelled while the server sends nothing', async () => {
     const server = createServer().listen(fixture.serverPath);
     await new Promise((resolve) => server.once('listening', resolve));
     const controller = new AbortController();
@@ -59,7 +59,7 @@ describe('a device and its host server', () => {
     await new Promise((resolve) => server.close(resolve));
   });
 
-  it('serves the VMM on when the server goes, and moves to the next server when the VMM goes', async () => {
+  it('keeps serving the VMM when the server ends, and moves to the next server when the VMM disconnects', async () => {
     const { devices, vmms, irqs } = await pair(fixture);
     const [device] = devices;
     const lost = logLine(device, /host server is gone; the VMM keeps its memory/);

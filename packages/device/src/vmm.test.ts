@@ -50,7 +50,7 @@ describe('a VMM', () => {
     expect(vmm.readRegister(pci.Register.ID)).toBe(0);
   });
 
-  it('that goes with replies unread has just gone', async () => {
+  it('that closes with unread replies counts as disconnected', async () => {
     fixture.serve();
     const device = await fixture.device();
     const before = openFds();
@@ -109,7 +109,7 @@ describe('a peer', () => {
     // QEMU gives up on a device that takes five seconds for a single one.
     expect(performance.now() - begin).toBeLessThan(5000);
     expect(device.stats().doorbells).toBeGreaterThanOrEqual(200);
-    // The state goes to 0, which rings the peer.
+    // The state becomes 0, which rings the peer.
     vmm.close();
     await device.close();
     peer.close();

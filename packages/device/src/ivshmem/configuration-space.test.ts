@@ -38,7 +38,7 @@ const AFTER_RESET =
   '0108000000000000'; // pending bits in BAR 1
 
 describe('the configuration space', () => {
-  it('is after reset, byte for byte, what the specification says', () => {
+  it('matches the specification after reset, byte for byte', () => {
     expect(dump(new ConfigurationSpace(identity))).toBe(AFTER_RESET.padEnd(512, '0'));
   });
 
@@ -67,7 +67,7 @@ describe('the configuration space', () => {
     expect([space.oneShot, dump(space, 0x40, 4)]).toEqual([true, '09581801']);
   });
 
-  it('shows what the device needs to know', () => {
+  it('exposes the settings that the device needs', () => {
     const space = new ConfigurationSpace(identity);
     expect([space.command, space.msixEnabled, space.oneShot]).toEqual([0, false, false]);
     space.write(0x04, Buffer.from([0x06, 0x04]));
@@ -77,7 +77,7 @@ describe('the configuration space', () => {
     expect(space.msixEnabled).toBe(false);
   });
 
-  it('goes back by a reset', () => {
+  it('returns to its initial values on reset', () => {
     const space = new ConfigurationSpace(identity);
     space.write(0, Buffer.alloc(CONFIGURATION_SIZE, 0xff));
     space.reset();

@@ -11,7 +11,7 @@ const MSIX_ENTRY_SIZE = 16;
 /** The most vectors of a function. */
 export const MAX_MSIX_VECTORS = pci.MSIX_TABLE_SIZE_MASK + 1;
 
-/** What the configuration space says of a device. */
+/** The properties of a device in its configuration space. */
 export interface DeviceIdentity {
   /** 0 … maxPeers - 1. */
   readonly id: number;

@@ -10,7 +10,7 @@ interface Bar {
   readonly mapped?: { readonly fd: number; readonly areas: readonly MappedArea[] };
 }
 
-/** Where the interrupts of a device go. */
+/** The destination of a device's interrupts. */
 export interface InterruptSink {
   /** Whether an interrupt on `vector` would reach the guest. */
   isBound(vector: number): boolean;
@@ -143,7 +143,7 @@ export class IvshmemDevice {
     this.#perform(this.#model.reset());
   }
 
-  /** The VMM has gone: the state goes to 0. */
+  /** The VMM has disconnected: sets the state to 0. */
   close(): void {
     this.#perform(this.#model.reset());
   }

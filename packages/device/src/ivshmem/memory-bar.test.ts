@@ -12,7 +12,7 @@ describe('mappedAreas', () => {
     expect(mappedAreas(layout, 1, false)).toEqual([{ offset: 0x1000, size: 0xf000 }]);
   });
 
-  it('are the R/W section and the own one with isolate', () => {
+  it('are, with isolate, the R/W section and its own output section', () => {
     expect([0, 1, 2].map((id) => mappedAreas(layout, id, true))).toEqual([
       [{ offset: 0x1000, size: 0xb000 }],
       [rest, { offset: 0xc000, size: 0x2000 }],
@@ -113,7 +113,7 @@ describe('BAR 2, trapped', () => {
     ]);
   });
 
-  it.each([1, 2, 4, 8, 3, 7, 64])('takes and gives %i bytes in the own section, at any offset', (length) => {
+  it.each([1, 2, 4, 8, 3, 7, 64])('writes and reads %i bytes in its own section, at any offset', (length) => {
     const own = new Uint8Array(ports[1]!.output!.buffer);
     for (const offset of [0, 1, 8, 0x1000 - length]) {
       const bytes = Buffer.from(Array.from({ length }, (_, i) => 0xf0 - i));
@@ -134,7 +134,7 @@ describe('BAR 2, trapped', () => {
     expect(new Uint32Array(ports[0]!.readWrite!.buffer)[0x3ff]).toBe(0x04030201);
   });
 
-  it('splits what goes over sections, each by its own rights', () => {
+  it('splits accesses that span sections, each with its own permissions', () => {
     bar.write(0, Buffer.alloc(0x5000, 0xaa));
     const all = Buffer.alloc(0x5000, 0xee);
     bar.read(0, all);

@@ -16,7 +16,7 @@ export class InterruptVectors {
     return this.#fds[vector] !== undefined;
   }
 
-  /** Takes over the eventfd of a vector, in place of the one it had; null for none. */
+  /** Takes ownership of a vector's new eventfd, which replaces the previous one; null for none. */
   bind(vector: number, fd: number | null): void {
     const old = this.#fds[vector];
     this.#fds[vector] = fd ?? undefined;

@@ -37,7 +37,7 @@ const FLAG_REPLY = 1;
 const FLAG_NO_REPLY = 0x10;
 const FLAG_ERROR = 0x20;
 
-/** A client violated the protocol. The message says what it did. */
+/** A client violated the protocol. The message names the violation. */
 export class VfioUserError extends Error {
   override readonly name = 'VfioUserError';
 }
@@ -79,7 +79,7 @@ export function encodeReply(request: RequestHeader, payload: Uint8Array = new Ui
   return bytes;
 }
 
-/** A reply that says that the request failed, with a positive errno. */
+/** An error reply, with a positive errno. */
 export function encodeErrorReply(request: RequestHeader, errno: number): Uint8Array {
   const bytes = new Uint8Array(HEADER_SIZE);
   encodeHeader(viewOf(bytes), request, HEADER_SIZE, FLAG_REPLY | FLAG_ERROR, errno);
@@ -109,7 +109,7 @@ export function decodeVersion(payload: Uint8Array): { major: number; minor: numb
   const view = payloadOf(Command.VERSION, payload, 4);
   const major = view.getUint16(0, true);
   const minor = view.getUint16(2, true);
-  if (major !== 0) throw new VfioUserError(`speaks version ${major}.${minor} of vfio-user, not 0.0`);
+  if (major !== 0) throw new VfioUserError(`uses version ${major}.${minor} of vfio-user, not 0.0`);
   if (payload.length > 4 && payload.at(-1) !== 0) {
     throw new VfioUserError('VERSION with capabilities that do not end in 0');
   }

@@ -68,7 +68,7 @@ export class RequestHandler {
   }
 
   /**
-   * Carries out a request, and takes over its descriptors. Returns the reply. Throws {@link VfioUserError} for what no
+   * Executes a request, and takes ownership of its descriptors. Returns the reply. Throws {@link VfioUserError} for what no
    * client should send: disconnect it then.
    */
   handle(request: Request): Reply {
@@ -85,7 +85,7 @@ export class RequestHandler {
       return this.#dispatch(request);
     } catch (error) {
       if (error instanceof RequestError) return reply(encodeErrorReply(header, error.errno));
-      // Memory that cannot be mapped, for example: the guest reads all ones, and everything else goes on.
+      // Memory that cannot be mapped, for example: the guest reads all ones, and the session continues.
       if (error instanceof SystemCallError) return reply(encodeErrorReply(header, EIO));
       throw error;
     } finally {

@@ -151,7 +151,7 @@ describe('a PCI device that is no ivshmem device', () => {
     expect(device.events).toHaveLength(1);
   });
 
-  it('fails an access with EIO, and goes on', () => {
+  it('fails an access with EIO, and continues', () => {
     expect(vmm.request(Command.REGION_READ, accessOf(0, 4, 4)).errno).toBe(EIO);
     expect(vmm.read(0, 0, 4).readUInt32LE()).toBe(0);
   });
