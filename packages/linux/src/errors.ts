@@ -3,7 +3,7 @@ import * as libc from './libc.ts';
 
 const byNumber = getSystemErrorMap();
 
-/** What to do about an errno that comes from a limit, whichever call has failed. */
+/** Remedies for errnos that come from a limit, for any call. */
 const remedies: Record<string, string> = {
   EMFILE: 'raise the limit of this process ("ulimit -n", or LimitNOFILE= of its systemd unit)',
   ENFILE: 'raise fs.file-max: the whole machine has too many',
@@ -25,39 +25,39 @@ export const PATH_REMEDIES: Readonly<Record<string, string>> = {
   ENOTDIR: 'choose a directory',
 };
 
-/** The remedy for an errno's name, such as `EMFILE`, that comes from a limit; undefined for others. */
+/** The remedy for an errno that comes from a limit, by its name, such as `EMFILE`; undefined for others. */
 export function limitRemedy(code: string | undefined): string | undefined {
   return code === undefined ? undefined : remedies[code];
 }
 
-/** What the `error` event of a worker has, with the remedy if a limit is behind it. */
+/** The error of a worker's `error` event, with the remedy if it comes from a limit. */
 export function threadError(error: Error & { readonly code?: string }): Error {
   if (error.code !== 'ERR_WORKER_INIT_FAILED') {
-    // Node takes a package.json that it can't open for one that is not there.
+    // Node treats a package.json that it cannot open as missing.
     const remedy = error.code === 'ERR_MODULE_NOT_FOUND' ? INCOMPLETE : limitRemedy(error.code);
     return remedy === undefined ? error : new Error(`${error.message}: ${remedy}`, { cause: error });
   }
-  // The message is the name of an errno alone.
+  // The message is just the name of an errno.
   const remedy = error.message === 'EAGAIN' ? THREADS : (limitRemedy(error.message) ?? THREADS);
   return new Error(`a thread can't be started: ${error.message}: ${remedy}`, { cause: error });
 }
-// Node has names for what libuv knows.
+// Node has names only for the errnos that libuv knows.
 byNumber.set(-77, ['EBADFD', 'file descriptor in bad state']);
 
-/** A system call that failed: `bind /run/x.sock: EADDRINUSE: address already in use`, and the remedy where known. */
+/** A failed system call: `bind /run/x.sock: EADDRINUSE: address already in use`, with the remedy if one is known. */
 export class SystemCallError extends Error {
   /** The errno's name, for example `ENOENT`. */
   readonly code: string;
   /** The positive errno. */
   readonly errno: number;
-  /** The call, for example `mmap`. */
+  /** The name of the call, for example `mmap`. */
   readonly syscall: string;
-  /** What the call was made on: a path, an interface, `fd 7`. */
+  /** The object of the call: a path, an interface, `fd 7`. */
   readonly subject: string;
-  /** The message says more than the errno's own text. */
+  /** The message has an explanation in place of the errno's text. */
   readonly isExplained: boolean;
 
-  /** `explanation` says more than the errno's own text where the caller knows more, or knows a remedy. */
+  /** `explanation`, such as a remedy, replaces the errno's text in the message. */
   constructor(syscall: string, subject: string, errno: number, explanation?: string) {
     const [code, text] = byNumber.get(-errno) ?? [`errno ${errno}`, 'unknown error'];
     super(
@@ -73,8 +73,8 @@ export class SystemCallError extends Error {
 }
 
 /**
- * Passes a call's result on, or throws {@link SystemCallError} where it is -1. Ask right after the call:
- * the next one overwrites errno.
+ * Returns the result of a call; throws {@link SystemCallError} if it is -1. Must follow the call immediately, since the
+ * next one overwrites errno.
  */
 export function check(result: number, syscall: string, subject: string): number {
   if (result === -1) throw new SystemCallError(syscall, subject, libc.errno());

@@ -1,8 +1,8 @@
 import koffi from 'koffi';
 
 /**
- * The functions of libc that this project calls, bound once. The process itself is the library, so whichever
- * libc Node runs on (glibc or musl) is the one that answers.
+ * The libc functions that this project calls, bound once. They are looked up in the process itself, and so come from the
+ * libc that Node uses (glibc or musl).
  *
  * Addresses are plain numbers (`uintptr_t`; user space ends below 2^47, so they are exact), `ssize_t` and `off_t`
  * are `int64_t`. Nothing here checks a result: see `errors.ts`.
@@ -32,11 +32,11 @@ export const read: (fd: number, address: number, length: number) => number = pro
 export const write: (fd: number, address: number, length: number) => number = process_.func(
   'int64_t write(int, uintptr_t, size_t)',
 );
-/** readv(2) into the memory that `count` iovecs at an address tell. */
+/** readv(2) with `count` iovecs at an address. */
 export const readv: (fd: number, iovecs: number, count: number) => number = process_.func(
   'int64_t readv(int, uintptr_t, int)',
 );
-/** writev(2) from the memory that `count` iovecs at an address tell. */
+/** writev(2) with `count` iovecs at an address. */
 export const writev: (fd: number, iovecs: number, count: number) => number = process_.func(
   'int64_t writev(int, uintptr_t, int)',
 );
@@ -74,14 +74,14 @@ export const lseek: (fd: number, offset: number, whence: number) => number = pro
 );
 export const flock: (fd: number, operation: number) => number = process_.func('int flock(int, int)');
 
-/** preadv2(2) with the iovecs at an address; -1 as offset is the file's position. */
+/** preadv2(2) with the iovecs at an address; offset -1 means the file's position. */
 export const preadv2: (fd: number, iovecs: number, count: number, offset: number, flags: number) => number =
   process_.func('int64_t preadv2(int, uintptr_t, int, int64_t, int)');
 
 export const eventfd: (initial: number, flags: number) => number = process_.func(
   'int eventfd(unsigned int, int)',
 );
-/** syscall(2) with three arguments, for calls that libc has no function for. */
+/** syscall(2) with three arguments, for calls without a libc function. */
 export const syscall: (number: number, first: number, second: number, third: number) => number =
   process_.func('long syscall(long, uintptr_t, uintptr_t, uintptr_t)');
 export const timerfdCreate: (clock: number, flags: number) => number = process_.func(
@@ -114,7 +114,7 @@ export const connect: (fd: number, address: Uint8Array, length: number) => numbe
   'int connect(int, const void *, unsigned int)',
 );
 export const listen: (fd: number, backlog: number) => number = process_.func('int listen(int, int)');
-/** accept4(2); the peer's address is not asked for. */
+/** accept4(2), without the peer's address. */
 export const accept4: (fd: number, address: null, length: null, flags: number) => number = process_.func(
   'int accept4(int, void *, void *, int)',
 );
@@ -196,12 +196,12 @@ export const setrlimit: (resource: number, limits: Uint8Array) => number = proce
   'int setrlimit(int, const void *)',
 );
 
-/** Both struct passwd and struct group have their number behind two pointers. */
+/** In both struct passwd and struct group the ID follows two pointers. */
 const numberOf = (entry: unknown): number | null =>
   entry === null ? null : koffi.decode(entry, 16, 'uint32_t');
 const getpwnam_ = process_.func('void *getpwnam(const char *)');
 const getgrnam_ = process_.func('void *getgrnam(const char *)');
-/** The uid of getpwnam(3)'s entry; null where there is none. */
+/** The uid of getpwnam(3)'s entry; null if there is none. */
 export const getpwnam = (name: string): number | null => numberOf(getpwnam_(name));
-/** The gid of getgrnam(3)'s entry; null where there is none. */
+/** The gid of getgrnam(3)'s entry; null if there is none. */
 export const getgrnam = (name: string): number | null => numberOf(getgrnam_(name));

@@ -1,12 +1,12 @@
 /**
- * An option that no machine could satisfy, or that does not fit what it is used with, such as an MTU that is too large for
- * the sections of a host server: `MTU 1: must be 68 to 65521 bytes`. Commands exit with code 2 for it.
+ * An option that is invalid on any machine, or that does not fit the object it is used with, such as an MTU that is too
+ * large for the sections of a host server: `MTU 1: must be 68 to 65521 bytes`. Commands exit with code 2 for it.
  */
 export class OptionError extends RangeError {
   /** The option: its name in the API (`mtu`), on a command line (`--mode`), or in a file (`links[2].size`). */
   readonly option: string;
 
-  /** `message`: one line that names the option's value and what it can be. */
+  /** `message`: one line with the option's value and the values that are allowed. */
   constructor(option: string, message: string) {
     super(message);
     this.name = 'OptionError';
@@ -14,7 +14,7 @@ export class OptionError extends RangeError {
   }
 }
 
-/** Calls `check`, and returns its result. A RangeError that it throws becomes an {@link OptionError} of the same message. */
+/** Returns the result of `check`. If it throws a RangeError, throws an {@link OptionError} with the same message. */
 export function checkOption<T>(option: string, check: () => T): T {
   try {
     return check();
@@ -25,7 +25,7 @@ export function checkOption<T>(option: string, check: () => T): T {
 }
 
 /**
- * Throws {@link OptionError} unless `value` is a whole number from `minimum` to `maximum`. `what` names it in the message,
+ * Throws {@link OptionError} unless `value` is an integer from `minimum` to `maximum`. `what` names it in the message,
  * `unit` follows the range: `MTU 1: must be 68 to 65521 bytes`.
  */
 export function checkWholeNumber(

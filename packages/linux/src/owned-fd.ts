@@ -5,12 +5,12 @@ export class OwnedFd {
   readonly fd: number;
   #open = true;
 
-  /** Takes over `fd`. */
+  /** Takes ownership of `fd`. */
   constructor(fd: number) {
     this.fd = fd;
   }
 
-  /** False after {@link close}: `fd` may be the number of another file by then. */
+  /** False after {@link close}, when the number of `fd` may have been reused. */
   protected get isOpen(): boolean {
     return this.#open;
   }
@@ -18,7 +18,7 @@ export class OwnedFd {
   /** Called once, before the descriptor is closed; must not throw. */
   protected release(): void {}
 
-  /** Closes it. Doing it again changes nothing. Never throws. */
+  /** Closes the descriptor. Calling it again has no effect. Never throws. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;

@@ -10,7 +10,7 @@ const isRoot = process.geteuid?.() === 0;
 const PAGE = 65536;
 
 describe('ranges of a file', () => {
-  it('are data where something was written or touched, and not after a hole was punched', () => {
+  it('are data after a write or an access, but not after punching a hole', () => {
     const fd = createMemfd('ranges', 16 * PAGE);
     const ranges = () => [...dataRanges(fd, PAGE, 16 * PAGE)];
     expect(ranges()).toEqual([]);
@@ -32,7 +32,7 @@ describe('ranges of a file', () => {
     closeFd(fd);
   });
 
-  it('that are reserved only are no data', () => {
+  it('are not data if they are only reserved', () => {
     const fd = createMemfd('reserved', 4 * PAGE, { seal: false });
     expect(reserveRange(fd, 0, 4 * PAGE, 'reserved')).toBe(true);
     expect([...dataRanges(fd, 0, 4 * PAGE)]).toEqual([]);
@@ -49,7 +49,7 @@ describe('ranges of a file', () => {
       rmSync(directory, { recursive: true });
     });
 
-    it('are reserved, or refused with the free space, which is left as it was', () => {
+    it('are reserved, or rejected with the free space, which remains unchanged', () => {
       execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1M', 'none', directory]);
       const fd = openSync(`${directory}/file`, 'wx+');
       ftruncateSync(fd, 2 << 20);
@@ -62,7 +62,7 @@ describe('ranges of a file', () => {
       closeSync(fd);
     });
 
-    it('cannot be reserved on ramfs, where all of it may be data', () => {
+    it('cannot be reserved on ramfs, and may all be data', () => {
       execFileSync('mount', ['-t', 'ramfs', 'none', directory]);
       const fd = openSync(`${directory}/file`, 'wx+');
       ftruncateSync(fd, 4 * PAGE);

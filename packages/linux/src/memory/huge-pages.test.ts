@@ -3,14 +3,14 @@ import { describe, expect, it } from 'vitest';
 import { createMemfd } from './memfd.ts';
 
 describe('memory of huge pages', () => {
-  it('is refused for a page size that there is not', () => {
+  it('is rejected for an unsupported page size', () => {
     expect(() => createMemfd('test', 1 << 20, { hugePageSize: 12288 })).toThrow(
       'memfd_create test: ENODEV: this machine has no huge pages of 12288 bytes',
     );
   });
 
   it.runIf(existsSync('/sys/kernel/mm/hugepages/hugepages-2048kB'))(
-    'is refused, with the remedy, where there are too few pages, and leaves nothing',
+    'is rejected with a remedy if there are too few pages, and leaves nothing behind',
     () => {
       const before = readdirSync('/proc/self/fd').length;
       expect(() => createMemfd('test', 2 ** 45, { hugePageSize: 2 ** 21 })).toThrow(

@@ -4,7 +4,7 @@ import { createMemfd } from './memfd.ts';
 import { mapPrivate, mapShared, PAGE_SIZE, reserveShared } from './memory.ts';
 
 describe('mapped memory', () => {
-  it('that cannot be had is an error, whatever the reason', () => {
+  it('reports an error if it cannot be mapped', () => {
     expect(() => reserveShared(-1, 0, 2 ** 52, 'too much')).toThrow('mmap too much: ');
     expect(() => mapPrivate(2 ** 40)).toThrow(`mmap ${2 ** 40} bytes of memory: EFBIG: Node cannot look at`);
     expect(() => mapShared(-1, PAGE_SIZE)).toThrow('mmap fd -1: EBADF');
@@ -15,7 +15,7 @@ describe('mapped memory', () => {
     closeFd(fd);
   });
 
-  it('shows one file to all that map it', () => {
+  it('is shared by all mappings of a file', () => {
     const fd = createMemfd('test', 2 * PAGE_SIZE);
     using whole = mapShared(fd, 2 * PAGE_SIZE, { write: true });
     using half = mapShared(fd, PAGE_SIZE, { offset: PAGE_SIZE });

@@ -32,7 +32,7 @@ describe('POSIX shared memory objects', () => {
 });
 
 describe('tryLockFile', () => {
-  it('lets one owner in at a time, and the next one as soon as the first has closed', () => {
+  it('has one owner at a time; the next can lock once the first has closed', () => {
     const memory = createMemfd('lock', 4096);
     const first = openSync(`/proc/self/fd/${memory}`, 'r+');
     const second = openSync(`/proc/self/fd/${memory}`, 'r+');
@@ -47,7 +47,7 @@ describe('tryLockFile', () => {
 });
 
 describe('punchHole', () => {
-  it('zeroes a range of a sealed memfd and nothing else, and gives its memory back', () => {
+  it('zeroes only a range of a sealed memfd, and frees its memory', () => {
     const fd = createMemfd('hole', 1 << 20);
     writeSync(fd, new Uint8Array(1 << 20).fill(0xaa));
     const blocks = fstatSync(fd).blocks;
@@ -62,7 +62,7 @@ describe('punchHole', () => {
     closeFd(fd);
   });
 
-  it('says so where it is no range, or no file', () => {
+  it('reports an invalid range or descriptor', () => {
     const fd = createMemfd('hole', 4096);
     expect(() => punchHole(fd, 0, 0)).toThrow('EINVAL');
     closeFd(fd);

@@ -84,7 +84,7 @@ export function ensureAddress(id: InterfaceId, prefix: string): void {
 export interface Route {
   /** The network, `10.1.0.0/16`, or `default`. */
   readonly to: string;
-  /** The router, an address. At least one of `via` and `device` must be there. */
+  /** The router's address. At least one of `via` and `device` is required. */
   readonly via?: string;
   /** The interface. */
   readonly device?: string;

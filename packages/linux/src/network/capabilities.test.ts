@@ -14,7 +14,7 @@ describe('missingCapabilities', () => {
   });
 });
 
-it('missingNetworkPrivilege tells the truth, in one sentence', () => {
+it('missingNetworkPrivilege is right, and one sentence', () => {
   const missing = missingNetworkPrivilege();
   const attempt = () => {
     using netns = Netns.create();

@@ -34,7 +34,7 @@ describe.skipIf(missing !== null)(`changes of interfaces ${missing ?? ''}`, () =
     ['state', () => setInterface('br0', { up: true })],
     ['address', () => setInterface('br0', { mac: '02:00:00:00:00:aa' })],
     ['existence', () => deleteInterface('br0')],
-  ])('are heard of, and told from those of others: %s', (_what, change) => {
+  ])('are reported, and distinguished from those of other interfaces: %s', (_what, change) => {
     const [ours, other] = [indexOf('br0'), indexOf('br1')];
     expect(monitor.changed(undefined)).toBe(false);
     using epoll = new Epoll();
@@ -47,13 +47,13 @@ describe.skipIf(missing !== null)(`changes of interfaces ${missing ?? ''}`, () =
     expect(epoll.wait(0)).toBe(0);
   });
 
-  it('are not heard of in another namespace', () => {
+  it('are not reported in another namespace', () => {
     using elsewhere = Netns.create();
     elsewhere.run(() => createBridge('br0'));
     expect(monitor.changed(undefined)).toBe(false);
   });
 
-  it('count as changes of all when there were too many to keep', () => {
+  it('count as changes of all interfaces if some were dropped', () => {
     const ours = indexOf('br0');
     inside(() => {
       for (let mtu = 1000; mtu < 2000; mtu++) setInterface('br1', { mtu });
@@ -67,7 +67,7 @@ describe.skipIf(missing !== null)(`changes of interfaces ${missing ?? ''}`, () =
     expect(changed).toBe(true);
   });
 
-  it('addresses are added unless they are there', () => {
+  it('addresses are added unless they exist', () => {
     inside(() => {
       for (const address of ['10.9.0.1/24', '10.9.0.1/16', 'fd00::1/64']) {
         expect(() => ensureAddress('br0', address)).not.toThrow();

@@ -45,7 +45,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     expect(openFds()).toBe(fds);
   });
 
-  it('are null, or ENODEV, where there are none', () => {
+  it('are null, or ENODEV, if there are none', () => {
     netns.run(() => {
       expect(getInterface('none')).toBeNull();
       expect(() => linkIndex('none')).toThrow(/^RTM_GETLINK interface none: ENODEV: /);
@@ -56,7 +56,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     });
   });
 
-  it('can be changed in one go', () => {
+  it('can be changed with one request', () => {
     netns.run(() => {
       createVeth('v0', 'v1');
       setInterface('v0', { up: true, mtu: 9000, mac: '02:00:00:00:AB:01', name: 'cable' });
@@ -74,7 +74,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     });
   });
 
-  it('tell what the kernel has against a change, and stay as they are', () => {
+  it('report why the kernel rejects a change, and remain unchanged', () => {
     netns.run(() => {
       createVeth('v0', 'v1');
       const before = listInterfaces();
@@ -106,7 +106,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     });
   });
 
-  it('go in pairs where they are veth', () => {
+  it('exist in pairs if they are veth', () => {
     using other = Netns.create();
     netns.run(() => createVeth('v0', 'v1', { peerNetns: other.fd }));
     other.run(() => setInterface('v1', { up: true }));
@@ -154,7 +154,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
       expect(() => addRoute({ to: '10.11.0.0/16' })).toThrow('via or device');
       expect(() => addRoute({ to: '10.11.0.0/16', via: '192.0.2.1' })).toThrow('ENETUNREACH');
 
-      // A second, independent opinion. Destination, gateway, mask in host order; IPv6: destination, length, …, gateway.
+      // An independent check. Destination, gateway, mask in host order; IPv6: destination, length, …, gateway.
       const ipv4 = readFileSync('/proc/thread-self/net/route', 'latin1');
       expect(ipv4).toMatch(/v0\t00000000\t0200090A\t0003/);
       expect(ipv4).toMatch(/v0\t00000A0A\t00000000\t0001/);
@@ -166,7 +166,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     });
   });
 
-  it('have IPv6 switched on and off', () => {
+  it('can have IPv6 enabled and disabled', () => {
     netns.run(() => {
       createVeth('v0', 'v1');
       addAddress('v0', 'fd09::1/64');
@@ -178,7 +178,7 @@ describe.skipIf(missing !== null)(`interfaces ${missing ?? ''}`, () => {
     });
   });
 
-  it('are waited for, and given up on', () => {
+  it('can be waited for, up to a timeout', () => {
     netns.run(() => {
       createVeth('v0', 'v1');
       waitForInterface('v9', (found) => found === null);

@@ -21,20 +21,20 @@ describe('IP addresses', () => {
   });
 
   it.each(['', '10.0.0', '10.0.0.256', 'fe80::1%lo', 'fd00:::1', 'host', '10.0.0.1/24'])(
-    'refuses "%s"',
+    'rejects "%s"',
     (text) => {
       expect(() => parseIpAddress(text)).toThrow(RangeError);
     },
   );
 
   it.each(['10.0.0.1', '10.0.0.1/', '10.0.0.1/33', 'fd00::1/129', '10.0.0.1/-1', '10.0.0.1/8/8', '/8'])(
-    'refuses "%s" as a prefix',
+    'rejects "%s" as a prefix',
     (text) => {
       expect(() => parseIpPrefix(text)).toThrow(RangeError);
     },
   );
 
-  it('sees bits behind the prefix', () => {
+  it('detects bits after the prefix', () => {
     const clean = ['10.0.0.0/8', '0.0.0.0/0', '10.0.0.1/32', '10.128.0.0/9', 'fd00::/64', '::/0'];
     const dirty = ['10.0.0.1/8', '128.0.0.0/0', '10.64.0.0/9', 'fd00::1/64', 'fd00::1/127'];
     expect(clean.filter((text) => hasHostBits(parseIpPrefix(text)))).toEqual([]);

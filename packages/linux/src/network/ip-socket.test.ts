@@ -31,7 +31,7 @@ it('TCP over the loopback interface: connect, accept, end of stream', () => {
   expect(openFds()).toBe(fds);
 });
 
-it('UDP: answers whoever sends', () => {
+it('UDP: replies to the first sender', () => {
   using memory = mapPrivate(16);
   using server = openIpSocket(AF_INET6, 'udp', 2000);
   server.bind('::1', 0);
@@ -44,7 +44,7 @@ it('UDP: answers whoever sends', () => {
   expect(libc.recv(client.fd, memory.address, 16, 0)).toBe(6);
 });
 
-it('nothing blocks for longer than the time-out', () => {
+it('no call blocks for longer than the timeout', () => {
   using listener = openIpSocket(AF_INET, 'tcp', 20);
   listener.bind('127.0.0.1', 0);
   listener.listen();
@@ -54,7 +54,7 @@ it('nothing blocks for longer than the time-out', () => {
   expect(datagrams.connectToSender()).toBe(false);
 });
 
-it('says what could not be reached, or bound', () => {
+it('names the address that cannot be reached or bound', () => {
   const fds = openFds();
   {
     using listener = openIpSocket(AF_INET, 'tcp', 100);
@@ -62,7 +62,7 @@ it('says what could not be reached, or bound', () => {
     const port = listener.localPort;
     using other = openIpSocket(AF_INET, 'tcp', 100);
     expect(() => other.bind('127.0.0.1', port)).toThrow(`bind 127.0.0.1 port ${port}: EADDRINUSE`);
-    // Bound, but nobody listens.
+    // Bound, but not listening.
     expect(() => other.connect('127.0.0.1', port)).toThrow(`connect 127.0.0.1 port ${port}: ECONNREFUSED`);
     expect(() => other.bind('localhost', 0)).toThrow(RangeError);
   }

@@ -19,7 +19,7 @@ describe('netlink messages', () => {
     );
   });
 
-  it('come back as they were', () => {
+  it('are decoded as they were encoded', () => {
     const parts = fc.array(fc.record({ type: fc.nat(0x3fff), value: fc.uint8Array({ maxLength: 70 }) }));
     fc.assert(
       fc.property(fc.nat(0xffff), fc.nat(0xffff), parts, (type, flags, attributes) => {
@@ -46,7 +46,7 @@ describe('netlink messages', () => {
     expect(u32Of(inner.get(2))).toBe(5);
   });
 
-  it('never makes a decoder read outside or run on, whatever the bytes', () => {
+  it('never make a decoder read out of bounds or loop, whatever the bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         const total = (lengths: number[]) => lengths.reduce((sum, length) => sum + length, 0);

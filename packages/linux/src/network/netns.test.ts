@@ -21,7 +21,7 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(interfaces.filter(({ up }) => up)).toEqual(ours);
   });
 
-  it('are apart from one another and from where the thread was', () => {
+  it('are separate from one another and from the namespace of the thread', () => {
     const before = here();
     using a = Netns.create();
     using b = Netns.create();
@@ -34,7 +34,7 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(here()).toBe(before);
   });
 
-  it('run() says what it returns or throws, and always comes back', () => {
+  it('run() returns or throws what its function does, and always returns to the previous namespace', () => {
     const before = here();
     using a = Netns.create();
     using b = Netns.create();
@@ -50,8 +50,8 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(here()).toBe(before);
   });
 
-  it('run() never takes the shared threads of the process along', () => {
-    // In a process of its own, whose pool has not been used yet.
+  it('run() never moves the shared threads of the process', () => {
+    // In a separate process, whose thread pool has not been used yet.
     const script = `
       const { Netns } = await import(${JSON.stringify(new URL('../../dist/network/index.js', import.meta.url).href)});
       const { readdirSync, readlinkSync } = await import('node:fs');
@@ -67,8 +67,8 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(output.trim()).toBe('1');
   });
 
-  it('say so loudly when the thread cannot go back', () => {
-    // The way back is a descriptor of this process: a function that closes it makes the return fail.
+  it('report it if the thread cannot return', () => {
+    // The return uses a descriptor of this process: it fails if the function closes that.
     const script = `
       const { closeFd } = await import(${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)});
       const { Netns } = await import(${JSON.stringify(new URL('../../dist/network/index.js', import.meta.url).href)});
@@ -119,7 +119,7 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(here()).toBe(before);
   });
 
-  it('refuse what is no network namespace', () => {
+  it('reject other files', () => {
     const fds = openFds();
     expect(() => Netns.open('ivshmem-none')).toThrow(/ENOENT.*ip netns add ivshmem-none/);
     expect(() => Netns.open('/proc/self/stat')).toThrow('is no network namespace');
@@ -167,12 +167,12 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     expect(() => deleteNamedNetns(name)).toThrow(RangeError);
   });
 
-  it('say which limit is reached', () => {
+  it('name the limit that is reached', () => {
     const module = JSON.stringify(new URL('../../dist/network/index.js', import.meta.url).href);
     const program = `
       const { Netns } = await import(${module});
       try { Netns.create(); } catch (error) { console.log(error.message); }`;
-    // A limit of a user namespace of its own: nothing changes for others.
+    // The limit of a new user namespace: nothing changes for others.
     const script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$0" --input-type=module -e "$1"';
     const command = ['--user', '--map-root-user', 'sh', '-c', script, process.execPath, program];
     expect(execFileSync('unshare', command, { encoding: 'utf8' })).toMatch(
@@ -180,14 +180,14 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
     );
   });
 
-  it('say which privilege is missing', () => {
-    // nobody, in a process of its own: a capability that is dropped cannot be had back.
+  it('name the privilege that is missing', () => {
+    // As the user nobody, in a separate process: a dropped capability cannot be regained.
     const script = `
       process.setgid(65534); process.setuid(65534);
       const { Netns, missingNetworkPrivilege } = await import(${JSON.stringify(new URL('../../dist/network/index.js', import.meta.url).href)});
       console.log(missingNetworkPrivilege());
       try { Netns.create(); } catch (error) { console.log(error.message); }`;
-    // The module is loaded before the privilege goes: nobody need be able to read it.
+    // The module is loaded before privileges are dropped, since the user nobody may not be able to read it.
     const [head, ...rest] = script.trim().split('\n');
     const ordered = [rest[0], head, ...rest.slice(1)].join('\n');
     const output = execFileSync(process.execPath, ['--input-type=module', '-e', ordered], {
@@ -199,6 +199,6 @@ describe.skipIf(missing !== null)(`network namespaces ${missing ?? ''}`, () => {
   });
 });
 
-it('the thread of the tests is where it was', () => {
+it('the thread of the tests is in its original namespace', () => {
   expect(here()).toBe(readlinkSync(`/proc/${libc.getpid()}/ns/net`));
 });

@@ -45,7 +45,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     expect(openFds()).toBe(fds);
   });
 
-  it('is made in the namespace of the thread, and goes with its descriptor', () => {
+  it('is created in the namespace of the thread, and removed with its descriptor', () => {
     netns.run(() => {
       const tap = openTap('t0');
       expect(getInterface('t0')).toMatchObject({ kind: 'tun', up: false, carrier: true, mtu: 1500 });
@@ -57,7 +57,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     expect(listInterfaces().filter(({ name }) => name === 't0')).toEqual([]);
   });
 
-  it('can persist, and be attached to again', () => {
+  it('can be persistent, and attached to again', () => {
     netns.run(() => {
       openTap('t0', { persist: true }).close();
       const { index } = getInterface('t0')!;
@@ -73,7 +73,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('has a carrier that can be pulled', () => {
+  it('has a carrier that can be turned off', () => {
     netns.run(() => {
       using tap = openTap('t0');
       setInterface('t0', { up: true });
@@ -84,7 +84,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('says what is wrong', () => {
+  it('reports errors with a remedy', () => {
     netns.run(() => {
       using _tap = openTap('t0');
       createBridge('br0');
@@ -95,7 +95,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('is known by its descriptor, whatever its name and its namespace', () => {
+  it('is identified by its descriptor, whatever its name and its namespace', () => {
     using tap = netns.run(() => openTap('t0'));
     using other = Netns.create();
     expect(tap.identify()).toBe('t0');
@@ -127,7 +127,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('is not taken from a descriptor that is none', () => {
+  it('is not created from a descriptor of another kind', () => {
     const unattached = libc.open('/dev/net/tun', O_RDWR, 'uint', 0);
     expect(() => tapOf(unattached)).toThrow(/^TUNGETIFF fd \d+: EBADFD: is no TAP/);
     libc.close(unattached);
@@ -152,7 +152,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('can have several queues; how many are open is known', () => {
+  it('can have several queues, and reports how many are attached', () => {
     netns.run(() => {
       const IFF_MULTI_QUEUE = 0x100;
       const first = openTap('t0', { persist: true });
@@ -174,7 +174,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('takes TAP_MAX_MTU and no more', () => {
+  it('accepts TAP_MAX_MTU and no more', () => {
     netns.run(() => {
       using _tap = openTap('t0');
       setInterface('t0', { mtu: TAP_MAX_MTU });
@@ -204,7 +204,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
       expect(epoll.wait(2000)).toBe(1);
       expect(libc.read(tap.fd, memory.address, 65536)).toBe(length);
       expect(bytes.subarray(0, length).equals(outward)).toBe(true);
-      // Nothing else came, and none of what was sent was heard.
+      // No other frame arrived, and none of those sent was received.
       expect(socket.receive(0)).toBeNull();
     });
   });
@@ -224,7 +224,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('shows what the kernel sends: it asks for the MAC address of a neighbour', () => {
+  it('returns what the kernel sends: a request for the MAC address of a neighbour', () => {
     using memory = mapPrivate(65536);
     const bytes = Buffer.from(memory.buffer);
     netns.run(() => {
@@ -232,7 +232,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
       setIpv6('t0', false);
       setInterface('t0', { up: true, mac: '02:00:00:00:00:01' });
       addAddress('t0', '10.9.0.1/24');
-      // A datagram for a neighbour that nobody knows: struct sockaddr_in {u16 family, u16 port, u32 address}.
+      // A datagram for an unknown neighbour: struct sockaddr_in {u16 family, u16 port, u32 address}.
       const socket = libc.socket(2, 2, 0);
       const neighbour = Buffer.from('02000009' + '0a090002' + '0000000000000000', 'hex');
       expect(libc.sendto(socket, new Uint8Array(1), 1, 0, neighbour, 16)).toBe(1);
@@ -246,12 +246,12 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  /** Has the kernel send a UDP datagram of `size` bytes to a neighbour, and reads what comes out of the TAP. */
+  /** Makes the kernel send a UDP datagram of `size` bytes to a neighbour, and reads it from the TAP. */
   function datagramFrom(tap: Tap, size: number): { header: Buffer; frame: Buffer } {
     using memory = mapPrivate(65536);
     const bytes = Buffer.from(memory.buffer);
     using socket = openIpSocket(2, 'udp', 1000);
-    // The kernel takes note of a cable that is plugged in again after a while.
+    // The kernel notices the carrier with a delay.
     waitForInterface(tap.name, (found) => found?.carrier === true && found.operState !== 'down');
     // Broadcast, which needs no neighbour: SOL_SOCKET, SO_BROADCAST.
     socket.setOption(1, 6, 1);
@@ -277,7 +277,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
 
   const checksumOf = (frame: Buffer) => frame.readUInt16BE(14 + 20 + 6);
 
-  it('leaves checksums to its reader while it has been told to', () => {
+  it('leaves checksums to its reader while that offload is set', () => {
     netns.run(() => {
       using tap = openTap('t0', { vnetHeader: true });
       bringUp('t0');
@@ -292,7 +292,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('knows no offload that does not exist, and stays as it was', () => {
+  it('rejects an unknown offload, and remains unchanged', () => {
     netns.run(() => {
       using tap = openTap('t0', { vnetHeader: true });
       bringUp('t0');
@@ -302,7 +302,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('can be attached to with and without headers, whatever its last user wanted', () => {
+  it('can be attached to with and without headers, whatever its previous user chose', () => {
     netns.run(() => {
       openTap('t0', { persist: true }).close();
       bringUp('t0');
@@ -323,7 +323,7 @@ describe.skipIf(missing !== null)(`TAP ${missing ?? ''}`, () => {
     });
   });
 
-  it('takes a header and a frame from two places, and gives them to two places', () => {
+  it('reads and writes a header and a frame in separate buffers', () => {
     using memory = mapPrivate(8192);
     const bytes = Buffer.from(memory.buffer);
     const vector = (at: number, parts: [number, number][]) => {

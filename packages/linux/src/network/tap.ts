@@ -198,7 +198,7 @@ export function openTap(name: string, options: TapOptions = {}): Tap {
     const { exclusive = false, vnetHeader = false } = options;
     const flags = IFF_TAP | IFF_NO_PI | (exclusive ? IFF_TUN_EXCL : 0) | (vnetHeader ? IFF_VNET_HDR : 0);
     let result = attach(fd, name, flags);
-    // A TAP with several queues wants this flag; the kernel says no more than that about a TAP without.
+    // A TAP with several queues requires this flag; other causes of EINVAL fail again.
     if (result === -1 && libc.errno() === EINVAL) result = attach(fd, name, flags | IFF_MULTI_QUEUE);
     checked(result, 'TUNSETIFF', `interface ${name}`, attachRemedies);
     const tap = prepared(fd, name, vnetHeader);
@@ -234,12 +234,12 @@ function prepared(fd: number, name: string, vnetHeader: boolean): Tap {
 }
 
 /**
- * A TAP that another program, or another part of this one, has opened: a duplicate of `fd`, which stays its owner's. An
- * interface that is not persistent goes when both are closed. Whether there is a header ({@link Tap.vnetHeader}) is
- * what its owner chose with IFF_VNET_HDR; the offloads, the size of the header and O_NONBLOCK, which belong to the open
- * file and not to the descriptor, are set as {@link openTap} does. Throws {@link SystemCallError} with the remedy for a
- * descriptor that is no TAP. One without IFF_NO_PI cannot be told by its descriptor, since TUNGETIFF returns
- * IFF_NOFILTER in the same bit: see {@link NetworkInterface.packetInformation}.
+ * Returns a TAP that another program, or another part of this one, has opened. It has a duplicate of `fd`, which its owner
+ * keeps; a non-persistent interface is removed when both are closed. The owner chooses with IFF_VNET_HDR whether there is a
+ * header ({@link Tap.vnetHeader}). Offloads, the size of the header and O_NONBLOCK, which belong to the open file, are set
+ * as by {@link openTap}. Throws {@link SystemCallError} with a remedy if the descriptor is not a TAP. A missing IFF_NO_PI
+ * cannot be detected from the descriptor, since TUNGETIFF returns IFF_NOFILTER in the same bit: see
+ * {@link NetworkInterface.packetInformation}.
  */
 export function tapOf(fd: number): Tap {
   const subject = `fd ${fd}`;

@@ -22,12 +22,12 @@ export interface PciDevice {
   readonly address: string;
   /** Bytes of the configuration space. Throws Error. */
   readConfig(offset: number, length: number): Uint8Array;
-  /** Writes `bytes` to the configuration space, in one access where they are 1, 2 or 4. Throws Error. */
+  /** Writes `bytes` to the configuration space, in one access if there are 1, 2 or 4. Throws Error. */
   writeConfig(offset: number, bytes: Uint8Array): void;
   /**
-   * Maps `length` bytes of a memory BAR from `offset`, both multiples of the page size. Every access of the mapping
-   * goes to the device: registers must be read and written by aligned elements of a Uint32Array only, since a
-   * DataView accesses bytes, and Atomics read where they write. Throws {@link SystemCallError}.
+   * Maps `length` bytes of a memory BAR from `offset`, both multiples of the page size. Every access to the mapping
+   * reaches the device, so registers must be accessed only as aligned elements of a Uint32Array: a DataView accesses
+   * single bytes, and a write with Atomics also reads. Throws {@link SystemCallError}.
    */
   mapBar(bar: number, offset: number, length: number, write: boolean): Mapping;
   /** Releases the device. All mappings must have been closed. Calling it again has no effect. */
@@ -43,7 +43,7 @@ export function listPciDevices(): string[] {
   }
 }
 
-/** A file that sysfs has for a PCI device. */
+/** The path of a PCI device's file in sysfs. */
 export function pciDevicePath(address: string, file: string): string {
   return `${DEVICES}/${address}/${file}`;
 }

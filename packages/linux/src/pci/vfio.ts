@@ -50,7 +50,7 @@ export interface VfioDevice extends PciDevice {
 
 /**
  * Opens a PCI device through vfio-pci, which is bound to it, instead of any other driver, until it is closed. Requires an IOMMU.
- * Throws Error of one line that names what is missing.
+ * Throws Error with one line that names what is missing.
  */
 export function openVfioDevice(address: string): VfioDevice {
   const group = iommuGroup(address);
@@ -96,7 +96,7 @@ export function openVfioDevice(address: string): VfioDevice {
     const device = call(groupFd, 'VFIO_GROUP_GET_DEVICE_FD', VFIO_GROUP_GET_DEVICE_FD, scratch.address);
     cleanups.push(() => closeFd(device));
 
-    /** Where a region begins in the device's file. struct {u32 argsz, flags, index, cap_offset; u64 size, offset} */
+    /** Offset of a region in the device's file. struct {u32 argsz, flags, index, cap_offset; u64 size, offset} */
     const regionOffset = (index: number): number => {
       new Uint8Array(scratch.buffer, 0, 32).fill(0);
       struct.setUint32(0, 32, true);

@@ -15,11 +15,11 @@ describe('users and groups', () => {
     for (const [name, number] of entries('/etc/group')) expect([name, groupId(name)]).toEqual([name, number]);
   });
 
-  it('may be numbers, whether anybody has them or not', () => {
+  it('may be numbers, assigned or not', () => {
     expect([userId('0'), groupId('54321'), userId('4294967294')]).toEqual([0, 54321, 4294967294]);
   });
 
-  it.each(['no-such-name', '', '-1', '4294967295', 'a\0b', '1.5'])('%j is refused', (text) => {
+  it.each(['no-such-name', '', '-1', '4294967295', 'a\0b', '1.5'])('%j is rejected', (text) => {
     expect(() => userId(text)).toThrow(RangeError);
     expect(() => groupId(text)).toThrow(/^group /);
   });

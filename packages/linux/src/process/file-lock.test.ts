@@ -5,7 +5,7 @@ import { createMemfd } from '../memory/memfd.ts';
 import { isFileInUse, markFileInUse } from './file-lock.ts';
 
 describe('a file that is marked as in use', () => {
-  it('is seen to be by every other open file of it, until the marking one is closed everywhere', () => {
+  it('appears so to every other open file description, until the marking one is closed', () => {
     const fd = createMemfd('ivshmem-test', 4096);
     const mark = openSync(`/proc/self/fd/${fd}`, 'r+');
     const copy = duplicateFd(mark);
@@ -13,7 +13,7 @@ describe('a file that is marked as in use', () => {
       expect(isFileInUse(fd)).toBe(false);
       markFileInUse(mark);
       expect(isFileInUse(fd)).toBe(true);
-      // One does not see its own.
+      // A description does not see its own lock.
       expect(isFileInUse(mark)).toBe(false);
       expect(() => markFileInUse(fd)).toThrow(/EAGAIN/);
       closeSync(mark);

@@ -8,7 +8,7 @@ const ofKernel = () =>
   /^Max open files\s+(\d+)\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))!.slice(1).map(Number);
 
 describe('the limit of open files', () => {
-  it('is what the kernel says, can be lowered and raised to the hard limit, and counts', () => {
+  it('matches the kernel, can be lowered and raised to the hard limit, and takes effect', () => {
     const { soft, hard } = openFilesLimit();
     expect([soft, hard]).toEqual(ofKernel());
     const fds: number[] = [];

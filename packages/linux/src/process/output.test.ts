@@ -25,7 +25,7 @@ describe('output', () => {
   });
   afterEach(() => rmSync(directory, { recursive: true }));
 
-  it('writes everything, in order, before close() is fulfilled', async () => {
+  it('writes everything, in order, before close() resolves', async () => {
     const path = join(directory, 'log');
     const fd = openSync(path, 'w');
     const stream = openOutput(fd);
@@ -141,7 +141,7 @@ describe('output', () => {
     a.close();
   });
 
-  it('goes on with a reader that reads late', async () => {
+  it('continues when a reader reads late', async () => {
     const { reader, writer } = pipe();
     const stream = openOutput(writer);
     const text = 'y'.repeat(300_000);
@@ -158,7 +158,7 @@ describe('output', () => {
     closeSync(reader);
   });
 
-  it('is no error where nobody reads any more', async () => {
+  it('causes no error after the reader has closed', async () => {
     const { reader, writer } = pipe();
     closeSync(reader);
     const stream = openOutput(writer);
@@ -169,7 +169,7 @@ describe('output', () => {
   });
 });
 
-/** A pseudo-terminal: the side of the person, and the side of the program. */
+/** A pseudo-terminal: the user's side and the program's side. */
 function openTerminal(): { master: number; terminal: number } {
   const [TIOCGPTN, TIOCSPTLCK] = [0x80045430, 0x40045431];
   const flags = constants.O_RDWR | constants.O_NOCTTY;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { escapeJson, printable } from './printable.ts';
 
-/** What must not reach a terminal, and how it is called. */
+/** Characters that must not reach a terminal, with their names. */
 const unsafe: [string, string][] = [
   ['ESC', '\x1b[2J'],
   ['CSI of C1', '\x9b2J'],
@@ -32,7 +32,7 @@ describe('printable', () => {
     expect(printable(text)).toBe(text);
   });
 
-  it('cuts what is too long, and says how much is left out', () => {
+  it('cuts a long text, and says how much is left out', () => {
     expect(printable('x'.repeat(4096))).toBe('x'.repeat(4096));
     const shown = printable('x'.repeat(1_000_000));
     expect(shown).toBe(`${'x'.repeat(4096)}… (995904 characters more)`);
@@ -40,7 +40,7 @@ describe('printable', () => {
 });
 
 describe('escapeJson', () => {
-  it.each(unsafe)('escapes %s, and keeps its meaning', (_name, text) => {
+  it.each(unsafe)('escapes %s without changing the value', (_name, text) => {
     const json = escapeJson(JSON.stringify({ [text]: `"\\${text}` }));
     expect(json).not.toMatch(FORBIDDEN);
     expect(JSON.parse(json)).toEqual({ [text]: `"\\${text}` });

@@ -3,10 +3,10 @@ import { once } from 'node:events';
 import { expect, it } from 'vitest';
 import { hasProcessEnded } from './process-state.ts';
 
-it('a process that has ended is known, whether or not its parent has noticed', async () => {
+it('detects that a process has ended, whether or not its parent has waited for it', async () => {
   expect(hasProcessEnded(process.pid)).toBe(false);
   expect(hasProcessEnded(0)).toBe(false);
-  // A shell that is replaced by a program which does not look after the child it inherits.
+  // A shell is replaced by a program that does not wait for the child it inherits.
   const shell = spawn('sh', ['-c', 'true & echo $!; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
   const [line] = await once(shell.stdout, 'data');
   const zombie = Number(line);

@@ -24,7 +24,7 @@ function receiver(address: Uint8Array, length: number) {
 }
 
 describe('sendUnixDatagram', () => {
-  it('reaches a socket by path, and says where nobody is', () => {
+  it('reaches a socket by path, and names the path without a receiver', () => {
     const directory = mkdtempSync('/tmp/datagram-');
     const path = join(directory, 'socket');
     const before = openFds();

@@ -5,17 +5,17 @@ import type { Mapping } from '../memory/memory.ts';
  * iovec {base, len} that it points to, for sendmsg(2) and recvmsg(2).
  */
 export class MessageHeader {
-  /** Bytes that it takes. */
+  /** In bytes. */
   static readonly SIZE = 72;
-  /** Where it begins, for the system call. */
+  /** Its address, for the system call. */
   readonly address: number;
   readonly #words: BigUint64Array;
   readonly #integers: Int32Array;
   readonly #control: bigint;
 
   /**
-   * In the first {@link SIZE} bytes of `memory`, for data and control messages (cmsg(3)) that are in the same memory at
-   * these offsets in bytes; `control` is a multiple of 8.
+   * Creates a header in the first {@link SIZE} bytes of `memory`. Data and control messages (cmsg(3)) are in the same
+   * memory at these offsets in bytes; `control` is a multiple of 8.
    */
   constructor(memory: Mapping, { data, control }: { readonly data: number; readonly control: number }) {
     const iovec = 56;
@@ -28,7 +28,7 @@ export class MessageHeader {
     this.#words[iovec / 8] = BigInt(memory.address + data);
   }
 
-  /** Sets the lengths of the data and of the control messages (0: none), or of the room for them, in bytes. */
+  /** Sets the lengths of data and control messages (0: none) to send, or of the buffers to receive them, in bytes. */
   prepare(dataLength: number, controlLength: number): void {
     this.#words[8] = BigInt(dataLength);
     this.#words[4] = controlLength === 0 ? 0n : this.#control;
@@ -41,7 +41,7 @@ export class MessageHeader {
     return Number(this.#words[5]);
   }
 
-  /** The flags that recvmsg(2) has set: MSG_CTRUNC and others. */
+  /** The flags that recvmsg(2) has set, such as MSG_CTRUNC. */
   get flags(): number {
     return this.#integers[12]!;
   }

@@ -66,7 +66,7 @@ describe.runIf(process.geteuid?.() === 0)('a directory that another user can wri
     expect(readdirSync('/proc/self/fd')).toHaveLength(before);
   });
 
-  it('gives nothing to a socket of this user that has another name, too', () => {
+  it('changes nothing of a socket of this user that has another name, too', () => {
     const precious = UnixListener.listen(victim);
     attack = () => {
       attack = () => {};
@@ -78,7 +78,7 @@ describe.runIf(process.geteuid?.() === 0)('a directory that another user can wri
     precious.close();
   });
 
-  it('says so if its socket file is gone, or is a directory, at once', () => {
+  it('reports at once that its socket file is gone or a directory', () => {
     attack = () => unlinkSync(path);
     expect(listen).toThrow(`open ${path}: ENOENT`);
     attack = () => {

@@ -34,7 +34,7 @@ describe('UnixListener', () => {
     rmSync(directory, { recursive: true });
   });
 
-  /** A socket file whose owner is dead. */
+  /** The socket file of a dead process. */
   function leaveStaleSocket(): void {
     const listener = UnixListener.listen(`${path}.dead`);
     renameSync(listener.path, path);
@@ -42,7 +42,7 @@ describe('UnixListener', () => {
     expect(existsSync(path)).toBe(true);
   }
 
-  it('accepts clients, one by one, and leaves nothing', () => {
+  it('accepts clients one by one, and leaves nothing behind', () => {
     const listener = UnixListener.listen(path);
     expect(listener.accept()).toBeNull();
     const clients = [UnixSocket.connect(path), UnixSocket.connect(path)];
@@ -70,7 +70,7 @@ describe('UnixListener', () => {
     expect(process.umask()).toBe(umask);
   });
 
-  it('takes over the socket of a dead process', () => {
+  it('replaces the socket of a dead process', () => {
     leaveStaleSocket();
     using listener = UnixListener.listen(path);
     using _client = UnixSocket.connect(path);
@@ -79,7 +79,7 @@ describe('UnixListener', () => {
     accepted?.close();
   });
 
-  it('leaves a living server alone, without its noticing', () => {
+  it('does not replace or disturb a running server', () => {
     using first = UnixListener.listen(path);
     expect(() => UnixListener.listen(path)).toThrow(`bind ${path}: EADDRINUSE: another server answers there`);
     expect(first.accept()).toBeNull();
@@ -87,7 +87,7 @@ describe('UnixListener', () => {
     first.accept()!.close();
   });
 
-  it('refuses a path that is something else, and leaves that as it is', () => {
+  it('rejects the path of another kind of file, and leaves that unchanged', () => {
     writeFileSync(path, 'precious');
     expect(() => UnixListener.listen(path)).toThrow(`bind ${path}: EEXIST`);
     expect(statSync(path).size).toBe(8);
@@ -106,7 +106,7 @@ describe('UnixListener', () => {
     await new Promise((resolve) => successor.close(resolve));
   });
 
-  it.runIf(process.geteuid?.() === 0)('gives its socket file a group before anybody can connect', () => {
+  it.runIf(process.geteuid?.() === 0)('assigns a group to its socket file before clients can connect', () => {
     const listener = UnixListener.listen(path, { mode: 0o660, group: 54321 });
     const { mode, uid, gid } = statSync(path);
     expect([mode & 0o777, uid, gid]).toEqual([0o660, process.getuid!(), 54321]);
@@ -119,7 +119,7 @@ describe('UnixListener', () => {
     expect(readdirSync(directory)).toEqual(['socket']);
   });
 
-  it('adopts the socket of somebody else, whose it remains', () => {
+  it('adopts the socket of another owner, who keeps it', () => {
     const owner = UnixListener.listen(path);
     const adopted = UnixListener.adopt(owner.fd);
     expect(adopted.path).toBe(path);

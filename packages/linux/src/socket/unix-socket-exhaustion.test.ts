@@ -16,7 +16,7 @@ const setrlimit = libc.func('int setrlimit(int, const void *)');
 
 const openFds = () => readdirSync('/proc/self/fd').length;
 
-/** Runs `action` with room for `free` descriptors more in this process. */
+/** Runs `action` while this process can open only `free` more descriptors. */
 function withFreeDescriptors(free: number, action: () => void): void {
   const old = new BigUint64Array(2);
   check(getrlimit(RLIMIT_NOFILE, new Uint8Array(old.buffer)), 'getrlimit', 'nofile');
@@ -36,7 +36,7 @@ function withFreeDescriptors(free: number, action: () => void): void {
 }
 
 describe('without descriptors left', () => {
-  it('accept() says EMFILE, and the client is still there afterwards', () => {
+  it('accept() fails with EMFILE, and the client stays pending', () => {
     const directory = mkdtempSync('/tmp/exhaustion-');
     const listener = UnixListener.listen(join(directory, 'socket'));
     const client = UnixSocket.connect(listener.path);
@@ -51,7 +51,7 @@ describe('without descriptors left', () => {
     rmSync(directory, { recursive: true });
   });
 
-  it('receive() closes the descriptors that fitted, and says that others did not', () => {
+  it('receive() closes the descriptors that it got, and reports that others were lost', () => {
     const before = openFds();
     const [a, b] = UnixSocket.pair();
     const event = createEventFd();

@@ -12,7 +12,7 @@ const openFds = () => readdirSync('/proc/self/fd').length;
 const sameFile = (a: number, b: number) => fstatSync(a).ino === fstatSync(b).ino;
 
 describe('UnixSocket', () => {
-  it('carries bytes both ways, and tells nothing yet from the end', () => {
+  it('carries bytes both ways, and distinguishes no data from the end', () => {
     const [a, b] = UnixSocket.pair();
     const into = new Uint8Array(8);
     expect(b.receive(into, [])).toBe(-1);
@@ -27,7 +27,7 @@ describe('UnixSocket', () => {
     b.close();
   });
 
-  it('hands over descriptors of the same open file, close-on-exec, with the first byte', () => {
+  it('passes descriptors of the same open file, close-on-exec, with the first byte', () => {
     const before = openFds();
     const [a, b] = UnixSocket.pair();
     const event = createEventFd();
@@ -48,7 +48,7 @@ describe('UnixSocket', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('keeps the descriptors of two messages apart, however much room the reader has', () => {
+  it('keeps the descriptors of two messages apart, however large the buffer', () => {
     const [a, b] = UnixSocket.pair();
     const events = [createEventFd(), createEventFd()];
     a.send(Uint8Array.of(7));
@@ -75,7 +75,7 @@ describe('UnixSocket', () => {
     b.close();
   });
 
-  it('carries as many descriptors as the kernel allows, and refuses more', () => {
+  it('carries as many descriptors as the kernel allows, and rejects more', () => {
     const before = openFds();
     const [a, b] = UnixSocket.pair();
     const event = createEventFd();
@@ -91,7 +91,7 @@ describe('UnixSocket', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('takes nothing, neither bytes nor descriptors, once the socket is full', () => {
+  it('accepts neither bytes nor descriptors while the socket is full', () => {
     const before = openFds();
     const [a, b] = UnixSocket.pair();
     const event = createEventFd();
@@ -133,7 +133,7 @@ describe('UnixSocket', () => {
     a.close();
   });
 
-  it('does nothing to a stranger that got its number after close()', () => {
+  it('does not touch another file that reuses its number after close()', () => {
     const [a, b] = UnixSocket.pair();
     a.close();
     const stranger = duplicateFd(b.fd);
@@ -145,14 +145,14 @@ describe('UnixSocket', () => {
     b.close();
   });
 
-  it('knows who is at the other end', () => {
+  it('returns the credentials of the other end', () => {
     const [a, b] = UnixSocket.pair();
     expect(a.peerCredentials()).toEqual({ pid: process.pid, uid: geteuid!(), gid: getegid!() });
     a.close();
     b.close();
   });
 
-  it('names the path, the call and the errno where it cannot connect', () => {
+  it('names the path, the call and the errno if it cannot connect', () => {
     const before = openFds();
     const path = '/nonexistent/ivshmem.socket';
     expect(() => UnixSocket.connect(path)).toThrow(`connect ${path}: ENOENT`);
@@ -162,7 +162,7 @@ describe('UnixSocket', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('tells what is to be received without taking it, and what the other end has not received', () => {
+  it('reports pending data without receiving it, and the data that the other end has not received', () => {
     const [a, b] = UnixSocket.pair();
     expect([b.peek(), a.unreadBytes()]).toEqual(['nothing', 0]);
     a.send(Uint8Array.of(7));

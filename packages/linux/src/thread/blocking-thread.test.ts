@@ -46,7 +46,7 @@ async function start(body: string, signal?: AbortSignal) {
 const openFds = () => readdirSync('/proc/self/fd').length;
 
 describe('startBlockingThread', () => {
-  // The first thread leaves the process descriptors that it keeps.
+  // Node keeps some descriptors of the first thread.
   beforeAll(() => expect(start('')).rejects.toThrow());
 
   it('resolves when the thread is up, passes its messages on, and stops it', async () => {
@@ -62,7 +62,7 @@ describe('startBlockingThread', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('rejects with what the thread throws before it is up', async () => {
+  it('rejects with the error that the thread throws before it is up', async () => {
     const before = openFds();
     await expect(start(`throw new RangeError('no room');`)).rejects.toThrow(/^no room$/);
     await expect(start(`throw new RangeError('no room');`)).rejects.toBeInstanceOf(RangeError);
@@ -75,13 +75,13 @@ describe('startBlockingThread', () => {
     expect(openFds()).toBe(before);
   });
 
-  it('tells what the thread throws later', async () => {
+  it('reports an error that the thread throws later', async () => {
     const { thread } = await start(`tell({ type: 'up' }); untilStopped(); throw new Error('gone');`);
     await thread.close();
     expect(await thread.closed).toMatchObject({ message: 'gone', stack: expect.stringContaining('data:') });
   });
 
-  it('gives up when its signal is aborted, before and while it starts', async () => {
+  it('stops if its signal is aborted, before or while it starts', async () => {
     const before = openFds();
     await expect(start(`tell({ type: 'up' });`, AbortSignal.abort(new Error('early')))).rejects.toThrow(
       /^early$/,
@@ -126,11 +126,11 @@ describe('process.exit()', () => {
     );
   }
 
-  it('lets a thread that waits come to its end', async () => {
+  it('waits for a blocked thread to end', async () => {
     expect(await exitCode(`tell({ type: 'up' }); untilStopped();`)).toBe(7);
   });
 
-  it('lets a thread come to its end whose last doings are signals to eventfds that block', async () => {
+  it('waits for a thread that signals blocking eventfds last', async () => {
     const signals = 'for (const fd of input.fds) signalEventFd(fd);';
     expect(await exitCode(`tell({ type: 'up' }); untilStopped(); ${signals}`)).toBe(7);
   });

@@ -5,14 +5,14 @@ import { releaseSignals } from '../wait/doorbell.ts';
 import { EventFd } from '../wait/eventfd.ts';
 import { type ErrorRecord, errorOf, errorRecord } from './error-record.ts';
 
-/** How long the exit of the process waits for a thread to end, in ms. */
+/** Maximum time that the exit of the process waits for a thread to end, in ms. */
 const EXIT_PATIENCE = 5000;
 
-/** What the main thread gives a thread, besides its input. */
+/** The data with which the main thread starts a thread. */
 interface ThreadData<Input> {
   readonly input: Input;
   readonly stopFd: number;
-  /** One of the three below. */
+  /** STARTING, RUNNING or OVER. */
   readonly phase: Int32Array<SharedArrayBuffer>;
 }
 
@@ -26,7 +26,7 @@ interface Failed {
   readonly error: ErrorRecord;
 }
 
-/** A thread that blocks in system calls, as the one that started it sees it. */
+/** Handle of a thread that blocks in system calls. */
 export interface BlockingThread {
   /** Resolves when the thread has ended: to null if it was stopped, to the error that it threw otherwise. */
   readonly closed: Promise<Error | null>;
@@ -37,15 +37,15 @@ export interface BlockingThread {
 }
 
 /**
- * Starts a thread that never turns an event loop, see {@link runBlockingThread}. Nothing but its own end can stop
- * such a thread: neither worker.terminate() nor process.exit() gets past a system call that blocks. Hence the eventfd,
- * which it waits for beside all others, and which is also signalled when the process exits.
+ * Starts a thread that does not run an event loop, see {@link runBlockingThread}. Neither worker.terminate() nor
+ * process.exit() can interrupt a blocking system call, so the thread also polls an eventfd, which is signalled to stop it
+ * and when the process exits.
  *
- * `file` calls {@link runBlockingThread}, `input` is cloned. All messages go to `receive`; the first with the type
- * `upWith` says that the thread is up, which is what the promise waits for. If the thread ends before that, rejects with
- * the error that it threw: class (`SystemCallError`, OptionError, RangeError, TypeError), name and properties such as
- * `code` are kept. An aborted `signal` stops it, and rejects with the signal's reason when it has ended; once the
- * thread is up it has no effect.
+ * `file` calls {@link runBlockingThread}; `input` is cloned. All messages are passed to `receive`. The promise resolves
+ * with the first message of type `upWith`, which means that the thread is up. If the thread ends before that, the promise
+ * rejects with the error that it threw: class (`SystemCallError`, OptionError, RangeError, TypeError), name and properties
+ * such as `code` are kept. If `signal` is aborted before the thread is up, the thread is stopped, and the promise rejects
+ * with the signal's reason when it has ended.
  */
 export async function startBlockingThread<Message extends { readonly type: string }>(options: {
   readonly file: URL;
@@ -70,7 +70,7 @@ export async function startBlockingThread<Message extends { readonly type: strin
   }
   const onExit = () => {
     stop.signal();
-    // Until it has told its peers.
+    // Wait until the thread has notified its peers.
     if (Atomics.compareExchange(phase, 0, STARTING, OVER) !== RUNNING) return;
     Atomics.wait(phase, 0, RUNNING, EXIT_PATIENCE);
   };
@@ -123,9 +123,9 @@ function isFailed(message: { readonly type: string }): message is Failed {
 }
 
 /**
- * The other side of {@link startBlockingThread}: to be called by the thread's file, once. `run` returns when `stopFd`
- * is readable; what it throws ends the thread, too, and is its failure. The thread then ends unless something keeps its
- * event loop alive.
+ * The thread's side of {@link startBlockingThread}: its file calls this once. `run` must return when `stopFd` becomes
+ * readable. An error that it throws is reported as the failure of the thread. Afterwards the thread ends, unless something
+ * keeps its event loop alive.
  */
 export function runBlockingThread<Input, Message extends { readonly type: string }>(
   run: (input: Input, stopFd: number, tell: (message: Message) => void) => void,

@@ -3,7 +3,7 @@ import { SystemCallError } from '../errors.ts';
 import { OptionError } from '../option-error.ts';
 import { errorOf, errorRecord } from './error-record.ts';
 
-/** What arrives on the other side of a thread. */
+/** The error that arrives at the other thread. */
 const carried = (thrown: unknown) => errorOf(structuredClone(errorRecord(thrown)));
 
 class OwnError extends Error {
@@ -28,7 +28,7 @@ describe('an error that is carried as plain data', () => {
     expect(String(result)).toBe(String(error));
   });
 
-  it('keeps name and code of a class that is not known, but nothing that is no plain value', () => {
+  it('keeps name and code of an unknown class, but only plain values', () => {
     const result = carried(new OwnError('of its own'));
     expect(Object.getPrototypeOf(result)).toBe(Error.prototype);
     expect({ ...result }).toEqual({ name: 'OwnError', code: 'OWN' });
@@ -41,7 +41,7 @@ describe('an error that is carried as plain data', () => {
     expect(carriedCause).toMatchObject({ code: 'ENOENT', errno: 2, subject: '/run/x.sock' });
   });
 
-  it('is one even if something else was thrown', () => {
+  it('is created even if something else was thrown', () => {
     expect(carried('words')).toMatchObject({ name: 'Error', message: 'words' });
   });
 });

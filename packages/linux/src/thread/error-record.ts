@@ -1,7 +1,7 @@
 import { SystemCallError } from '../errors.ts';
 import { OptionError } from '../option-error.ts';
 
-/** An error as plain data: structured clone keeps neither the class nor the properties of one. */
+/** An error as plain data: a structured clone loses its class and its properties. */
 export interface ErrorRecord {
   readonly name: string;
   readonly message: string;
@@ -11,7 +11,7 @@ export interface ErrorRecord {
   readonly cause: ErrorRecord | undefined;
 }
 
-/** The classes that are kept, by their names. An error of any other class becomes an Error of the same name. */
+/** The classes that are kept, by name. An error of any other class becomes an Error with the same name. */
 const CLASSES: Readonly<Record<string, { readonly prototype: Error }>> = {
   SystemCallError,
   OptionError,
@@ -19,7 +19,7 @@ const CLASSES: Readonly<Record<string, { readonly prototype: Error }>> = {
   TypeError,
 };
 
-/** Turns what was thrown into plain data. */
+/** Converts a thrown value to plain data. */
 export function errorRecord(thrown: unknown): ErrorRecord {
   const error = thrown instanceof Error ? thrown : new Error(String(thrown));
   const { name, message, stack, cause } = error;
@@ -29,7 +29,7 @@ export function errorRecord(thrown: unknown): ErrorRecord {
   return { name, message, stack, properties, cause: cause instanceof Error ? errorRecord(cause) : undefined };
 }
 
-/** The error that a record was made of. */
+/** Restores the error of a record. */
 export function errorOf({ name, message, stack, properties, cause }: ErrorRecord): Error {
   const error = new Error(message, cause && { cause: errorOf(cause) });
   const known = CLASSES[name];

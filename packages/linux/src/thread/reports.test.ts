@@ -32,7 +32,7 @@ describe('Reports', () => {
   const count = (value: number): Count => ({ type: 'count', value });
   const texts = () => posted.map((message) => (message.type === 'log' ? message.text : message.value));
 
-  it('passes on what an ordinary peer does, in order', () => {
+  it('posts the reports of an ordinary peer in order', () => {
     for (let i = 0; i < 10; i++) {
       reports.latest(count(i));
       reports.log(`line ${i}`);
@@ -41,7 +41,7 @@ describe('Reports', () => {
     expect(texts()).toEqual(Array.from({ length: 10 }, (_, i) => [i, `line ${i}`, -i]).flat());
   });
 
-  it('passes on a bounded number of a frantic one, and the latest state within a second', () => {
+  it('posts a bounded number of reports of a frantic peer, and the latest state within a second', () => {
     for (let i = 0; i < 100_000; i++) reports.latest(count(i));
     reports.latest({ type: 'other', value: 7 });
     expect(texts()).toEqual([...Array.from({ length: 32 }, (_, i) => i), 7]);
@@ -53,7 +53,7 @@ describe('Reports', () => {
     expect(posted).toHaveLength(34);
   });
 
-  it('shows the last of many lines, and how many it left out', () => {
+  it('posts the last of many lines with the number of those left out', () => {
     for (let i = 0; i < 1000; i++) reports.log(`line ${i}`);
     expect(texts()).toEqual(Array.from({ length: 32 }, (_, i) => `line ${i}`));
     time += 49;
@@ -69,7 +69,7 @@ describe('Reports', () => {
     expect(texts().slice(33)).toEqual(['alone']);
   });
 
-  it('passes on all that a peer does which restarts every second', () => {
+  it('posts every state of a peer that restarts every second', () => {
     for (let i = 0; i < 1000; i++) {
       reports.latest(count(i));
       if (i % 5 === 4) time += 1000;
@@ -77,7 +77,7 @@ describe('Reports', () => {
     expect(posted).toHaveLength(1000);
   });
 
-  it('passes on 20 a second of what does not end', () => {
+  it('posts 20 reports per second of an endless sequence', () => {
     for (let i = 0; i < 100_000; i++) {
       reports.latest(count(i));
       time += 1;
@@ -87,14 +87,14 @@ describe('Reports', () => {
     expect(posted.length).toBeLessThan(32 + 20 * 100);
   });
 
-  it('allows a burst again after a quiet time, and not more than one', () => {
+  it('allows one more burst after a quiet period', () => {
     for (let i = 0; i < 32; i++) reports.log('first');
     time += 3_600_000;
     for (let i = 0; i < 100; i++) reports.log('second');
     expect(posted).toHaveLength(64);
   });
 
-  it('posts by its own timer, and at its end', () => {
+  it('posts by its own timer, and on close', () => {
     for (let i = 0; i < 40; i++) reports.latest(count(i));
     time += 1000;
     while (posted.length === 32) epoll.wait(10_000);

@@ -2,21 +2,21 @@ import type { Poller } from '../wait/epoll.ts';
 import { Timer } from '../wait/timer.ts';
 
 /**
- * Reports of a kind that may come at once, more than any ordinary restart takes, and ms for each one after that: a peer
- * that restarts every second is still seen in each of its states.
+ * Maximum burst of reports of one kind, more than an ordinary restart needs, and the interval for further ones, in ms.
+ * With these, every state of a peer that restarts every second is reported.
  */
 const BURST = 32;
 const INTERVAL = 50;
-/** Time after which what has been withheld is posted, in ms. */
+/** Time until withheld reports are posted, in ms. */
 const DELAY = 1000;
 
-/** A line of text, as a thread reports it. */
+/** A line of a thread's log. */
 export interface LogReport {
   readonly type: 'log';
   readonly text: string;
 }
 
-/** Something that may happen so often: up to a burst, then once an interval. */
+/** A rate limit: a burst, then one event per interval. */
 class Allowance {
   #left = BURST;
   #since: number;
@@ -36,9 +36,8 @@ class Allowance {
 }
 
 /**
- * What a thread reports to the main thread. Peers, VMMs and servers can make things happen as fast as they like; this keeps
- * their number small. Of states only the latest counts, so the others are left out; lines of a log are counted, and the
- * last one is shown with their number.
+ * Limits the rate of a thread's reports to the main thread, since peers, VMMs and servers can cause events at any rate. Of
+ * several withheld states, only the latest is posted; of several withheld log lines, the last one with their number.
  */
 export class Reports<Message extends { readonly type: string }> {
   readonly #post: (message: Message | LogReport) => void;
@@ -61,7 +60,7 @@ export class Reports<Message extends { readonly type: string }> {
     this.#timer = new Timer(poller, () => this.flush());
   }
 
-  /** A message that replaces those of the same type: a state. Posted at once, or the latest of them within a second. */
+  /** Reports a state, which replaces withheld ones of the same type. Posted at once, or within a second. */
   latest(message: Message): void {
     if (!this.#withheld.has(message.type) && this.#mayPost(message.type)) {
       this.#post(message);
@@ -71,7 +70,7 @@ export class Reports<Message extends { readonly type: string }> {
     this.#setTimer();
   }
 
-  /** A line of text. */
+  /** Reports a line of text. */
   log(text: string): void {
     if (this.#lines === 0 && this.#mayPost('log')) {
       this.#post({ type: 'log', text });
@@ -96,7 +95,7 @@ export class Reports<Message extends { readonly type: string }> {
     this.#timed = true;
   }
 
-  /** Posts what has been withheld and may be posted now; called by the timer. */
+  /** Posts the withheld reports that the limit now allows; called by the timer. */
   flush(): void {
     this.#timed = false;
     for (const [type, message] of this.#withheld) {
@@ -115,7 +114,7 @@ export class Reports<Message extends { readonly type: string }> {
     this.#post({ type: 'log', text });
   }
 
-  /** Posts what has been withheld, and ends. */
+  /** Posts all withheld reports and stops the timer. */
   close(): void {
     this.#timer.close();
     for (const message of this.#withheld.values()) this.#post(message);

@@ -27,13 +27,13 @@ afterEach(() => {
   for (const fd of fds) closeFd(fd);
 });
 
-/** What a hostile holder of an eventfd does: its counter is at the limit, and a write blocks. */
+/** Acts as a hostile holder of an eventfd: its counter is at the limit, and a write blocks. */
 function makeBlocking(fd: number): void {
   writeSync(fd, new Uint8Array(new BigUint64Array([LIMIT]).buffer));
   setNonBlocking(fd, false);
 }
 
-it('knows an eventfd from other descriptors', () => {
+it('distinguishes an eventfd from other descriptors', () => {
   expect([...fds.map(isEventFd), isEventFd(-1)]).toEqual([true, true, false, false]);
 });
 
@@ -53,13 +53,13 @@ it('adds 1 to a counter each time, and wakes an edge-triggered poller each time'
   expect(clearEventFd(fd)).toBe(false);
 });
 
-it('is false for what is no eventfd, and for no descriptor, and works after that', () => {
+it('returns false for other or closed descriptors, and still works afterwards', () => {
   expect([signalEventFd(fds[2]!), signalEventFd(-1), signalEventFd(987_654)]).toEqual([false, false, false]);
   expect(signalEventFd(fds[0]!)).toBe(true);
   expect(drainEventFd(fds[0]!)).toBe(1n);
 });
 
-it('never blocks: a counter at its limit stays there, and is emptied as any other', () => {
+it('never blocks: a counter at its limit stays there, and can be drained like any other', () => {
   const [full, other] = fds as [number, number];
   makeBlocking(full);
   for (let i = 0; i < 1000; i++) expect(signalEventFd(full)).toBe(true);
@@ -67,8 +67,8 @@ it('never blocks: a counter at its limit stays there, and is emptied as any othe
   expect([signalEventFd(full), drainEventFd(full), signalEventFd(other)]).toEqual([true, 1n, true]);
 });
 
-it('never blocks while another holder fills, empties and blocks the eventfd all the time', () => {
-  // In a process of its own, which can be killed if it hangs. A thread of it plays the other holder.
+it('never blocks while another holder keeps filling, draining and blocking the eventfd', () => {
+  // In a separate process, which can be killed if it hangs. One of its threads acts as the other holder.
   const program = `
     import { Worker } from 'node:worker_threads';
     import { createEventFd, signalEventFd } from ${wait};
@@ -101,7 +101,7 @@ it('never blocks while another holder fills, empties and blocks the eventfd all 
   expect(output).toBe('passed');
 }, 70_000);
 
-it('returns what it takes from the machine, and can begin again', () => {
+it('releases its resources, and can be prepared again', () => {
   releaseSignals();
   const inUse = () => readFileSync('/proc/self/maps', 'utf8').split('[aio]').length - 1;
   const before = inUse();

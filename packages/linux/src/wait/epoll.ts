@@ -17,7 +17,7 @@ export const EPOLLOUT = 4;
 export const EPOLLERR = 8;
 export const EPOLLHUP = 0x10;
 export const EPOLLRDHUP = 0x2000;
-/** Edge-triggered: report each arrival once. On an eventfd, each signal is an arrival, so that none need be read. */
+/** Edge-triggered: report each arrival once. On an eventfd, each signal is an arrival, so it need not be read. */
 export const EPOLLET = 0x80000000;
 
 /** Called with the events that were reported for a descriptor. */

@@ -17,7 +17,7 @@ describe('Timer', () => {
     expect(calls).toBe(1);
   });
 
-  it('calls it again and again at an interval', () => {
+  it('calls its handler repeatedly at an interval', () => {
     using epoll = new Epoll();
     let calls = 0;
     using timer = new Timer(epoll, () => calls++);
@@ -27,7 +27,7 @@ describe('Timer', () => {
     expect(calls).toBe(10);
   });
 
-  it('can be set anew, and cancelled, from its handler', () => {
+  it('can be rearmed and cancelled from its handler', () => {
     using epoll = new Epoll();
     const calls: number[] = [];
     using timer: Timer = new Timer(epoll, () => {
@@ -41,7 +41,7 @@ describe('Timer', () => {
     expect(calls).toEqual([0, 1, 2]);
   });
 
-  it('is silent once it is closed, and gives its descriptor back', () => {
+  it('does not call its handler after close, and closes its descriptor', () => {
     const before = readdirSync('/proc/self/fd').length;
     const epoll = new Epoll();
     let calls = 0;
