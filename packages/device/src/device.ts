@@ -27,12 +27,13 @@ export interface Device {
 }
 
 /**
- * Makes a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its
- * own. One VMM at a time; after it disconnects, another may connect. Resolves when a VMM can connect. Rejects, with an Error
- * of one line and having released everything, if an option cannot be right (OptionError), the socket cannot be made
- * (SystemCallError), or no host server answers (SystemCallError: ENOENT, ECONNREFUSED). If `signal` is aborted before,
- * stops, and rejects with its reason; later it has no effect. `log` is called with the lines that come before the device is
- * there, such as what `options.wait` waits for.
+ * Creates a device: a peer of a host server that listens for a VMM at a vfio-user socket, in a worker thread of its own.
+ * It serves one VMM at a time; after that disconnects, another may connect. Resolves when a VMM can connect.
+ *
+ * Rejects with an Error of one line, having released everything, if an option is invalid (OptionError), the socket cannot
+ * be created (SystemCallError), or no host server listens (SystemCallError: ENOENT, ECONNREFUSED). Aborting `signal` before
+ * that cancels, and rejects with its reason; later it has no effect. `log` is called with the lines logged before this
+ * resolves, such as what `options.wait` waits for.
  */
 export async function createDevice(
   options: DeviceOptions,

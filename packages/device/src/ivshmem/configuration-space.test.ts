@@ -105,7 +105,7 @@ describe('the configuration space', () => {
     ]);
   });
 
-  it.each([0, 2049, 1.5])('refuses %d vectors', (vectors) => {
+  it.each([0, 2049, 1.5])('rejects %d vectors', (vectors) => {
     expect(() => new ConfigurationSpace({ ...identity, vectors })).toThrow(/MSI-X has 1 to 2048$/);
   });
 

@@ -66,7 +66,7 @@ describe('SharedMemory', () => {
     [0x4000, 0, 1, 0x1000],
     [0x4000, 0, 1025, 0],
   ])(
-    'refuses a file of %i bytes for peer %i of %i with %i bytes each',
+    'rejects a file of %i bytes for peer %i of %i with %i bytes each',
     (size, id, maxPeers, outputSectionSize) => {
       const fd = createMemfd('ivshmem-test', size);
       expect(() => new SharedMemory(fd, id, maxPeers, outputSectionSize)).toThrow(LayoutError);

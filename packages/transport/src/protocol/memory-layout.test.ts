@@ -45,7 +45,7 @@ describe('memoryLayout', () => {
     },
   );
 
-  it.each(refused)('refuses $size bytes for $maxPeers peers with $outputSectionSize each: $why', (sizes) => {
+  it.each(refused)('rejects $size bytes for $maxPeers peers with $outputSectionSize each: $why', (sizes) => {
     const lay = () => memoryLayout(Number(sizes.size), sizes.maxPeers, Number(sizes.outputSectionSize));
     expect(lay).toThrow(LayoutError);
     expect(lay).not.toThrow(/\n/);
