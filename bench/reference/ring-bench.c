@@ -39,7 +39,7 @@ static double seconds(clockid_t clock)
 	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-/* Nothing to do: the other side may have died, and whoever would tell so as well. */
+/* Idle: the other side may have died, and so may the benchmark, which would end this process. */
 static void look_again(uint32_t *idle)
 {
 	if ((++*idle & 0xfffff) == 0 && getppid() != parent)

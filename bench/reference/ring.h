@@ -52,7 +52,7 @@ static inline uint32_t ring_align(uint32_t bytes)
 	return (bytes + 63) & ~63u;
 }
 
-/* Section 4. False where the section is too small. */
+/* Section 4. False if the section is too small. */
 static inline bool ring_layout(uint32_t section_size, struct ring_layout *layout)
 {
 	uint32_t n, data;
@@ -125,7 +125,7 @@ struct ring_tx {
 /* With so many bytes free at the front of the data area, the next frame goes there, where the caches are warm. */
 #define RING_WARM_BYTES 0x40000
 
-/* Clears the own section and starts from index 0. False where memory is short. */
+/* Clears its own section and starts from index 0. False if memory is short. */
 static inline bool ring_tx_init(struct ring_tx *tx, void *own, void *peer, const struct ring_layout *layout)
 {
 	memset(own, 0, layout->section_size);
@@ -182,7 +182,7 @@ static inline void ring_tx_commit(struct ring_tx *tx, uint32_t length)
 	tx->next++;
 }
 
-/* Shows all committed frames to the peer. True where the doorbell has to be rung. */
+/* Publishes all committed frames. True if the doorbell must be rung. */
 static inline bool ring_tx_flush(struct ring_tx *tx)
 {
 	const uint16_t next = tx->next, old = tx->published;
@@ -258,7 +258,7 @@ struct ring_rx {
 	uint64_t first_held;
 };
 
-/* Starts from index 0, after ring_tx_init() has cleared the own section. False where memory is short. */
+/* Starts from index 0, after ring_tx_init() has cleared its own section. False if memory is short. */
 static inline bool ring_rx_init(struct ring_rx *rx, void *own, void *peer, const struct ring_layout *layout)
 {
 	*rx = (struct ring_rx){
@@ -271,7 +271,7 @@ static inline bool ring_rx_init(struct ring_rx *rx, void *own, void *peer, const
 	return rx->carried != NULL;
 }
 
-/* How many frames wait. */
+/* Number of pending frames. */
 static inline uint16_t ring_rx_available(struct ring_rx *rx)
 {
 	const uint16_t idx = atomic_load_explicit(rx->peer.avail_idx, memory_order_acquire);
@@ -329,7 +329,7 @@ static inline bool ring_rx_next(struct ring_rx *rx)
 	return true;
 }
 
-/* Gives the frames back that were taken. True where the doorbell has to be rung. */
+/* Returns the received frames to the peer. True if the doorbell must be rung. */
 static inline bool ring_rx_flush(struct ring_rx *rx)
 {
 	const uint16_t old = rx->published, used = (uint16_t)(old + rx->held);

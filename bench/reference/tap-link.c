@@ -7,8 +7,8 @@
  * Descriptors: 0 whose end of file ends it, as SIGTERM and SIGINT do; 3 the memory, output section 0 and then 1;
  * 4 its own doorbell; 5 that of the other end; 6 its TAP. Prints "ready" when its section is initialised.
  *
- * There is no handshake: whoever starts both ends gives them memory that is clear, which is all that initialisation
- * would bring about, and starts both anew after a change. With a HEADER_SIZE of 10 the TAP has struct virtio_net_hdr
+ * There is no handshake: the parent process starts both ends with zeroed memory, which is all that initialisation
+ * would do, and restarts both after a change. With a HEADER_SIZE of 10 the TAP has struct virtio_net_hdr
  * before each frame, and so have the rings, as with offloads in common (section 14); with 0 neither has.
  */
 #define _GNU_SOURCE
@@ -108,7 +108,7 @@ static bool header_is_right(const uint8_t header[HEADER_SIZE], uint32_t length)
 	       start + (udp ? 8 : 20) <= length && offset == (udp ? 6 : 16);
 }
 
-/* Gives the TAP a frame. False where it was dropped. */
+/* Writes a frame to the TAP. False if it was dropped. */
 static bool deliver(struct link *link, uint8_t *frame, uint32_t length)
 {
 	const uint32_t header_size = link->header_size;
@@ -201,7 +201,7 @@ static bool move(struct link *link)
 	return received + sent > 0;
 }
 
-/* Asks for interrupts. False where something has come in the meantime. */
+/* Requests interrupts. False if something has arrived in the meantime. */
 static bool prepare_to_sleep(struct link *link)
 {
 	bool idle = ring_rx_wait_for_frames(&link->rx);

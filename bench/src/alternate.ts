@@ -11,7 +11,7 @@ export interface Reading {
 
 /** What is measured of whom. */
 export interface Comparison<S extends { readonly name: string }> {
-  /** For the line that says who was left out. */
+  /** For the message if it is left out. */
   readonly title: string;
   readonly subjects: readonly S[];
   measure(subject: S): Promise<readonly Reading[]>;

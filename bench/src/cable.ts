@@ -9,7 +9,7 @@ export interface Cable {
   readonly from: Netns;
   readonly to: Netns;
   readonly address: string;
-  /** Processes that carry the frames, for their CPU time; none where the kernel does. */
+  /** Processes that carry the frames, for their CPU time; empty if the kernel does. */
   readonly pids: readonly number[];
   /** In bytes. Rejects with RangeError, and changes nothing, if that is too much for it. */
   setMtu(mtu: number): Promise<void>;
@@ -60,7 +60,7 @@ async function runAll(cleanups: readonly (() => unknown)[]): Promise<void> {
   if (errors.length > 0) throw errors[0];
 }
 
-/** Lays those that this machine can lay, calls `measure` with them, and takes them away whatever happens. */
+/** Lays the cables that this machine supports, calls `measure` with them, and always removes them. */
 export async function withCables(
   kinds: readonly CableKind[],
   { signal, recorder }: PartOptions,
@@ -112,7 +112,7 @@ export async function withMtu(
   return able;
 }
 
-/** Resolves when an echo request was answered. Rejects if none is within half a minute. */
+/** Resolves when an echo request is answered; rejects after half a minute. */
 export async function untilPassing(from: Netns, address: string): Promise<void> {
   const deadline = performance.now() + 30_000;
   while (!(await isAnswered(from, address))) {

@@ -14,12 +14,12 @@ const sockets = paths!.split(',');
 const random = (limit: number) => Math.floor(Math.random() * limit);
 const anyPath = () => sockets[random(sockets.length)]!;
 
-/** Whatever the server does to a client of this kind is fine. */
+/** The server may do anything to a client of this kind. */
 function attempt(action: () => void): void {
   try {
     action();
   } catch {
-    // Refused, full, or gone: that is the server's right.
+    // The server may reject it, be full, or disconnect it.
   }
 }
 
@@ -27,7 +27,7 @@ function every(milliseconds: number, action: () => void): void {
   setInterval(() => attempt(action), milliseconds);
 }
 
-/** Connections that are open on purpose, the oldest of which is closed where there are too many. */
+/** Connections kept open on purpose; if there are too many, the oldest is closed. */
 class Hoard<Item> {
   readonly #items: Item[] = [];
   readonly #limit: number;
@@ -61,7 +61,7 @@ every(40, () => {
   talkers.add(socket);
 });
 
-// Clients that go for what they are given: the memory, and the eventfds of all.
+// Clients that attack what they receive: the memory and the eventfds of all peers.
 interface Robber {
   readonly connection: ServerConnection;
   readonly fds: number[];
@@ -97,7 +97,7 @@ function rob({ connection, fds }: Robber): void {
   for (const fd of fds) if (fd !== memory) write(fd, buffer.address, 8);
 }
 
-// Those who ask and do not listen, at the control socket and at the metrics.
+// Clients of the control socket and the metrics that send requests and do not read the replies.
 const askers = new Hoard<UnixSocket>(20, (socket) => socket.close());
 every(50, () => askers.add(UnixSocket.connect(`${anyPath()}.ctl`)));
 const requests = new Hoard<ReturnType<typeof connect>>(20, (socket) => socket.destroy());

@@ -15,7 +15,7 @@ and reports what that has left behind. --deaths: connections that die at once, e
 Exit status: 0 where nothing was lost, 1 elsewhere.
 `;
 
-/** Of the server, so that clients that want more are turned away. */
+/** The server's limit, so that further clients are rejected. */
 const DESCRIPTORS = 260;
 const EVICT_AFTER = 2;
 const RESIDENTS = 4;
@@ -144,7 +144,7 @@ async function main(seconds: number, deaths: number, json: boolean): Promise<num
   }
 }
 
-/** Every resident rings every other one on its link, who must notice. Returns how many doorbells that were. */
+/** Every resident rings every other one on its link, which must be notified. Returns the number of doorbells. */
 function ringAll(residents: readonly Resident[]): number {
   let rung = 0;
   for (const from of residents) {
@@ -159,7 +159,7 @@ function ringAll(residents: readonly Resident[]): number {
   return rung;
 }
 
-/** How long those who were evicted since they did not read had been in, in ms; filled as they go. */
+/** How long clients evicted for not reading had been connected, in ms; filled as they are evicted. */
 function evictionTimes(server: ServerProcess): number[] {
   const lifetimes: number[] = [];
   server.follow(({ type, time, cause, since }) => {

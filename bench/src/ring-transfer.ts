@@ -14,7 +14,7 @@ const START_SIZE = 0x10000;
 /** One frame in so many is there to warm up, and not measured. */
 const WARM_UP = 1 / 10;
 
-/** Whose rings: a program that takes the arguments of bench/reference/ring-bench.c. */
+/** An implementation of the rings: a program with the arguments of bench/reference/ring-bench.c. */
 export interface RingSubject {
   readonly name: string;
   readonly command: readonly string[];
@@ -38,7 +38,7 @@ export const OURS: RingSubject = { name: 'ivshmem', command: [process.execPath, 
 
 /**
  * The C reference: in bursts as ours, and with a store of the index, a full barrier and an event check for each frame, as
- * Linux' driver does for frames that come one by one. Compiles it; throws Error where that fails.
+ * Linux' driver does for frames that come one by one. Compiles it; throws Error if that fails.
  */
 export function cRings(): readonly [batched: RingSubject, perFrame: RingSubject] {
   const command = [cReference('ring-bench')];

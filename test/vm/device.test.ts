@@ -48,7 +48,7 @@ describeVm('the device in a guest', () => {
     expect(other).toBe(space);
   });
 
-  it('takes one-shot mode in its privileged control byte, and no other write to the capability', async () => {
+  it('accepts one-shot mode in its privileged control byte, and no other write to the capability', async () => {
     const guest = rig.guests[0]!;
     const write = (offset: number, value: string) =>
       guest.run(`printf '\\x${value}' | dd of=${CONFIG} bs=1 seek=${offset} conv=notrunc 2> /dev/null`);
@@ -115,7 +115,7 @@ describeVm('two ports, each in a guest', () => {
     expect(await Promise.all(ports.map(({ exited }) => exited))).toEqual([0, 0]);
   });
 
-  it('know their place', () => {
+  it('know their IDs and the layout', () => {
     for (const [id, port] of ports.entries()) {
       expect(port.output.all[0]).toMatchObject({
         id,
@@ -163,7 +163,7 @@ describeVm('two ports, each in a guest', () => {
     }
   });
 
-  it('ring nobody where there is nobody', async () => {
+  it('cannot ring a missing peer or vector', async () => {
     expect(await tell(0, 'ring 2 0')).toBe(false);
     expect(await tell(0, 'ring 1 2')).toBe(false);
   });

@@ -45,7 +45,7 @@ afterAll(async () => {
 });
 
 describeVm('a link between a guest and a TAP on the host', () => {
-  it('carries ping, and TCP with the same checksum at both ends, where the guest has no interrupts', async () => {
+  it('carries ping, and TCP with the same checksum at both ends, without interrupts in the guest', async () => {
     await guest.run('until ping -c 1 -W 1 10.78.0.1; do true; done');
     expect(await guest.run('ping -c 5 -i 0.1 -W 5 10.78.0.1')).toContain(' 0% packet loss');
 

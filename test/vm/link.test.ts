@@ -78,7 +78,7 @@ describeVm('a link between two guests', () => {
     await expectTraffic();
   });
 
-  it('works as well where one end polls', async () => {
+  it('also works if one end polls', async () => {
     const from = links[0]!.output.all.length;
     await links[1]!.kill('TERM');
     expect(await links[1]!.exited).toBe(0);

@@ -3,7 +3,7 @@ import { vmSoftware } from './src/software.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    /** Why no virtual machine can be started here, in one line; null where they can. */
+    /** Why no virtual machine can be started here, in one line; null if they can. */
     vmObstacle: string | null;
   }
 }

@@ -20,7 +20,7 @@ import { twoEndCable } from './two-ends.ts';
 const TAP = 'c0';
 const OFFLOADS = TunOffload.CSUM | TunOffload.TSO4 | TunOffload.TSO6 | TunOffload.TSO_ECN;
 
-/** The C reference: bench/reference/tap-link.c in a process for each end. Throws Error where it cannot be compiled. */
+/** The C reference: bench/reference/tap-link.c in a process for each end. Throws Error if it cannot be compiled. */
 export function cLinkCable(name = 'C', settings: IvshmemSettings = {}): Promise<Cable> {
   const { busyPoll = DEFAULT_BUSY_POLL, offload = true } = settings;
   const headerSize = offload ? VNET_HEADER_SIZE : 0;

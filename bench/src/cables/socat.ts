@@ -7,7 +7,7 @@ import { missingPrograms } from '../programs.ts';
 import { startCarrier } from './carrier.ts';
 import { tapPairCable } from './tap-pair.ts';
 
-/** One line with the remedy where socat is not installed. */
+/** One line with the remedy if socat is not installed. */
 export const missingSocat = () => missingPrograms(['socat'], 'socat');
 
 /** A socat for each end, which carries frames between a TAP interface and a Unix datagram socket. */

@@ -9,7 +9,7 @@ import { tapPairCable } from './tap-pair.ts';
 /** The buffers of VDE 2 end there, in bytes. */
 const MAX_MTU = 1500;
 
-/** One line with the remedy where VDE is not installed. */
+/** One line with the remedy if VDE is not installed. */
 export const missingVde = () => missingPrograms(['vde_switch', 'vde_plug2tap'], 'vde2');
 
 /** VDE: a switch in user space, and a process that joins a TAP interface to it for each end. */
