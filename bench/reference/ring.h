@@ -149,7 +149,7 @@ static inline uint16_t ring_tx_in_flight(const struct ring_tx *tx)
 	return (uint16_t)(tx->next - tx->last_used);
 }
 
-/* Where a frame of up to `length` bytes may be written, as an offset in the own section; 0 without room. */
+/* Reserves a slot for a frame of up to `length` bytes. Returns its offset in the section; 0 without room. */
 static inline uint32_t ring_tx_reserve(struct ring_tx *tx, uint32_t length)
 {
 	const uint16_t in_flight = ring_tx_in_flight(tx);
@@ -195,7 +195,7 @@ static inline bool ring_tx_flush(struct ring_tx *tx)
 	return ring_is_asked_for(next, old, atomic_load(tx->peer.avail_event));
 }
 
-/* Takes the completions. Returns how many frames came back. */
+/* Handles the completions. Returns the number of completed frames. */
 static inline uint16_t ring_tx_reclaim(struct ring_tx *tx)
 {
 	const uint32_t mask = tx->layout.n - 1;

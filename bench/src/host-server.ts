@@ -38,7 +38,7 @@ class Peer {
 interface Series {
   /** Of the last ones, from connect(2) to the last eventfd, in ms. */
   readonly joins: number[];
-  /** For all of them, until everybody knows everybody, in s. */
+  /** Until all peers have been announced to one another, in s. */
   readonly total: number;
   /** Of the server, in bytes. */
   readonly memoryPerPeer: number;

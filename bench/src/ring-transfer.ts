@@ -80,7 +80,7 @@ export async function transferBetweenProcesses(subject: RingSubject, job: RingJo
 
 /**
  * Sends frames from one end to the other by turns in a single process, and returns million frames per second of processor
- * time: what else the machine is doing matters little. Throws Error where it fails.
+ * time, which depends little on the load of the machine. Throws Error if it fails.
  */
 export async function transferWithinProcess(subject: RingSubject, job: RingJob): Promise<number> {
   const [seconds] = await run(subject, job, [[...subject.command, 'both']]);

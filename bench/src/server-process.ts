@@ -31,7 +31,7 @@ export class ServerProcess {
 
   /**
    * Starts it in the foreground with a JSON log, and waits until `isReady` has seen its line. `limit` lowers
-   * RLIMIT_NOFILE, by prlimit(1). Rejects where it ends instead, with what it wrote to stderr.
+   * RLIMIT_NOFILE, by prlimit(1). Rejects with its output on stderr if it ends instead.
    */
   static async start(
     options: readonly string[],

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 
-/** Which Debian package brings a command, for the remedy. */
+/** The Debian package of each command, for the remedy. */
 const packages: Record<string, string> = {
   'apt-get': 'apt',
   'apt-cache': 'apt',
@@ -10,9 +10,8 @@ const packages: Record<string, string> = {
 };
 
 /**
- * Runs a command to its end and returns what it printed. Throws an Error of one line: where the command is missing,
- * with the line that installs it; where it fails, with what it said: apt's first error, which the others follow from,
- * or the last line.
+ * Runs a command and returns its output. Throws an Error of one line: if the command is missing, with the command that
+ * installs it; if it fails, with the first error of apt, which causes the others, or the last line of output.
  */
 export function runCommand(
   command: string,

@@ -12,9 +12,9 @@ const NETWORK = {
   'Acquire::Retries': '3',
   'Acquire::http::Timeout': '30',
   'Acquire::https::Timeout': '30',
-  // Old lists, or some of them, are no lists.
+  // Fail if any list is outdated or missing.
   'APT::Update::Error-Mode': 'any',
-  // The account that apt would change to may not be let into the cache.
+  // The user that apt would switch to may not have access to the cache.
   'APT::Sandbox::User': '',
 };
 
@@ -44,7 +44,7 @@ export interface PackageSet {
  * The folder with the files of Debian packages, unpacked but not installed, from the cache or else from the machine's
  * own Debian mirror (`IVSHMEM_VM_MIRROR` names another one). The packages are chosen, verified and downloaded by an apt
  * with a configuration and a state of its own, so the machine's packages stay as they are, and neither root nor a chroot
- * is needed. An interrupted download goes on where it ended. `log` gets a line for what takes time. Throws an Error of
+ * is needed. An interrupted download is resumed. `log` receives a line for each slow step. Throws an Error of
  * one line with the remedy.
  */
 export function unpackedPackages(set: PackageSet, log: (line: string) => void): string {
@@ -111,7 +111,7 @@ function debianMirror(cache: string): string {
   );
 }
 
-/** The mirror in what apt knows of its sources; null where it knows of none. */
+/** The mirror in apt's list of sources; null if there is none. */
 function listedMirror(argv: readonly string[] = []): string | null {
   const format = ['indextargets', '--format', '$(ORIGIN) $(LABEL) $(REPO_URI)', 'Created-By: Packages'];
   for (const line of runCommand('apt-get', [...argv, ...format])

@@ -19,7 +19,7 @@ export interface GuestOptions {
   readonly name: string;
   /** Further QEMU arguments: see {@link ./qemu.ts}. */
   readonly devices: readonly string[];
-  /** An IOMMU, which interrupts through vfio-pci need. On unless told. */
+  /** An IOMMU, which interrupts through vfio-pci require. Default: true. */
   readonly iommu?: boolean;
 }
 
@@ -76,7 +76,7 @@ export class Guest {
       });
   }
 
-  /** Starts a guest; resolves when it takes commands. Rejects, with nothing left behind, where it does not come up. */
+  /** Starts a guest; resolves when it accepts commands. If it does not start, cleans up and rejects. */
   static async start(software: VmSoftware, options: GuestOptions): Promise<Guest> {
     const guest = new Guest(software, options);
     try {

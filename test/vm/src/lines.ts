@@ -1,5 +1,5 @@
-/** A line of output, parsed where it is a JSON object. */
-// biome-ignore lint/suspicious/noExplicitAny: whoever waits for a line looks for what he expects in it.
+/** A line of output, parsed if it is a JSON object. */
+// biome-ignore lint/suspicious/noExplicitAny: the caller checks for the properties that it expects.
 export type Line = any;
 
 /** How long to wait for a line that must come, in ms. Guests without KVM are slow. */

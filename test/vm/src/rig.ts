@@ -8,7 +8,7 @@ import { ivshmemDevice, networkCard } from './qemu.ts';
 import { type VmSoftware, vmSoftware } from './software.ts';
 import { removeDirectory, temporaryDirectory } from './temporary-directory.ts';
 
-/** Bytes of each output section, and of the whole memory, unless told. */
+/** Default size of each output section and of the whole memory, in bytes. */
 const SECTION_SIZE = 0x100000;
 const MEMORY_SIZE = 0x400000;
 
@@ -37,7 +37,7 @@ export class VmRig {
     this.#options = options;
   }
 
-  /** With all guests up. `log` hears of what takes time. Rejects, with nothing left behind, where something fails. */
+  /** Starts all guests. `log` receives a line for each slow step. On a failure, cleans up and rejects. */
   static async start(options: RigOptions, log?: (line: string) => void): Promise<VmRig> {
     const rig = new VmRig(vmSoftware(log), options);
     try {
