@@ -292,7 +292,7 @@ static inline bool ring_rx_fail(struct ring_rx *rx, enum ring_violation violatio
 	return false;
 }
 
-/* Takes the next of the frames that wait; it stays valid until ring_rx_flush(). False after a violation. */
+/* Receives the next pending frame, which stays valid until ring_rx_flush(). False after a violation. */
 static inline bool ring_rx_next(struct ring_rx *rx)
 {
 	const uint32_t mask = rx->layout.n - 1;

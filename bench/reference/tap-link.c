@@ -259,7 +259,7 @@ static void run(struct link *link)
 			worked(&link->busy_poll);
 		} else if (look_again(&link->busy_poll)) {
 			link->tap_ready = true;
-			/* Who has work for us may be waiting for this very processor. */
+			/* The sender may be waiting for this processor. */
 			sched_yield();
 		} else if (prepare_to_sleep(link)) {
 			mute_tap(link, link->full);

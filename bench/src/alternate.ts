@@ -18,7 +18,7 @@ export interface Comparison<S extends { readonly name: string }> {
 }
 
 /**
- * Measures all subjects in turn, `rounds` times, so that what slows the machine down for a while slows all of them down.
+ * Measures all subjects in turn, `rounds` times, so that a temporary load on the machine affects all of them.
  * Records the figures in the order of the first round: by what was measured, then by subject. A subject that fails, or
  * is not measured the same way in each round, is left out. Rejects only when the signal is aborted.
  */

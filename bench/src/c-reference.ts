@@ -27,7 +27,7 @@ export function cReference(program: 'ring-bench' | 'tap-link'): string {
   const executable = fileURLToPath(new URL(`${program}-${digest.digest('hex').slice(0, 16)}`, BUILD));
   if (existsSync(executable)) return executable;
   mkdirSync(BUILD, { recursive: true });
-  // Renamed when it is complete: others may be looking for it.
+  // Renamed when it is complete, since other processes may look for it.
   const unfinished = `${executable}.${process.pid}`;
   const { status, stderr, error } = spawnSync(COMPILER, [...FLAGS, '-o', unfinished, source], {
     encoding: 'utf8',

@@ -88,7 +88,7 @@ export async function withCables(
   }
 }
 
-/** Throws RangeError if an MTU, in bytes, is too much for a cable. */
+/** Throws RangeError if an MTU, in bytes, is too large for a cable. */
 export function checkMtu(name: string, mtu: number, most: number): void {
   if (mtu > most) throw new RangeError(`${name}: MTU ${mtu}: must be ${most} at most`);
 }

@@ -11,7 +11,7 @@ import type { Part, PartOptions } from './part.ts';
 const RATES = [10_000, 100_000, 500_000];
 const SECONDS = 2;
 const IDLE_SECONDS = 10;
-/** Before a link counts as idle: a young process still compiles, and tidies up its memory. */
+/** Time before a link counts as idle: a new process still compiles code and collects garbage. */
 const SETTLE_SECONDS = 40;
 const PAYLOAD = 22;
 

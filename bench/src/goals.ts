@@ -49,7 +49,7 @@ const GOALS: readonly Goal[] = [
   { part: 'cpu', what: 'idle: share of a CPU for each end', subject: 'ivshmem', most: 0.05 },
 ];
 
-/** A goal and what has become of it. */
+/** A goal and its result. */
 export interface Outcome {
   readonly goal: string;
   readonly found: Figure;

@@ -80,7 +80,7 @@ async function doorbell(rig: VmRig): Promise<Reading[]> {
 async function run(options: PartOptions): Promise<void> {
   const { signal } = options;
   const rig = await VmRig.start({ guests: 2, networkCards: true }, console.log);
-  // Whatever waits for a guest ends with it.
+  // Pending operations on a guest end with it.
   const close = () => rig.close();
   signal.addEventListener('abort', close, { once: true });
   try {

@@ -18,7 +18,7 @@ export interface Carrier {
 const PATIENCE = 60_000;
 
 const running = new Set<ChildProcess>();
-// However this process ends, short of a SIGKILL: none of them stays.
+// Stops all carriers however this process ends, except by SIGKILL.
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
@@ -34,7 +34,7 @@ export function startCarrier(
   [file, ...argv]: readonly [string, ...string[]],
   { netns, fds = [] }: CarrierOptions = {},
 ): Carrier {
-  // In a process group of its own: Ctrl-C reaches the benchmark alone, which then ends it in order.
+  // In a separate process group, so that Ctrl-C reaches only the benchmark, which then stops it.
   const start = () => spawn(file, argv, { stdio: ['pipe', 'pipe', 'pipe', ...fds], detached: true });
   const child = netns === undefined ? start() : netns.run(start);
   running.add(child);

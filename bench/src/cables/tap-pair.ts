@@ -15,7 +15,7 @@ export interface TapPairOptions {
   readonly startCommon?: () => Promise<Carrier>;
   /** Starts what makes the TAP interface of an end, in its network namespace. */
   readonly startEnd: (end: 0 | 1, netns: Netns) => Carrier;
-  /** Takes away what is left when all processes have ended. */
+  /** Cleans up when all processes have ended. */
   readonly cleanup?: () => void;
 }
 
