@@ -101,12 +101,12 @@ export class Epoll extends OwnedFd implements Poller {
    * events; 0 after the timeout or a signal. Throws {@link SystemCallError}.
    */
   wait(timeout: number): number {
-    const ready = libc.epollWait(this.fd, this.#memory.address, CAPACITY, timeout);
-    if (ready === -1) {
-      const errno = libc.errno();
-      if (errno === EINTR) return 0;
-      throw new SystemCallError('epoll_wait', `fd ${this.fd}`, errno);
+    let ready = libc.epollWait(this.fd, this.#memory.address, CAPACITY, timeout);
+    // The process was stopped and continued: what became ready in the meantime comes before anything else.
+    if (ready === -1 && libc.errno() === EINTR) {
+      ready = libc.epollWait(this.fd, this.#memory.address, CAPACITY, 0);
     }
+    if (ready === -1) throw new SystemCallError('epoll_wait', `fd ${this.fd}`, libc.errno());
     this.#dispatch(ready);
     return ready;
   }
