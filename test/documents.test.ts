@@ -67,6 +67,14 @@ it('docs/host-server.md shows the usage of `ivshmem server`, as it is', () => {
   expect(shown).not.toContain('$');
 });
 
+it.each(pages.map((page) => relative(root, page)))(
+  '%s quotes code that is in the file that it names',
+  (name) => {
+    const quotes = text(join(root, name)).matchAll(/<!-- from: (\S+) -->\n```\w*\n(.*?)^```$/gms);
+    for (const [, path, code] of quotes) expect(text(join(root, path!))).toContain(code);
+  },
+);
+
 describe('docs/troubleshooting.md', () => {
   const sources = filesBelow(join(root, 'packages'), /(?<!\.test|\.d)\.ts$/)
     .map(text)
