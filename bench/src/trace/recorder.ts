@@ -90,7 +90,7 @@ export function recordPort(port: Port, who: string, recorder: Recorder): void {
     });
 }
 
-/** Handles events only when it is told to, and those of timers never: whether one has expired depends on the machine. */
+/** Handles events only in `step`, and those of timers never: whether one has expired depends on the machine. */
 export class SteppedPoller implements Poller, Disposable {
   readonly #epoll = new Epoll();
 

@@ -9,7 +9,7 @@ import { Recorder, Relay, recordPort, SteppedPoller } from './recorder.ts';
 /** Of each output section, in bytes: the smallest, so that all of it can be shown. */
 const SECTION = 0x1000;
 
-/** A peer of the host server that runs only when it is told to. */
+/** A peer of the host server that runs only when one of its functions is called. */
 class Actor implements Disposable {
   readonly name: string;
   readonly relay: Relay;
