@@ -5,10 +5,10 @@ const [socketPath] = process.argv.slice(2);
 if (socketPath === undefined) throw new Error('usage: echo-peer.js SOCKET');
 
 const link = await openEthernet({ port: { type: 'server', socketPath } });
-link.log$.subscribe((line) => console.error(line));
-link.state$.subscribe(({ carrier }) => console.log(carrier ? 'the peer is there' : 'no peer'));
 process.once('SIGTERM', () => link.close());
 process.once('SIGINT', () => link.close());
+link.log$.subscribe((line) => console.error(line));
+link.state$.subscribe(({ carrier }) => console.log(carrier ? 'the peer is there' : 'no peer'));
 
 // Each frame is a copy, ours to change. While `send` waits for room, later frames stay in the peer's ring: an echo that
 // cannot keep up slows its peer down, and loses nothing.

@@ -144,6 +144,7 @@ for (const { name, missing, command } of subjects) {
       await using link = await openEthernet({ port: port() });
       link.state$.subscribe(({ peer: state, carrier }) => states.push(`${state} ${carrier}`));
       await until(() => states.at(-1) === '3 true');
+      await peer.line(isLine('the peer is there'));
       expect(await peer.stop()).toMatchObject({ code: 0 });
       await until(() => states.at(-1)!.endsWith('false') && server.peers.length === 1);
       expect(states).toContain('0 false');
