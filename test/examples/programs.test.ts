@@ -1,11 +1,7 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { createHostServer } from '@ivshmem/host-server';
 import { missingNetworkPrivilege, Netns } from '@ivshmem/linux/network';
 import { createLink, openEthernet } from '@ivshmem/net';
@@ -54,20 +50,18 @@ it('are all in the README', () => {
 });
 
 it('two-peers.mjs', async () => {
-  const run = await promisify(execFile)(process.execPath, [join(EXAMPLES, 'two-peers.mjs')], {
-    timeout: 60_000,
-  });
-  expect(run).toEqual({
+  expect(await start('two-peers.mjs').exited).toMatchObject({
+    code: 0,
     stdout: 'peer 1: hello from peer 0\npeer 0: hello from peer 1\n',
     stderr: '',
   });
 });
 
 it.skipIf(skip)(`answer-ping.mjs${skip ? ` (skipped: ${missing})` : ''}`, async () => {
-  const server = serve('ping');
+  await using server = serve('ping');
   const { socketPath } = server.options;
   const netns = Netns.create();
-  let program: ChildProcess | undefined;
+  const program = start('answer-ping.mjs', socketPath);
   try {
     const port = { type: 'server', socketPath } as const;
     await using _link = await createLink({
@@ -76,17 +70,12 @@ it.skipIf(skip)(`answer-ping.mjs${skip ? ` (skipped: ${missing})` : ''}`, async 
       netns: netns.path,
       addresses: ['10.9.0.1/24'],
     });
-    const stdio = ['ignore', 'pipe', 'inherit'] as const;
-    program = spawn(process.execPath, [join(EXAMPLES, 'answer-ping.mjs'), socketPath], { stdio: [...stdio] });
-    for await (const line of createInterface(program.stdout!)) if (line === 'the peer is there') break;
+    await program.line((line) => line === 'the peer is there');
     const { received } = await ping({ netns: netns.path, to: '10.9.0.2', count: 5, timeoutMs: 10_000 });
     expect(received).toBe(5);
-    const ended = once(program, 'exit');
-    program.kill('SIGTERM');
-    expect(await ended).toEqual([0, null]);
+    expect(await program.stop()).toMatchObject({ code: 0, signal: null });
   } finally {
-    program?.kill('SIGKILL');
-    server.close();
+    await program.stop('SIGKILL');
     netns.close();
   }
 });

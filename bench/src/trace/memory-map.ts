@@ -11,7 +11,7 @@ export interface Field {
 }
 
 /** All fields outside the data areas, in the order of their offsets. */
-export function fieldsOf(memory: MemoryLayout): readonly Field[] {
+function fieldsOf(memory: MemoryLayout): readonly Field[] {
   const fields: Field[] = [];
   for (let peer = 0; peer < 2; peer++) {
     fields.push({ name: `state table, entry ${peer}`, offset: 4 * peer, length: 4 });
@@ -25,7 +25,7 @@ export function fieldsOf(memory: MemoryLayout): readonly Field[] {
   return fields;
 }
 
-export function sectionOffset(memory: MemoryLayout, peer: number): number {
+function sectionOffset(memory: MemoryLayout, peer: number): number {
   return memory.outputOffset + peer * memory.outputSectionSize;
 }
 

@@ -70,6 +70,7 @@ export class Recorder implements Disposable {
 
 /** Records what a port's user does: states, doorbells, and the interrupts and events that it gets. */
 export function recordPort(port: Port, who: string, recorder: Recorder): void {
+  recordState(port, who, recorder);
   const ring = port.ring.bind(port);
   const { onInterrupt, onEvent } = port;
   port.ring = (peer, vector) => {
@@ -88,6 +89,27 @@ export function recordPort(port: Port, who: string, recorder: Recorder): void {
       if (event.type !== 'provider-gone') recorder.add(who, `takes the news: ${event.type} (${event.peer})`);
       handler(event);
     });
+}
+
+/** Records stores before a state is published apart from it: the section is initialised before READY. */
+function recordState(port: Port, who: string, recorder: Recorder): void {
+  const { get, set } = stateOf(port);
+  Object.defineProperty(port, 'state', {
+    get: () => get.call(port),
+    set(value: number) {
+      recorder.stores(who);
+      set.call(port, value);
+      recorder.stores(who);
+    },
+  });
+}
+
+function stateOf(port: Port) {
+  for (let object: object = port; object !== null; object = Object.getPrototypeOf(object)) {
+    const { get, set } = Object.getOwnPropertyDescriptor(object, 'state') ?? {};
+    if (get !== undefined && set !== undefined) return { get, set };
+  }
+  throw new Error('the port has no state');
 }
 
 /** Handles events only in `step`, and those of timers never: whether one has expired depends on the machine. */

@@ -39,7 +39,6 @@ class Actor implements Disposable {
 
   #begin(port: Port): void {
     recordPort(port, this.name, this.#recorder);
-    recordState(port, this.name, this.#recorder);
     const peer = new Peer(port, this.poller);
     this.#peer = peer;
     peer.begin({
@@ -124,27 +123,6 @@ class Actor implements Disposable {
   }
 }
 
-/** Records stores before a state is published apart from it: the section is initialised before READY. */
-function recordState(port: Port, who: string, recorder: Recorder): void {
-  const { get, set } = stateOf(port);
-  Object.defineProperty(port, 'state', {
-    get: () => get.call(port),
-    set(value: number) {
-      recorder.stores(who);
-      set.call(port, value);
-      recorder.stores(who);
-    },
-  });
-}
-
-function stateOf(port: Port) {
-  for (let object: object = port; object !== null; object = Object.getPrototypeOf(object)) {
-    const { get, set } = Object.getOwnPropertyDescriptor(object, 'state') ?? {};
-    if (get !== undefined && set !== undefined) return { get, set };
-  }
-  throw new Error('the port has no state');
-}
-
 /** A host server and two peers in this process, which take turns, so that each run is the same. */
 export class Stage implements Disposable {
   readonly recorder = new Recorder();
@@ -169,7 +147,7 @@ export class Stage implements Disposable {
   }
 
   /** At a time, in ms: does something, and lets all participants react until nothing is left to do. */
-  at(time: number, action: () => void = () => {}): void {
+  at(time: number, action: () => void): void {
     this.recorder.time = time;
     action();
     for (let busy = true; busy; ) {
