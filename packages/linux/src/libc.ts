@@ -84,6 +84,15 @@ export const eventfd: (initial: number, flags: number) => number = process_.func
 /** syscall(2) with three arguments, for calls without a libc function. */
 export const syscall: (number: number, first: number, second: number, third: number) => number =
   process_.func('long syscall(long, uintptr_t, uintptr_t, uintptr_t)');
+/** The same with five. */
+export const syscall5: (
+  number: number,
+  first: number,
+  second: number,
+  third: number,
+  fourth: number,
+  fifth: number,
+) => number = process_.func('long syscall(long, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t)');
 export const timerfdCreate: (clock: number, flags: number) => number = process_.func(
   'int timerfd_create(int, int)',
 );

@@ -1,12 +1,12 @@
 import { OptionError } from '@ivshmem/linux';
-import { printable } from '@ivshmem/linux/process';
+import { type Environment, printable } from '@ivshmem/linux/process';
 import { settingsWarnings } from '../server/options.ts';
 import { reasonOf } from '../server/remedies.ts';
 import { parseServerArguments, type ServerArguments, type ServerDialect } from './arguments.ts';
 import { type LogOutput, plainLog, type ServerLog, structuredLog } from './log.ts';
 import { planLinks } from './plan.ts';
 import { serve } from './serve.ts';
-import { type Environment, startedByServiceManager } from './service-manager.ts';
+import { startedByServiceManager } from './service-manager.ts';
 import { startDaemon } from './start-daemon.ts';
 import { serverUsage } from './usage.ts';
 

@@ -1,4 +1,4 @@
-import { raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux/process';
+import { type Environment, raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux/process';
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
@@ -8,7 +8,7 @@ import type { ServerLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { MetricsService } from './metrics-service.ts';
 import { writePidFile } from './pid-file.ts';
-import { ActivatedSockets, type Environment } from './service-manager.ts';
+import { ActivatedSockets } from './service-manager.ts';
 
 /** Interval for retrying failed links and metrics, in ms. */
 const RETRY = 10_000;

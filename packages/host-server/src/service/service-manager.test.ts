@@ -23,4 +23,14 @@ describe('service manager', () => {
       expect(new ActivatedSockets(environment, pid).paths).toEqual([]);
     }
   });
+
+  it('leaves the descriptors of the descriptor store alone', () => {
+    const { pid } = process;
+    // Descriptor 3 is no listening socket.
+    const environment = { LISTEN_FDS: '1', LISTEN_PID: String(pid), LISTEN_FDNAMES: 'ivshmem/state' };
+    expect(new ActivatedSockets(environment, pid).paths).toEqual([]);
+    expect(() => new ActivatedSockets({ ...environment, LISTEN_FDNAMES: 'x.socket' }, pid)).toThrow(
+      'LISTEN_FDS, descriptor 3: ',
+    );
+  });
 });

@@ -1,11 +1,6 @@
 import { closeFd } from '@ivshmem/linux';
+import { type Environment, isStored, passedDescriptors } from '@ivshmem/linux/process';
 import { listeningPath, UnixListener } from '@ivshmem/linux/socket';
-
-/** The first descriptor that a service manager passes. Source: sd_listen_fds(3). */
-const LISTEN_FDS_START = 3;
-
-/** The environment of a process, as `process.env`. */
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Whether a service manager such as systemd started this process directly. A shell inside a service inherits INVOCATION_ID,
@@ -24,13 +19,12 @@ export class ActivatedSockets {
   readonly #fds = new Map<string, number>();
 
   /**
-   * Takes ownership of the descriptors in LISTEN_FDS; none if LISTEN_PID names another process. Throws Error if one is not
-   * a listening Unix stream socket, or if two have the same path.
+   * Takes ownership of the descriptors in LISTEN_FDS, except those of the descriptor store; none if LISTEN_PID names another
+   * process. Throws Error if one is not a listening Unix stream socket, or if two have the same path.
    */
   constructor(environment: Environment, pid: number) {
-    const count = Number(environment.LISTEN_FDS ?? 0);
-    if (!Number.isInteger(count) || count < 0 || Number(environment.LISTEN_PID) !== pid) return;
-    for (let fd = LISTEN_FDS_START; fd < LISTEN_FDS_START + count; fd++) {
+    for (const { fd, name } of passedDescriptors(environment, pid)) {
+      if (isStored(name)) continue;
       try {
         const path = listeningPath(fd);
         if (this.#fds.has(path)) throw new Error(`two sockets have the path ${path}`);

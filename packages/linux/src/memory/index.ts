@@ -15,3 +15,4 @@ export {
   openSharedMemoryObject,
   unlinkSharedMemoryObject,
 } from './shared-memory-object.ts';
+export { StateMemory } from './state-memory.ts';

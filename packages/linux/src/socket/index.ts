@@ -1,3 +1,4 @@
+export { controlSize, type MessagePart, MessageRecord, writeRights } from './message-record.ts';
 export { checkSocketPath, MAX_SOCKET_PATH } from './socket-path.ts';
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
 export { listeningPath, UnixListener } from './unix-listener.ts';
