@@ -39,6 +39,7 @@ describe('ivshmem --help', () => {
       'net',
       'device',
       'vm',
+      'doctor',
       'demo',
       'help',
     ]);
@@ -113,6 +114,7 @@ describe('what a command loads', () => {
     ['device', '--help'],
     ['vm', '--help'],
     ['peers', '--help'],
+    ['doctor', '--help'],
     ['demo', '--help'],
   ])('is commander alone for its help: %s %s', (...argv) => {
     expect(loaded(...argv.filter(Boolean))).toEqual(['commander']);

@@ -47,6 +47,11 @@ const commands: Record<string, CommandEntry> = {
     takes: '[options]',
     load: async () => (await import('./commands/vm.ts')).addVmCommand,
   },
+  doctor: {
+    summary: 'check whether links work on this machine, and say what to change',
+    takes: '[options]',
+    load: async () => (await import('./commands/doctor.ts')).addDoctorCommand,
+  },
   demo: {
     summary: 'connect two network namespaces and measure, to see that it works here',
     takes: '[options]',
@@ -109,6 +114,7 @@ Which command to use:
   namespaces or containers        server, and net for each of them
   inside a VM                     net --pci auto, unless its kernel has the driver ivshmem-net
   first look                      demo
+  something does not work         doctor
 
 Examples:
   Check that it works on this machine:

@@ -38,7 +38,7 @@ export function accelerator(): Accelerator {
 }
 
 /** The command that runs the tree's QEMU on this host: through its own loader, with its own libraries. */
-function program(tree: DebianTree): string[] {
+export function qemuProgram(tree: DebianTree): string[] {
   const at = (path: string) => join(tree.root, path);
   return [
     at('usr/lib64/ld-linux-x86-64.so.2'),
@@ -57,7 +57,7 @@ export function qemuCommand(
   const kvm = accelerator === 'kvm';
   const machine = kvm && iommu ? 'q35,kernel-irqchip=split' : 'q35';
   const argv = [
-    ...program(tree),
+    ...qemuProgram(tree),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-machine', machine, '-accel', accelerator, '-cpu', kvm ? 'host' : EMULATED_CPU],
     ...['-m', `${memory}M`, '-smp', '1'],

@@ -1,11 +1,12 @@
+import { once } from 'node:events';
 import { missingNetworkPrivilege } from '@ivshmem/linux/network';
 import { openOutput } from '@ivshmem/linux/process';
 import { type DemoResult, gbits, runDemo } from '../demo/demo.ts';
 import { createScreen, noScreen, type Screen } from '../demo/screen.ts';
-import { isInsideUserNamespace, runInUserNamespace } from '../demo/user-namespace.ts';
 import { EXIT_FAILURE, EXIT_OK } from '../exit.ts';
 import { jsonLine } from '../output/json-line.ts';
 import { openStopSignal } from '../stop-signal.ts';
+import { isInsideUserNamespace, runInUserNamespace, userNamespaceProblem } from '../user-namespace.ts';
 import type { DemoOptions } from './demo.ts';
 
 /** Runs the demo here if the privileges suffice, else in a user namespace. */
@@ -15,7 +16,7 @@ export async function demo({ json, offload }: DemoOptions): Promise<number> {
   const { signal } = stopping;
   const missing = missingNetworkPrivilege();
   if (missing !== null) {
-    if (process.getuid?.() !== 0 && !isInside) return await runInUserNamespace(missing, signal);
+    if (process.getuid?.() !== 0 && !isInside) return await demoInUserNamespace(missing, signal);
     throw new Error(`The demo can't run here. ${missing}`);
   }
   // The demo ends even if its output is a stopped terminal or a pipe that nothing reads.
@@ -39,6 +40,19 @@ export async function demo({ json, offload }: DemoOptions): Promise<number> {
     screen.heading('Stopped. Nothing is left behind.');
     return EXIT_FAILURE;
   }
+}
+
+/** `missing` says which privilege this process lacks. */
+async function demoInUserNamespace(missing: string, signal: AbortSignal): Promise<number> {
+  const problem = userNamespaceProblem();
+  if (problem !== null) {
+    const { reason, remedy } = problem;
+    throw new Error(
+      `The demo can't run here. ${missing} User namespaces can't be made either (${reason}): ${remedy}.`,
+    );
+  }
+  const [code] = await once(runInUserNamespace(['pipe', 'inherit', 'inherit'], signal), 'exit');
+  return code ?? EXIT_FAILURE;
 }
 
 function summarise(screen: Screen, { linkUpMs, ping, tcp, crash }: DemoResult): void {

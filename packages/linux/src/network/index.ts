@@ -1,5 +1,5 @@
 export { addAddress, addRoute, ensureAddress, type Route, setIpv6 } from './address.ts';
-export { missingNetworkPrivilege } from './capabilities.ts';
+export { missingNetworkCapabilities, missingNetworkPrivilege, tunProblem } from './capabilities.ts';
 export {
   checkInterfaceName,
   createBridge,
