@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, type OutputConfiguration } from 'commander';
 import { EXIT_OK } from './exit.ts';
 import { standardOutput } from './output/standard-output.ts';
 
@@ -21,7 +21,7 @@ interface CommandEntry {
   readonly load: () => Promise<AddCommand>;
 }
 
-const commands: Record<string, CommandEntry> = {
+export const commands: Readonly<Record<string, CommandEntry>> = {
   server: {
     summary: 'run host servers: each provides its peers with shared memory and doorbells',
     takes: '[options...]',
@@ -59,6 +59,20 @@ const commands: Record<string, CommandEntry> = {
   },
 };
 
+/** The program, without its commands. */
+export function createProgram(output: OutputConfiguration): Command {
+  return new Command('ivshmem')
+    .description(
+      'ivshmem v2 for Linux: Ethernet between virtual machines, containers and network namespaces of one host, through shared memory.',
+    )
+    .version(version)
+    .option('--verbose', 'print stack traces of errors')
+    .exitOverride()
+    .configureOutput(output)
+    .addHelpText('after', EXAMPLES)
+    .enablePositionalOptions();
+}
+
 /** Runs the command line; returns the exit code: 0, 1 for a failure, 2 for a mistake in the arguments. */
 export async function main(argv: readonly string[]): Promise<number> {
   let loadCommand: LoadCommand | undefined;
@@ -66,21 +80,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     loadCommand = load;
   };
   let complaint = '';
-  const program = new Command('ivshmem')
-    .description(
-      'ivshmem v2 for Linux: Ethernet between virtual machines, containers and network namespaces of one host, through shared memory.',
-    )
-    .version(version)
-    .option('--verbose', 'print stack traces of errors')
-    .exitOverride()
-    .configureOutput({
-      writeOut: (text) => standardOutput().write(text),
-      writeErr: (text) => {
-        complaint += text;
-      },
-    })
-    .addHelpText('after', EXAMPLES)
-    .enablePositionalOptions();
+  const program = createProgram({
+    writeOut: (text) => standardOutput().write(text),
+    writeErr: (text) => {
+      complaint += text;
+    },
+  });
   const given = argv.find((argument) => !argument.startsWith('-') && argument !== 'help');
   for (const [name, { summary, takes, load }] of Object.entries(commands)) {
     if (name === given) (await load())(program, run);

@@ -25,7 +25,7 @@ export function interfaceLabel({ tap, tapFd }: InterfaceOptions): string {
 export function addInterfaceOptions(command: Command): Command {
   return command
     .option(
-      '-t, --tap <name>',
+      '-t, --tap <interface>',
       `name of the TAP interface, created unless it exists (default: "${DEFAULT_TAP}")`,
     )
     .option(
@@ -51,7 +51,7 @@ export function addInterfaceOptions(command: Command): Command {
       'IPv4 or IPv6 address of the interface, added unless it is set already (may be repeated)',
       collect,
     )
-    .option('--bridge <name>', 'make the interface a port of this bridge')
+    .option('--bridge <bridge>', 'make the interface a port of this bridge')
     .option('--no-offload', 'disable checksum and segmentation offload')
     .option(
       '--busy-poll <µs>',

@@ -4,6 +4,7 @@ import { allowedBy } from '../server/access.ts';
 import type { HostServerSettings } from '../server/options.ts';
 import { type GivenOption, getopt, type OptionKind } from './getopt.ts';
 import { type ListenAddress, parseListenAddress } from './listen-address.ts';
+import { DEFAULT_PID_FILE, type ServerDialect, serverOptions } from './option-table.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
 
 /** A parsed command line of the host server. */
@@ -27,30 +28,18 @@ export interface ServerArguments {
   readonly config: string | null;
 }
 
-/** `original`: exactly the options of the original host server; `extended`: these and the long ones. */
-export type ServerDialect = 'original' | 'extended';
-
-export const DEFAULT_PID_FILE = '/var/run/ivshmem-server.pid';
-
-const SHORT = new Map<string, OptionKind>([
-  ...[...'hvF'].map((name) => [name, 'flag'] as const),
-  ...[...'pSMmlonVP'].map((name) => [name, 'value'] as const),
-]);
-const LONG: Record<ServerDialect, ReadonlyMap<string, OptionKind>> = {
-  original: new Map([['help', 'flag']]),
-  extended: new Map([
-    ['help', 'flag'],
-    ['json', 'flag'],
-    ['config', 'value'],
-    ['metrics', 'value'],
-    ['mode', 'value'],
-    ['group', 'value'],
-    ['allow-uid', 'value'],
-    ['allow-gid', 'value'],
-    ['hugepages', 'optional'],
-    ['evict-after', 'value'],
-  ]),
-};
+/** How each option of a dialect takes its value, by its name without dashes. */
+function optionKinds(dialect: ServerDialect): Record<'short' | 'long', ReadonlyMap<string, OptionKind>> {
+  const options = serverOptions(dialect).flatMap((group) => group.options);
+  const named = (prefix: RegExp) =>
+    new Map(
+      options
+        .filter(({ name }) => prefix.test(name))
+        .map(({ name, kind }) => [name.replace(prefix, ''), kind]),
+    );
+  const long = named(/^--/);
+  return { short: named(/^-(?!-)/), long: new Map([...long, ['help', 'flag']]) };
+}
 
 function read<T>({ option, value }: GivenOption, parse: (text: string) => T | null, expected: string): T {
   const parsed = parse(value);
@@ -94,7 +83,8 @@ export function parseServerArguments(
   const access = { uids: [] as number[], gids: [] as number[] };
   let hugePageSize: number | undefined;
   let ofLink: string | undefined;
-  const options = getopt(argv, SHORT, LONG[dialect]);
+  const { short, long } = optionKinds(dialect);
+  const options = getopt(argv, short, long);
   let next = options.next();
   for (; !next.done; next = options.next()) {
     const given = next.value;

@@ -1,6 +1,7 @@
 import { reasonOf } from '../server/remedies.ts';
-import { parseServerArguments, type ServerDialect } from './arguments.ts';
+import { parseServerArguments } from './arguments.ts';
 import type { ServerLog } from './log.ts';
+import type { ServerDialect } from './option-table.ts';
 import { planLinks } from './plan.ts';
 import { serve } from './serve.ts';
 

@@ -1,8 +1,9 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { OptionError } from '@ivshmem/linux';
 import { completeSettings, DEFAULT_SETTINGS } from '../server/options.ts';
-import type { ServerArguments, ServerDialect } from './arguments.ts';
+import type { ServerArguments } from './arguments.ts';
 import { type LinkConfiguration, parseConfiguration } from './configuration.ts';
+import type { ServerDialect } from './option-table.ts';
 import type { ServeOptions } from './serve.ts';
 
 /** Maximum size of a configuration file in bytes. */

@@ -1,7 +1,7 @@
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { ServerDialect } from './arguments.ts';
 import type { DaemonReport } from './daemon.ts';
+import type { ServerDialect } from './option-table.ts';
 
 /**
  * Starts a host server as a daemon: in a new process and session, without standard streams. Resolves when clients can
