@@ -13,10 +13,11 @@ const packages: Record<string, readonly string[]> = {
   linux: [],
   transport: ['linux'],
   traffic: ['linux'],
+  monitor: ['linux'],
   net: ['linux', 'transport'],
   device: ['linux', 'transport'],
-  'host-server': ['linux', 'transport'],
-  cli: ['linux', 'transport', 'traffic', 'net', 'device', 'host-server'],
+  'host-server': ['linux', 'transport', 'monitor'],
+  cli: ['linux', 'transport', 'traffic', 'net', 'device', 'host-server', 'monitor'],
 };
 
 /** What the files in a folder do not import, not even types. Tests are exempt. */
@@ -33,7 +34,7 @@ const walls: readonly Wall[] = [
     but: [`packages/${name}/`, ...imports.map((other) => `@ivshmem/${other}`)],
   })),
   // In a thread without an event loop, rxjs loses what a subscriber throws.
-  ...['linux', 'transport', 'traffic'].map((name) => ({
+  ...['linux', 'transport', 'traffic', 'monitor'].map((name) => ({
     below: `packages/${name}/`,
     not: ['rxjs'],
     but: [],

@@ -126,6 +126,7 @@ describe.each(packages)('@ivshmem/%s, packed in a checkout that was not built, a
       device: /^qemu-system-x86_64 … -device /,
       net: /^iv\d+n0 is up\n$/,
       traffic: /^5 of 5 answered\n$/,
+      monitor: /^demo-\d+: hello, Ada\n$/,
     };
     expect(stdout).toMatch(printed[name]!);
   });

@@ -1,9 +1,8 @@
 import { openFilesLimit } from '@ivshmem/linux/process';
-import { type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { Acceptor, type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { mainPoller, type Poller } from '@ivshmem/linux/wait';
 import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
 import { defer, EMPTY, map, type Observable, Subject, startWith } from 'rxjs';
-import { Acceptor } from './acceptor.ts';
 import { Client, SENT_DATA } from './client.ts';
 import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';

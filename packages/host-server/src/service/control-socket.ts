@@ -1,6 +1,5 @@
-import { UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { Acceptor, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { EPOLLIN, EPOLLOUT, EPOLLRDHUP, mainPoller, type Poller } from '@ivshmem/linux/wait';
-import { Acceptor } from '../server/acceptor.ts';
 import type { HostServer } from '../server/host-server.ts';
 import { Outbox } from '../server/outbox.ts';
 

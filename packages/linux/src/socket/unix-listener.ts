@@ -80,6 +80,23 @@ function clearPath(path: string, address: Uint8Array): void {
   if (isSameFile(found, statusOf(path))) unlinkSync(path);
 }
 
+/**
+ * Removes the socket of a dead process at `path`. Returns whether it did: false if a process owns the socket, something else
+ * is there, or this user may not look or remove it. The owner of a socket is not disturbed.
+ */
+export function removeDeadSocket(path: string): boolean {
+  try {
+    const found = statusOf(path);
+    if (found === undefined || !found.isSocket() || isOwned(path, socketAddress(path, 'connect')))
+      return false;
+    if (!isSameFile(found, statusOf(path))) return false;
+    unlinkSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 function unlinkIfSame(path: string, file: BigIntStats): void {
   try {
     if (isSameFile(file, statusOf(path))) unlinkSync(path);

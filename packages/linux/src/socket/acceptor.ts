@@ -1,6 +1,8 @@
-import { closeFd, duplicateFd, SystemCallError } from '@ivshmem/linux';
-import type { UnixListener, UnixSocket } from '@ivshmem/linux/socket';
-import { EPOLLIN, type Poller } from '@ivshmem/linux/wait';
+import { SystemCallError } from '../errors.ts';
+import { closeFd, duplicateFd } from '../fd.ts';
+import { EPOLLIN, type Poller } from '../wait/epoll.ts';
+import type { UnixListener } from './unix-listener.ts';
+import type { UnixSocket } from './unix-socket.ts';
 
 /** Retry interval after accept(2) has failed, in ms. */
 const RETRY = 100;
