@@ -17,7 +17,9 @@ const packages: Record<string, readonly string[]> = {
   net: ['linux', 'transport'],
   device: ['linux', 'transport'],
   'host-server': ['linux', 'transport', 'monitor'],
-  cli: ['linux', 'transport', 'traffic', 'net', 'device', 'host-server', 'monitor'],
+  // An independent view of the protocols: a fault in transport must not hide itself.
+  conformance: ['linux'],
+  cli: ['linux', 'transport', 'traffic', 'net', 'device', 'host-server', 'monitor', 'conformance'],
 };
 
 /** What the files in a folder do not import, not even types. Tests are exempt. */
@@ -34,7 +36,7 @@ const walls: readonly Wall[] = [
     but: [`packages/${name}/`, ...imports.map((other) => `@ivshmem/${other}`)],
   })),
   // In a thread without an event loop, rxjs loses what a subscriber throws.
-  ...['linux', 'transport', 'traffic', 'monitor'].map((name) => ({
+  ...['linux', 'transport', 'traffic', 'monitor', 'conformance'].map((name) => ({
     below: `packages/${name}/`,
     not: ['rxjs'],
     but: [],

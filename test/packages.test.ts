@@ -127,6 +127,7 @@ describe.each(packages)('@ivshmem/%s, packed in a checkout that was not built, a
       net: /^iv\d+n0 is up\n$/,
       traffic: /^5 of 5 answered\n$/,
       monitor: /^demo-\d+: hello, Ada\n$/,
+      conformance: /^(passed server\.departure\.[\w-]+\n)+9 checks\n$/,
     };
     expect(stdout).toMatch(printed[name]!);
   });

@@ -17,7 +17,7 @@ type AddCommand = (program: Command, run: (load: LoadCommand) => void) => void;
  */
 interface CommandEntry {
   readonly summary: string;
-  readonly takes: '[options]' | '[options...]';
+  readonly takes: '[options]' | '[options...]' | '<subject> [options]';
   readonly load: () => Promise<AddCommand>;
 }
 
@@ -51,6 +51,11 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     summary: 'check whether links work on this machine, and say what to change',
     takes: '[options]',
     load: async () => (await import('./commands/doctor.ts')).addDoctorCommand,
+  },
+  check: {
+    summary: 'check an implementation of others: what does not conform, and why',
+    takes: '<subject> [options]',
+    load: async () => (await import('./commands/check.ts')).addCheckCommand,
   },
   demo: {
     summary: 'connect two network namespaces and measure, to see that it works here',
@@ -89,7 +94,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const given = argv.find((argument) => !argument.startsWith('-') && argument !== 'help');
   for (const [name, { summary, takes, load }] of Object.entries(commands)) {
     if (name === given) (await load())(program, run);
-    else program.command(name).summary(summary).argument(takes);
+    else program.command(name).summary(summary).arguments(takes);
   }
   try {
     program.parse(argv as string[], { from: 'user' });
