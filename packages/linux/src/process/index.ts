@@ -1,6 +1,7 @@
 // Symbol.dispose in the types, for users whose tsconfig.json does not list it in "lib".
 /// <reference lib="esnext.disposable" preserve="true" />
 export { groupId, MAX_ID, userId } from './accounts.ts';
+export { DescriptorKeeper } from './descriptor-keeper.ts';
 export {
   type DescriptorStore,
   type DescriptorStoreHandle,
@@ -9,6 +10,7 @@ export {
   openDescriptorStore,
 } from './descriptor-store.ts';
 export { isFileInUse, markFileInUse, tryLockFile } from './file-lock.ts';
+export { type Notification, NotifySocket } from './notify-socket.ts';
 export {
   type OpenFilesLimit,
   openFilesLimit,

@@ -107,13 +107,13 @@ describe('a message record', () => {
       });
       await once(child.stdout!, 'data');
       let arrived = 0;
-      const deadline = performance.now() + Math.random() * 40;
-      let length: number;
       const read = () => {
-        length = ours.receive(into, []);
+        const length = ours.receive(into, []);
         if (length > 0) arrived += length;
         return length > 0;
       };
+      while (arrived === 0) read();
+      const deadline = performance.now() + Math.random() * 40;
       while (performance.now() < deadline) read();
       child.kill('SIGKILL');
       await once(child, 'close');
@@ -121,7 +121,6 @@ describe('a message record', () => {
       const used = new Uint32Array(state.mapping.buffer, 576, 1)[0]!;
       const total = new Float64Array(state.mapping.buffer, 512, 2)[used]!;
       expect(total + new MessageRecord(state.mapping, 128 + 128 * used).length).toBe(arrived);
-      expect(arrived).toBeGreaterThan(0);
       ours.close();
       theirs.close();
     }

@@ -176,3 +176,33 @@ describe('UnixSocket', () => {
     expect(b.peek()).toBe('end');
   });
 });
+
+describe('a peek', () => {
+  it('copies bytes and descriptors, and leaves them in the socket', () => {
+    const before = openFds();
+    const [a, b] = UnixSocket.pair();
+    expect(b.peekBytes(new Uint8Array(1), [])).toEqual({ length: 0, ended: false });
+    a.send(Uint8Array.of(1, 2));
+    a.send(Uint8Array.of(3), [0]);
+    a.send(Uint8Array.of(4, 5));
+    a.send(Uint8Array.of(6), [0, 1]);
+    for (const length of [3, 4, 5]) {
+      const into = new Uint8Array(length);
+      const fds: number[] = [];
+      expect(b.peekBytes(into, fds)).toEqual({ length, ended: false });
+      expect([[...into], fds.length]).toEqual([[1, 2, 3, 4, 5].slice(0, length), 1]);
+      for (const fd of fds) closeFd(fd);
+    }
+    b.discard(5);
+    const fds: number[] = [];
+    expect(b.peekBytes(new Uint8Array(9), fds)).toEqual({ length: 1, ended: false });
+    a.close();
+    expect(b.peekBytes(new Uint8Array(9), [...fds])).toEqual({ length: 1, ended: true });
+    expect(fds).toHaveLength(2);
+    for (const fd of fds) closeFd(fd);
+    b.discard(1);
+    expect(b.peekBytes(new Uint8Array(9), [])).toEqual({ length: 0, ended: true });
+    b.close();
+    expect(openFds()).toBe(before);
+  });
+});

@@ -15,7 +15,9 @@ export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
+const SCM_CREDENTIALS = 2;
 const SO_PEERCRED = 17;
+const SO_PEEK_OFF = 42;
 const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;
 const MSG_NOSIGNAL = 0x4000;
@@ -32,7 +34,9 @@ export const MAX_FDS = 253;
  */
 const CONTROL = 128;
 const CMSGHDR_SIZE = 16;
-const CONTROL_SIZE = (CMSGHDR_SIZE + MAX_FDS * 4 + 7) & ~7;
+/** struct ucred {i32 pid, u32 uid, u32 gid}. */
+const CREDENTIALS_SIZE = 12;
+const CONTROL_SIZE = ((CMSGHDR_SIZE + MAX_FDS * 4 + 7) & ~7) + ((CMSGHDR_SIZE + CREDENTIALS_SIZE + 7) & ~7);
 const BYTES = 4096;
 const BYTES_SIZE = 16384;
 const block = mapPrivate(BYTES + BYTES_SIZE);
@@ -41,19 +45,33 @@ const control = new Int32Array(block.buffer, CONTROL, CONTROL_SIZE / 4);
 const controlLengths = new BigUint64Array(block.buffer, CONTROL, CONTROL_SIZE / 8);
 const data = new Uint8Array(block.buffer, BYTES, BYTES_SIZE);
 
-/** Appends the descriptors of all SCM_RIGHTS messages that recvmsg(2) has left in the control buffer. */
-function takeFds(fds: number[]): void {
+/** Calls `found` with type, index in {@link control} and size of each control message of SOL_SOCKET that recvmsg(2) has left. */
+function forEachControl(found: (type: number, at: number, size: number) => void): void {
   const end = header.controlLength;
   for (let offset = 0; offset + CMSGHDR_SIZE <= end; ) {
     const length = Number(controlLengths[offset / 8]);
     if (length < CMSGHDR_SIZE || offset + length > end) return;
     const at = offset / 4;
-    if (control[at + 2] === SOL_SOCKET && control[at + 3] === SCM_RIGHTS) {
-      const count = (length - CMSGHDR_SIZE) >> 2;
-      for (let i = 0; i < count; i++) fds.push(control[at + 4 + i]!);
-    }
+    if (control[at + 2] === SOL_SOCKET) found(control[at + 3]!, at + 4, length - CMSGHDR_SIZE);
     offset += (length + 7) & ~7;
   }
+}
+
+/** Appends the descriptors of all SCM_RIGHTS messages. */
+function takeFds(fds: number[]): void {
+  forEachControl((type, at, size) => {
+    if (type === SCM_RIGHTS) for (let i = 0; i < size >> 2; i++) fds.push(control[at + i]!);
+  });
+}
+
+/** The sender of the message received last, if the socket has SO_PASSCRED: pid 0 if it is in another PID namespace. */
+export function lastSender(): PeerCredentials | null {
+  let sender: PeerCredentials | null = null;
+  forEachControl((type, at, size) => {
+    if (type !== SCM_CREDENTIALS || size < CREDENTIALS_SIZE) return;
+    sender = { pid: control[at]!, uid: control[at + 1]! >>> 0, gid: control[at + 2]! >>> 0 };
+  });
+  return sender;
 }
 
 /**
@@ -146,9 +164,13 @@ export class UnixSocket extends OwnedFd {
    * of descriptors: those already received are closed, the others are lost, so close the socket.
    */
   receive(into: Uint8Array, fds: number[]): number {
+    return this.#receive(into, fds, 0);
+  }
+
+  #receive(into: Uint8Array, fds: number[], flags: number): number {
     if (into.length === 0) throw new RangeError('no room to receive into');
     header.prepare(Math.min(into.length, BYTES_SIZE), CONTROL_SIZE);
-    const received = libc.recvmsg(this.#descriptor(), header.address, MSG_CMSG_CLOEXEC);
+    const received = libc.recvmsg(this.#descriptor(), header.address, MSG_CMSG_CLOEXEC | flags);
     if (received === -1) {
       const errno = libc.errno();
       if (errno === EAGAIN) return -1;
@@ -174,6 +196,43 @@ export class UnixSocket extends OwnedFd {
     const received = libc.recv(this.#descriptor(), block.address + BYTES, 1, MSG_PEEK);
     if (received > 0) return 'data';
     return received === -1 && libc.errno() === EAGAIN ? 'nothing' : 'end';
+  }
+
+  /**
+   * Copies the next `into.length` bytes, and appends duplicates of the first descriptors among them to `fds`, but leaves everything
+   * in the socket: see {@link discard}. `length` is smaller if not all have arrived; `ended`: no more will. If the bytes have no
+   * descriptors, the kernel may add those of the bytes that follow. Throws as {@link receive} does.
+   */
+  peekBytes(into: Uint8Array, fds: number[]): { length: number; ended: boolean } {
+    let length = 0;
+    const later: number[] = [];
+    try {
+      while (length < into.length) {
+        // The kernel copies no further than the first descriptors.
+        if (length > 0) this.#setPeekOffset(length);
+        const received = this.#receive(into.subarray(length), fds.length === 0 ? fds : later, MSG_PEEK);
+        if (received <= 0) return { length, ended: received === 0 };
+        length += received;
+      }
+      return { length, ended: false };
+    } finally {
+      for (const fd of later) closeFd(fd);
+      if (length > 0) this.#setPeekOffset(-1);
+    }
+  }
+
+  /** Receives and drops bytes that have arrived, with their descriptors. Throws {@link SystemCallError}. */
+  discard(length: number): void {
+    for (let rest = length; rest > 0; ) {
+      const received = libc.recv(this.#descriptor(), block.address + BYTES, Math.min(rest, BYTES_SIZE), 0);
+      rest -= check(received, 'recv', `fd ${this.fd}`) || rest;
+    }
+  }
+
+  #setPeekOffset(offset: number): void {
+    const value = new Uint8Array(Int32Array.of(offset).buffer);
+    const result = libc.setsockopt(this.#descriptor(), SOL_SOCKET, SO_PEEK_OFF, value, value.length);
+    check(result, 'setsockopt SO_PEEK_OFF', `fd ${this.fd}`);
   }
 
   /**

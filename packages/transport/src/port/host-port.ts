@@ -33,6 +33,7 @@ export class HostPort implements Port {
   #onInterrupt: (vector: number) => void = () => {};
   #onEvent: (event: PortEvent) => void = () => {};
   #open = true;
+  #detached = false;
   #member = true;
   /** The value last written to the state, by this peer. */
   #state = 0;
@@ -164,10 +165,20 @@ export class HostPort implements Port {
     return true;
   }
 
+  /** The state that an earlier process has written is this peer's. */
+  protected adoptState(): void {
+    this.#state = this.state;
+  }
+
+  /** {@link close} shall leave the state as it is, for another process that continues on this port. */
+  protected leaveState(): void {
+    this.#detached = true;
+  }
+
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.state = 0;
+    if (!this.#detached) this.state = 0;
     for (const fd of this.#interrupts) this.#poller.remove(fd);
     for (let peer = 0; peer < this.#doorbells.length; peer++) this.#dropDoorbells(peer);
     this.#memory.close();

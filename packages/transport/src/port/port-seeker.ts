@@ -1,6 +1,6 @@
 import { type Poller, Timer } from '@ivshmem/linux/wait';
+import type { OpeningPort } from './open-server-port.ts';
 import type { Port } from './port.ts';
-import type { OpeningPort } from './server-port.ts';
 
 /** Time between two tries, in ms: doubled from the first to the last. */
 const FIRST_RETRY = 100;

@@ -1,8 +1,8 @@
 import type { Poller } from '@ivshmem/linux/wait';
 import { type LoopbackEnd, LoopbackPort } from './loopback-port.ts';
+import { type OpeningPort, openServerPort, type PortOpened } from './open-server-port.ts';
 import { openPciPort, type PciSource } from './pci-port.ts';
 import type { Port } from './port.ts';
-import { type OpeningPort, openServerPort, type PortOpened } from './server-port.ts';
 import type { ServerTrust } from './server-trust.ts';
 
 /** The provider of a port, as plain data that can be sent to another thread. */

@@ -31,10 +31,26 @@ export class ServerConnection {
   #fds: number[] = [];
   #init: InitMessage | undefined;
   #open = true;
+  #keep: ((received: ReceivedMessage) => void) | undefined;
 
-  /** Takes over a connected socket. */
-  constructor(socket: UnixSocket) {
+  /** Takes over a connected socket; `init`: INIT has been read already, by the process before. */
+  constructor(socket: UnixSocket, init?: InitMessage) {
     this.#socket = socket;
+    this.#init = init;
+  }
+
+  /** Whether no part of a message has been read. */
+  get isBetweenMessages(): boolean {
+    return this.#filled === 0 && this.#fds.length === 0;
+  }
+
+  /**
+   * From now on, calls `keep` with each message while that is still in the socket: a process that is killed before `keep` has
+   * returned, or soon after, leaves the message to the next process. An incomplete message stays in the socket, too, so the poller
+   * must report new data only (EPOLLET). Call it between messages.
+   */
+  keepBeforeReading(keep: (received: ReceivedMessage) => void): void {
+    this.#keep = keep;
   }
 
   /** Connects to the host server at `socketPath`. Throws `SystemCallError`, see `UnixSocket.connect`. */
@@ -59,7 +75,7 @@ export class ServerConnection {
   read(): ReceivedMessage | 'wait' | 'end' {
     if (!this.#open) return 'end';
     try {
-      return this.#read();
+      return this.#keep === undefined ? this.#read() : this.#peek(this.#keep);
     } catch (error) {
       this.close();
       throw error;
@@ -70,17 +86,8 @@ export class ServerConnection {
     for (;;) {
       const received = this.#receive();
       if (received === -1) return 'wait';
-      if (received === 0) {
-        if (this.#filled === 0 && this.#fds.length === 0) return 'end';
-        throw new ServerProtocolError(
-          `server closed the connection after ${this.#filled} bytes of a message`,
-        );
-      }
-      if (this.#fds.length > 1) {
-        throw new ServerProtocolError(
-          `server sent ${this.#fds.length} descriptors with a message: expected 1`,
-        );
-      }
+      if (received === 0) return this.#end(this.#filled);
+      this.#checkFds();
       this.#filled += received;
       if (this.#filled < this.#length) continue;
       if (this.#filled === MESSAGE_HEADER_SIZE) {
@@ -91,12 +98,60 @@ export class ServerConnection {
     }
   }
 
+  #end(filled: number): 'end' {
+    if (filled === 0) return 'end';
+    throw new ServerProtocolError(`server closed the connection after ${filled} bytes of a message`);
+  }
+
+  #checkFds(): void {
+    if (this.#fds.length <= 1) return;
+    throw new ServerProtocolError(`server sent ${this.#fds.length} descriptors with a message: expected 1`);
+  }
+
+  #peek(keep: (received: ReceivedMessage) => void): ReceivedMessage | 'wait' | 'end' {
+    const header = this.#peekBytes(MESSAGE_HEADER_SIZE);
+    if (typeof header === 'string') return header;
+    const length = decodeMessageLength(this.#buffer);
+    const whole = this.#peekBytes(length);
+    if (typeof whole === 'string') return whole;
+    this.#length = length;
+    // A descriptor that a peek returns with it is that of the next message.
+    if (decodeServerMessage(this.#buffer.subarray(0, length)).type === 'peer-gone') this.#closeFds();
+    this.#checkFds();
+    const received = this.#take();
+    try {
+      keep(received);
+      this.#socket.discard(length);
+    } catch (error) {
+      if (received.fd !== null) closeFd(received.fd);
+      throw error;
+    }
+    return received;
+  }
+
+  /** Peeks into the buffer. The descriptors replace those of the peek before. */
+  #peekBytes(count: number): 'wait' | 'end' | null {
+    this.#closeFds();
+    try {
+      const { length, ended } = this.#socket.peekBytes(this.#buffer.subarray(0, count), this.#fds);
+      if (length === count) return null;
+      return ended ? this.#end(length) : 'wait';
+    } catch (error) {
+      if (isReset(error)) return 'end';
+      throw error;
+    }
+  }
+
+  #closeFds(): void {
+    for (const fd of this.#fds) closeFd(fd);
+    this.#fds = [];
+  }
+
   #receive(): number {
     try {
       return this.#socket.receive(this.#buffer.subarray(this.#filled, this.#length), this.#fds);
     } catch (error) {
-      // The server has died with something unread; to a client that is an end like any other.
-      if (error instanceof SystemCallError && error.code === 'ECONNRESET') return 0;
+      if (isReset(error)) return 0;
       throw error;
     }
   }
@@ -147,12 +202,16 @@ export class ServerConnection {
   /** Closes the connection, and the descriptors that have arrived but were not read. */
   close(): void {
     this.#open = false;
-    for (const fd of this.#fds) closeFd(fd);
-    this.#fds = [];
+    this.#closeFds();
     this.#socket.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** The server has died with something unread: to a client that is an end like any other. */
+function isReset(error: unknown): boolean {
+  return error instanceof SystemCallError && error.code === 'ECONNRESET';
 }

@@ -15,8 +15,8 @@ import {
 } from '@ivshmem/linux/wait';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encodeEventFd, encodeInit, encodePeerGone } from '../protocol/server-messages.ts';
+import { type OpeningPort, openServerPort } from './open-server-port.ts';
 import type { Port, PortEvent } from './port.ts';
-import { type OpeningPort, openServerPort } from './server-port.ts';
 
 const openFds = () => readdirSync('/proc/self/fd').length;
 

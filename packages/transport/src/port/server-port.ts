@@ -1,15 +1,13 @@
-import { closeFd, SystemCallError } from '@ivshmem/linux';
-import { isFileInUse } from '@ivshmem/linux/process';
-import { EPOLLIN, isEventFd, type Poller, prepareSignals, Timer } from '@ivshmem/linux/wait';
+import { closeFd } from '@ivshmem/linux';
+import { type DescriptorStore, isFileInUse } from '@ivshmem/linux/process';
+import { EPOLLET, EPOLLIN, isEventFd, type Poller } from '@ivshmem/linux/wait';
 import { type InitMessage, ServerProtocolError } from '../protocol/server-messages.ts';
 import { HostPort } from './host-port.ts';
-import type { Port, PortEvent } from './port.ts';
-import { type ReceivedMessage, ServerConnection } from './server-connection.ts';
-import { isSealed, ServerTrust } from './server-trust.ts';
-import { SharedMemory } from './shared-memory.ts';
+import type { PortEvent } from './port.ts';
+import { PortRecord, type ServerAddress } from './port-record.ts';
+import type { ReceivedMessage, ServerConnection } from './server-connection.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
-/** Time limit for the server's first messages, in ms. */
-const PATIENCE = 5000;
 /** Messages that are handled before other descriptors get their turn. */
 const MESSAGES_AT_ONCE = 64;
 /** A killed process closes its sockets up to this long before it releases its files, in ms; and how often to check. */
@@ -17,60 +15,140 @@ const DYING = 500;
 const LOOK_INTERVAL = 1;
 const never = new Int32Array(new SharedArrayBuffer(4));
 
-const connectRemedies: Record<string, string> = {
-  ENOENT: 'there is no socket: start a host server, or say where its socket is',
-  ECONNREFUSED: 'no host server answers there: start one, or say where its socket is',
-  EACCES: 'needs permission to write to the socket: run as the user of the host server',
-  EAGAIN: 'too many clients wait for the host server: try again later',
-};
-
-/** A port that is being opened. */
-export interface OpeningPort {
-  /** Cancels. No effect once the port was opened, or has failed to open. */
-  cancel(): void;
+/** What becomes of a port whose vectors have not all arrived. */
+export interface PortReadiness {
+  /** Called once they have. */
+  ready(): void;
+  /** Called instead if they cannot. */
+  lost(reason: Error): void;
 }
-
-/** Called once, with the port, which belongs to the receiver, or with an Error of one line. */
-export type PortOpened = (opened: Port | Error) => void;
-
-/** The same for ports that are known to be in a process of the host. */
-export type HostPortOpened = (opened: HostPort | Error) => void;
 
 /**
  * A port on a host server: the server passes the memory and the eventfds of all peers, and reports which peers join and leave.
  * Should the server violate its protocol, it counts as gone.
  */
-class ServerPort extends HostPort {
+export class ServerPort extends HostPort {
+  readonly #init: InitMessage;
+  readonly #server: ServerAddress;
   readonly #connection: ServerConnection;
   readonly #poller: Poller;
   /** The server has marked the memory as in use, see markFileInUse in packages/linux. */
   readonly #isMarked: boolean;
   /** By peer, the eventfds received so far of those whose vectors have not all arrived. */
   readonly #incomplete = new Map<number, number[]>();
-  #ready: (() => void) | undefined;
-  #lost: ((reason: Error) => void) | undefined;
+  #readiness: PortReadiness | undefined;
   #connected = true;
+  #record: PortRecord | undefined;
+  /** The next message may be one that the process before has stored, but not read. */
+  #mayRepeat = false;
 
-  /** Takes over memory and connection; `ready` is called once this peer's vectors have arrived, `lost` if they do not. */
+  /** Takes over memory and connection. */
   constructor(
     init: InitMessage,
+    server: ServerAddress,
     memory: SharedMemory,
     poller: Poller,
     connection: ServerConnection,
-    ready: () => void,
-    lost: (reason: Error) => void,
+    readiness?: PortReadiness,
   ) {
     super(init, memory, poller);
+    this.#init = init;
+    this.#server = server;
     this.#connection = connection;
     this.#poller = poller;
     this.#isMarked = isFileInUse(memory.fd);
-    this.#ready = ready;
-    this.#lost = lost;
+    this.#readiness = readiness;
   }
 
-  /** Handles messages of the server; if there are many, some are left, and the connection stays readable. */
+  /** Whether the server has not gone away. */
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  /** Whether the memory is marked as in use by a server that is alive. */
+  get isServerAlive(): boolean {
+    return this.#isMarked && isFileInUse(this.memoryFd);
+  }
+
+  /**
+   * Keeps the port in `store`, which must be empty: a process that follows this one continues on it (`restoreServerPort`), until
+   * the port is closed without {@link detach}. If the store fails, now or later, `log` is called with a line, and the port is not
+   * kept any more.
+   */
+  keep(store: DescriptorStore, log: (text: string) => void): void {
+    try {
+      if (this.#connected && !this.#connection.isBetweenMessages) {
+        throw new Error('the host server has sent a part of a message');
+      }
+      const record = PortRecord.create(store, {
+        ...this.#server,
+        init: this.#init,
+        memoryFd: this.memoryFd,
+        serverFd: this.#connected ? this.#connection.fd : undefined,
+        eventFds: Array.from(
+          { length: this.maxPeers },
+          (_, peer) => this.#incomplete.get(peer) ?? this.doorbells(peer),
+        ),
+      });
+      this.#keepBy(record, log);
+    } catch (error) {
+      log(notKept(error as Error));
+    }
+  }
+
+  /**
+   * Continues with what the process before has left. Takes ownership of the eventfds, of which this peer's are complete.
+   */
+  resume(
+    record: PortRecord,
+    eventFds: readonly (readonly number[])[],
+    connected: boolean,
+    log: (text: string) => void,
+  ): void {
+    this.adoptState();
+    for (const [peer, fds] of eventFds.entries()) {
+      if (peer === this.id) this.listen(fds);
+      else if (fds.length === this.vectors) this.addPeer(peer, fds);
+      else if (fds.length > 0) this.#incomplete.set(peer, [...fds]);
+    }
+    this.#connected = connected;
+    this.#mayRepeat = true;
+    this.#keepBy(record, log);
+  }
+
+  #keepBy(record: PortRecord, log: (text: string) => void): void {
+    this.#record = record;
+    record.onFailure((error) => {
+      this.#record = undefined;
+      log(notKept(error));
+    });
+    if (!this.#connected) return;
+    this.#connection.keepBeforeReading((received) => this.#store(record, received));
+    this.#rearm();
+  }
+
+  /** An incomplete message remains in the socket, so only new data must be reported. Data that are there now are reported once. */
+  #rearm(): void {
+    this.#poller.modify(this.#connection.fd, EPOLLIN | EPOLLET);
+  }
+
+  /** Stores what a message brings before it is read. */
+  #store(record: PortRecord, { message, fd }: ReceivedMessage): void {
+    if (message.type === 'peer-gone') record.removePeer(message.id);
+    // Anything else is an error, found when the message is applied.
+    else if (message.type === 'event-fd' && !this.#isRepeated(message) && isEventFd(fd!))
+      record.addEventFd(message.id, fd!);
+  }
+
+  #isRepeated({ id, vector }: { readonly id: number; readonly vector: number }): boolean {
+    const known = this.#incomplete.get(id) ?? this.doorbells(id);
+    return this.#mayRepeat && vector === known.length - 1;
+  }
+
+  /** Handles messages of the server; if there are many, some are left, and the connection is reported as readable again. */
   read(): void {
-    for (let messages = 0; messages < MESSAGES_AT_ONCE && this.#connected; messages++) {
+    for (let messages = 0; messages < MESSAGES_AT_ONCE; messages++) {
+      if (!this.#connected) return;
       let news: PortEvent | 'ready' | null;
       try {
         const received = this.#connection.read();
@@ -87,12 +165,19 @@ class ServerPort extends HostPort {
       // Not within try: what a handler throws is not the server's fault. It may also close this port.
       if (news !== null) this.#deliver(news);
     }
+    if (this.#connected && this.#record !== undefined) this.#rearm();
   }
 
   /** Takes ownership of a message's descriptor, and applies the message. Returns the event to report, if any. */
   #take(received: ReceivedMessage): PortEvent | 'ready' | null {
     const { message } = received;
     if (message.type === 'init') throw new ServerProtocolError('server sent INIT twice');
+    const isRepeated = message.type === 'event-fd' && this.#isRepeated(message);
+    this.#mayRepeat = false;
+    if (isRepeated) {
+      closeFd(received.fd as number);
+      return null;
+    }
     if (message.type === 'peer-gone') {
       this.#dropIncomplete(message.id);
       if (message.id === this.id) throw new ServerProtocolError('server sent PEER_GONE for this peer itself');
@@ -123,10 +208,9 @@ class ServerPort extends HostPort {
 
   #deliver(news: PortEvent | 'ready'): void {
     if (news === 'ready') {
-      const ready = this.#ready;
-      this.#ready = undefined;
-      this.#lost = undefined;
-      ready?.();
+      const readiness = this.#readiness;
+      this.#readiness = undefined;
+      readiness?.ready();
       return;
     }
     this.report(news);
@@ -137,14 +221,19 @@ class ServerPort extends HostPort {
   /** The connection has ended: by the server, or by this side for what the server did wrong. */
   #lose(error: Error | null): void {
     this.#disconnect();
-    const usable = error === null ? !this.#isEvicted() : !this.#isServerAlive();
+    const usable = error === null ? !this.#isEvicted() : !this.isServerAlive;
     const reason =
       error?.message ??
       (usable
         ? 'the host server is gone'
         : 'the host server has disconnected this peer, which did not read its messages in time (see its --evict-after)');
-    if (!usable) this.resign();
-    if (this.#lost !== undefined) this.#lost(new Error(reason));
+    if (usable) {
+      this.#record?.removeServer();
+    } else {
+      this.resign();
+      this.#endRecord();
+    }
+    if (this.#readiness !== undefined) this.#readiness.lost(new Error(reason));
     else this.report({ type: 'provider-gone', reason, usable });
   }
 
@@ -156,14 +245,10 @@ class ServerPort extends HostPort {
   #isEvicted(): boolean {
     if (!this.#isMarked) return this.isStateOverwritten;
     for (let looks = 0; looks < DYING / LOOK_INTERVAL; looks++) {
-      if (!this.#isServerAlive()) return false;
+      if (!this.isServerAlive) return false;
       Atomics.wait(never, 0, 0, LOOK_INTERVAL);
     }
     return true;
-  }
-
-  #isServerAlive(): boolean {
-    return this.#isMarked && isFileInUse(this.memoryFd);
   }
 
   #dropIncomplete(peer: number): void {
@@ -179,119 +264,30 @@ class ServerPort extends HostPort {
     this.#connection.close();
   }
 
+  #endRecord(): void {
+    this.#record?.remove();
+    this.#record = undefined;
+  }
+
+  /**
+   * Leaves the port to the next process if it is kept: {@link close} then releases what this process has of it, and the server
+   * and the peers do not notice. Without effect otherwise.
+   */
+  detach(): void {
+    if (this.#record === undefined) return;
+    this.#record.close();
+    this.#record = undefined;
+    this.leaveState();
+  }
+
   override close(): void {
+    this.#endRecord();
     super.close();
     this.#disconnect();
     for (const peer of [...this.#incomplete.keys()]) this.#dropIncomplete(peer);
   }
 }
 
-/**
- * Connects to the host server at `socketPath`, which has 5 s to send everything. Reasons for failure: no server listens at
- * the path, its protocol is another one, it has no room for another peer, the memory is smaller than announced, or `trust`
- * does not allow this server to follow the previous one.
- */
-export function openServerPort(
-  socketPath: string,
-  poller: Poller,
-  opened: HostPortOpened,
-  trust = new ServerTrust(),
-): OpeningPort {
-  const refuse = (error: Error) => {
-    opened(new Error(`host server at ${socketPath}: ${error.message}`, { cause: error }));
-    return { cancel() {} };
-  };
-  let connection: ServerConnection;
-  try {
-    prepareSignals();
-    connection = ServerConnection.connect(socketPath);
-  } catch (error) {
-    opened(withRemedy(error as Error));
-    return { cancel() {} };
-  }
-  let uid: number;
-  try {
-    ({ uid } = connection.credentials);
-    trust.checkUser(uid);
-  } catch (error) {
-    connection.close();
-    return refuse(error as Error);
-  }
-  let port: ServerPort | undefined;
-  let timer: Timer | undefined;
-  const giveUp = () => {
-    timer?.close();
-    timer = undefined;
-    if (port === undefined) {
-      poller.remove(connection.fd);
-      connection.close();
-    } else {
-      port.close();
-    }
-  };
-  const fail = (error: Error) => {
-    giveUp();
-    refuse(error);
-  };
-  const succeed = () => {
-    timer?.close();
-    timer = undefined;
-    trust.accept({ uid, sealed: isSealed(port!.memoryFd) });
-    opened(port!);
-  };
-  const onReadable = () => {
-    if (port !== undefined) return port.read();
-    try {
-      const received = connection.read();
-      if (received === 'wait') return;
-      if (received === 'end') {
-        throw new Error(
-          'closed the connection at once: it has no room for another peer, or speaks another protocol',
-        );
-      }
-      port = introduce(received, poller, connection, trust, succeed, fail);
-    } catch (error) {
-      return fail(error as Error);
-    }
-    port.read();
-  };
-  try {
-    timer = new Timer(poller, () =>
-      fail(new Error(`no answer in ${PATIENCE} ms: is it an ivshmem v2 host server?`)),
-    );
-    timer.after(PATIENCE);
-    poller.add(connection.fd, EPOLLIN, onReadable);
-  } catch (error) {
-    fail(error as Error);
-  }
-  return {
-    cancel() {
-      if (timer !== undefined) giveUp();
-    },
-  };
-}
-
-function withRemedy(error: Error): Error {
-  if (!(error instanceof SystemCallError) || error.syscall !== 'connect') return error;
-  return new SystemCallError(error.syscall, error.subject, error.errno, connectRemedies[error.code]);
-}
-
-function introduce(
-  received: ReceivedMessage,
-  poller: Poller,
-  connection: ServerConnection,
-  trust: ServerTrust,
-  ready: () => void,
-  lost: (error: Error) => void,
-): ServerPort {
-  const { message, fd } = received;
-  if (message.type !== 'init') throw new ServerProtocolError(`server sent ${message.type} before INIT`);
-  try {
-    trust.checkMemory(isSealed(fd!));
-  } catch (error) {
-    closeFd(fd!);
-    throw error;
-  }
-  const memory = new SharedMemory(fd!, message.id, message.maxPeers, message.outputSectionSize);
-  return new ServerPort(message, memory, poller, connection, ready, lost);
+function notKept({ message }: Error): string {
+  return `a restart will not continue here, since the descriptor store failed: ${message}`;
 }
