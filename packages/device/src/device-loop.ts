@@ -1,5 +1,6 @@
-import { hasProcessEnded } from '@ivshmem/linux/process';
-import { UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { closeFd } from '@ivshmem/linux';
+import { descriptorStoreOf, hasProcessEnded } from '@ivshmem/linux/process';
+import type { UnixSocket } from '@ivshmem/linux/socket';
 import { Reports } from '@ivshmem/linux/thread';
 import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import {
@@ -13,8 +14,11 @@ import {
 import { Counter } from './counters.ts';
 import type { DeviceState, WorkerInput, WorkerMessage } from './device-messages.ts';
 import { memoryRegionSize } from './ivshmem/configuration-space.ts';
+import type { RegistersInUse } from './ivshmem/device-model.ts';
 import { IvshmemDevice } from './ivshmem/ivshmem-device.ts';
+import { KeptDevice, type KeptVmm } from './kept-device.ts';
 import { InterruptVectors } from './vfio-user/interrupt-vectors.ts';
+import type { KeptEventFds } from './vfio-user/kept-eventfds.ts';
 import { VfioUserSession } from './vfio-user/session.ts';
 import { type Obstacle, VmmAcceptor } from './vmm-acceptor.ts';
 
@@ -35,6 +39,9 @@ export class DeviceLoop {
   /** The port's descriptors. They are polled before each access of the guest as well, which keeps events in order. */
   readonly #portEpoll = new Epoll();
   readonly #seeker: PortSeeker<HostPort>;
+  /** Whether a later process can continue the device. */
+  readonly #lasting: boolean;
+  readonly #kept: KeptDevice;
   #acceptor: VmmAcceptor | undefined;
   #port: HostPort | undefined;
   /** From its connection on, also before it has sent VERSION. */
@@ -52,6 +59,9 @@ export class DeviceLoop {
     this.#reports = new Reports(this.#epoll, tell);
     this.#counters = countersOf(input.counters);
     const { socketPath, wait = false } = input.options;
+    const store = input.store && descriptorStoreOf(input.store);
+    this.#lasting = store !== undefined;
+    this.#kept = new KeptDevice(input.options, store, (text) => this.#reports.log(text));
     const trust = new ServerTrust();
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
@@ -76,14 +86,13 @@ export class DeviceLoop {
     this.#seeker.seek();
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
-      if (this.#lost) this.#leave();
+      if (this.#lost) this.#abandonPort();
       this.#epoll.wait(-1);
     }
   }
 
   #listen(): VmmAcceptor {
-    const { vfioUser, mode = 0o600, group } = this.#input.options;
-    const listener = UnixListener.listen(vfioUser, { mode, group });
+    const listener = this.#kept.listen(this.#input.options);
     try {
       return new VmmAcceptor(listener, this.#epoll, {
         obstacle: () => this.#obstacle(),
@@ -127,7 +136,9 @@ export class DeviceLoop {
         outputSectionSize: layout.outputSectionSize,
       },
     });
-    this.#setState('waiting');
+    const vmm = this.#up ? undefined : this.#kept.resume(port);
+    if (vmm === undefined) this.#setState('waiting');
+    else this.#resume(port, vmm);
     this.#acceptor!.start();
     this.#up = true;
   }
@@ -152,13 +163,14 @@ export class DeviceLoop {
   }
 
   /** Closes a port that must not be used any more, disconnects the VMM, which has mapped its memory, and seeks another port. */
-  #leave(): void {
+  #abandonPort(): void {
     this.#lost = false;
     if (this.#vmm !== undefined) {
       const { session } = this.#vmm;
       this.#reports.log(`process ${session.pid} was disconnected: restart its VM`);
       session.close();
       this.#vmm = undefined;
+      this.#kept.detach();
     }
     this.#port?.close();
     this.#port = undefined;
@@ -182,36 +194,93 @@ export class DeviceLoop {
 
   #attach(socket: UnixSocket): void {
     const port = this.#port!;
-    const vectors = new InterruptVectors(port.vectors);
     let device: IvshmemDevice;
+    let kept: KeptEventFds | undefined;
+    let vectors: InterruptVectors;
     try {
+      kept = this.#kept.attach(socket, port);
+      vectors = new InterruptVectors(port.vectors, kept);
       // It holds what the previous VMM wrote, which may have run another VM.
       port.clearOutput();
-      device = new IvshmemDevice(port, {
-        isolate: this.#input.options.isolate ?? false,
-        counters: this.#counters,
-        interrupts: vectors,
-        settle: () => this.#settle(),
-      });
+      device = this.#device(port, vectors, this.#kept.state.registers);
     } catch (error) {
+      this.#kept.detach();
       socket.close();
       throw error;
     }
-    const session = new VfioUserSession(socket, this.#epoll, {
-      device,
-      vectors,
-      attached: (pid) => {
-        this.#counters[Counter.attached]!++;
-        this.#reports.log(`process ${pid} has attached the device`);
-        this.#setState(this.#providerGone ? 'orphaned' : 'attached');
-      },
-      ended: (pid, violation) => this.#detached(pid, violation),
+    this.#serve(socket, device, vectors, kept);
+  }
+
+  /** Continues with the VMM of an earlier process. */
+  #resume(port: HostPort, { socket, kept, vectors: fds, requestFds }: KeptVmm): void {
+    const vectors = new InterruptVectors(port.vectors, kept, fds);
+    let device: IvshmemDevice;
+    try {
+      device = this.#device(port, vectors, { inUse: this.#kept.state.registers });
+    } catch (error) {
+      this.#reports.log(`${(error as Error).message}: the VM that was connected must be restarted`);
+      vectors.clear();
+      for (const fd of requestFds) closeFd(fd);
+      this.#kept.drop(socket.fd);
+      this.#setState('waiting');
+      return;
+    }
+    // The port may have been lost meanwhile.
+    this.#settle();
+    if (!this.#lost) device.repeat();
+    const session = this.#serve(socket, device, vectors, kept, requestFds);
+    this.#reports.log(`process ${session.pid} has kept the device over a restart`);
+    this.#setState(this.#providerGone ? 'orphaned' : 'attached');
+    session.advance();
+    this.#kept.state.resumed();
+  }
+
+  #device(
+    port: HostPort,
+    interrupts: InterruptVectors,
+    registers: Uint8Array | RegistersInUse,
+  ): IvshmemDevice {
+    return new IvshmemDevice(port, {
+      isolate: this.#input.options.isolate ?? false,
+      counters: this.#counters,
+      interrupts,
+      registers,
+      settle: () => this.#settle(),
     });
-    this.#vmm = { session, device };
+  }
+
+  #serve(
+    socket: UnixSocket,
+    device: IvshmemDevice,
+    vectors: InterruptVectors,
+    kept: KeptEventFds | undefined,
+    requestFds?: number[],
+  ): VfioUserSession {
+    try {
+      const session = new VfioUserSession(socket, this.#epoll, {
+        device,
+        vectors,
+        journal: this.#kept.state.journal,
+        kept,
+        requestFds,
+        attached: (pid) => {
+          this.#counters[Counter.attached]!++;
+          this.#reports.log(`process ${pid} has attached the device`);
+          this.#setState(this.#providerGone ? 'orphaned' : 'attached');
+        },
+        ended: (pid, violation) => this.#detached(pid, violation),
+      });
+      this.#vmm = { session, device };
+      return session;
+    } catch (error) {
+      this.#kept.detach();
+      throw error;
+    }
   }
 
   #detached(pid: number, violation: string | null): void {
     this.#vmm = undefined;
+    this.#kept.detach();
     if (violation !== null) this.#counters[Counter.violations]!++;
     const why = violation === null ? 'is gone' : `was disconnected: ${violation}`;
     this.#reports.log(`process ${pid} ${why}; the device waits for the next VMM`);
@@ -228,11 +297,24 @@ export class DeviceLoop {
 
   [Symbol.dispose](): void {
     this.#seeker.close();
-    this.#acceptor?.close();
-    this.#vmm?.session.close();
-    this.#port?.close();
+    if (this.#lasting) this.#leave();
+    else this.#end();
+    this.#kept.close();
     this.#reports.close();
     this.#portEpoll.close();
     this.#epoll.close();
+  }
+
+  #end(): void {
+    this.#acceptor?.close();
+    this.#vmm?.session.close();
+    this.#port?.close();
+  }
+
+  /** Releases what this process has. The VMM and the peers notice nothing until a later process continues. */
+  #leave(): void {
+    this.#acceptor?.leave();
+    this.#vmm?.session.leave();
+    this.#port?.close();
   }
 }

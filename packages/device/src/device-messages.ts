@@ -1,9 +1,12 @@
+import type { DescriptorStoreHandle } from '@ivshmem/linux/process';
 import type { DeviceOptions } from './device-options.ts';
 
 /** Input of a device's worker. */
 export interface WorkerInput {
   readonly options: DeviceOptions;
   readonly counters: SharedArrayBuffer;
+  /** Keeps the device for a later process. */
+  readonly store?: DescriptorStoreHandle | undefined;
 }
 
 /** What a device is, as a peer of its host server. */

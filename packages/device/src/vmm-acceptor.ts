@@ -109,10 +109,20 @@ export class VmmAcceptor {
 
   /** Disconnects the client that waits, and removes the socket from the file system. */
   close(): void {
+    this.#stop();
+    this.#listener.close();
+  }
+
+  /** Disconnects the client that waits. The socket stays in the file system, for a process that has a duplicate of it. */
+  leave(): void {
+    this.#stop();
+    this.#listener.leave();
+  }
+
+  #stop(): void {
     this.#pending?.socket.close();
     this.#pending = undefined;
     if (this.#started) this.#poller.remove(this.#listener.fd);
-    this.#listener.close();
     this.#acceptTimer.close();
     this.#pendingTimer.close();
   }

@@ -48,10 +48,14 @@ export function memoryRegionSize(layout: MemoryLayout): number {
 export class ConfigurationSpace {
   readonly #initial = new Uint8Array(CONFIGURATION_SIZE);
   readonly #writable = new Uint8Array(CONFIGURATION_SIZE);
-  readonly #current = new Uint8Array(CONFIGURATION_SIZE);
+  readonly #current: Uint8Array;
 
-  /** Throws RangeError if there are too few or too many vectors for MSI-X. */
-  constructor(identity: DeviceIdentity) {
+  /**
+   * After reset; or, with the `CONFIGURATION_SIZE` bytes of an earlier object, as that was. Throws RangeError if there are too
+   * few or too many vectors for MSI-X.
+   */
+  constructor(identity: DeviceIdentity, current?: Uint8Array) {
+    this.#current = current ?? new Uint8Array(CONFIGURATION_SIZE);
     const { protocol, vectors, layout } = identity;
     if (!Number.isInteger(vectors) || vectors < 1 || vectors > MAX_MSIX_VECTORS) {
       throw new RangeError(`${vectors} vectors: MSI-X has 1 to ${MAX_MSIX_VECTORS}`);
@@ -99,7 +103,12 @@ export class ConfigurationSpace {
     writable.setUint16(MSIX_CONTROL, pci.MSIX_ENABLE | pci.MSIX_FUNCTION_MASK, true);
     initial.setUint32(MSIX_CAPABILITY + pci.MSIX_TABLE, pci.MSIX_BAR, true);
     initial.setUint32(MSIX_CAPABILITY + pci.MSIX_PENDING_BITS, (msixSize / 2) | pci.MSIX_BAR, true);
-    this.reset();
+    if (current === undefined) this.reset();
+  }
+
+  /** Whether the bits that cannot be written have the values of this device. */
+  get isValid(): boolean {
+    return this.#current.every((byte, i) => ((byte ^ this.#initial[i]!) & ~this.#writable[i]!) === 0);
   }
 
   /** The Command register. */

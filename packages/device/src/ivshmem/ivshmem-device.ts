@@ -2,7 +2,7 @@ import type { HostPort } from '@ivshmem/transport';
 import { pci } from '@ivshmem/transport/protocol';
 import { Counter } from '../counters.ts';
 import { CONFIGURATION_SIZE, memoryRegionSize, msixRegionSize } from './configuration-space.ts';
-import { type DeviceAction, DeviceModel } from './device-model.ts';
+import { type DeviceAction, DeviceModel, type RegistersInUse } from './device-model.ts';
 import { type MappedArea, MemoryBar, mappedAreas } from './memory-bar.ts';
 
 interface Bar {
@@ -24,6 +24,8 @@ export interface IvshmemDeviceOptions {
   /** See `counters.ts`. */
   readonly counters: Float64Array;
   readonly interrupts: InterruptSink;
+  /** See DeviceModel. */
+  readonly registers: Uint8Array | RegistersInUse;
   /** Handles all events that are pending at the port: they happened before the access that follows. */
   readonly settle: () => void;
 }
@@ -43,10 +45,10 @@ export class IvshmemDevice {
   readonly #interrupts: InterruptSink;
   readonly #settle: () => void;
 
-  /** A device after reset. The port stays the caller's, and outlives it. */
-  constructor(port: HostPort, { isolate, counters, interrupts, settle }: IvshmemDeviceOptions) {
+  /** A device after reset, or one in use. The port stays the caller's, and outlives it. Throws Error, see DeviceModel. */
+  constructor(port: HostPort, { isolate, counters, interrupts, registers, settle }: IvshmemDeviceOptions) {
     this.#port = port;
-    this.#model = new DeviceModel(port);
+    this.#model = new DeviceModel(port, registers);
     this.#memory = new MemoryBar(port);
     this.#counters = counters;
     this.#interrupts = interrupts;
@@ -134,6 +136,18 @@ export class IvshmemDevice {
     const interrupts = this.#interrupts;
     const sent = interrupts.isBound(vector) && this.#model.interrupt() && interrupts.signal(vector);
     this.#counters[sent ? Counter.interrupts : Counter.interruptsDropped]!++;
+  }
+
+  /**
+   * For a device in use whose process was killed at any point: repeats what may have been lost between a change of a register
+   * and its effect. Interrupts and doorbells are hints, so one too many does no harm.
+   */
+  repeat(): void {
+    const { id, maxPeers, vectors } = this.#port;
+    this.#port.state = this.#model.state;
+    for (let peer = 0; peer < maxPeers; peer++) if (peer !== id) this.#port.ring(peer, 0);
+    if (!this.#model.mayHaveLostInterrupt) return;
+    for (let vector = 0; vector < vectors; vector++) this.#interrupts.signal(vector);
   }
 
   /** Device reset. */

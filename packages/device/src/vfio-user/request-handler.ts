@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { closeFd, SystemCallError } from '@ivshmem/linux';
 import { isEventFd } from '@ivshmem/linux/wait';
-import type { Request } from './connection.ts';
+import type { Reply, Request } from './connection.ts';
 import type { InterruptVectors } from './interrupt-vectors.ts';
 import {
   Command,
@@ -35,12 +35,6 @@ import type { PciDevice } from './pci-device.ts';
 
 const { EINVAL, EIO, ENOSYS } = constants.errno;
 
-/** A reply, and the descriptors that go with it, which stay their owner's. */
-export interface Reply {
-  readonly bytes: Uint8Array;
-  readonly fds: readonly number[];
-}
-
 /** A request that is answered with an errno. The client stays connected. */
 class RequestError extends Error {
   readonly errno: number;
@@ -54,12 +48,13 @@ class RequestError extends Error {
 export class RequestHandler {
   readonly #device: PciDevice;
   readonly #vectors: InterruptVectors;
-  #negotiated = false;
+  #negotiated: boolean;
 
-  /** Both stay the caller's. */
-  constructor(device: PciDevice, vectors: InterruptVectors) {
+  /** Both stay the caller's. `negotiated`: the client has sent VERSION to an earlier process. */
+  constructor(device: PciDevice, vectors: InterruptVectors, negotiated = false) {
     this.#device = device;
     this.#vectors = vectors;
+    this.#negotiated = negotiated;
   }
 
   /** The client has sent VERSION. */

@@ -2,11 +2,12 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { closeFd, SystemCallError } from '@ivshmem/linux';
-import { createMemfd, mapShared } from '@ivshmem/linux/memory';
+import { createMemfd, mapPrivate, mapShared } from '@ivshmem/linux/memory';
 import { UnixListener } from '@ivshmem/linux/socket';
 import { clearEventFd, EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { InterruptVectors } from './interrupt-vectors.ts';
+import { Journal } from './journal.ts';
 import { Command, IrqIndex, Region } from './messages.ts';
 import type { PciDevice } from './pci-device.ts';
 import { VfioUserSession } from './session.ts';
@@ -16,6 +17,7 @@ import { accessOf, u32s, VmmClient } from './vmm-client.test-support.ts';
 
 const { EIO, EINVAL } = constants.errno;
 const SCRATCH_SIZE = 0x2000;
+const memory = mapPrivate(Journal.SIZE);
 
 /** Adds what is written to BAR 0, interrupts at each overflow of 16 bits, and has memory in BAR 4. */
 class Adder implements PciDevice {
@@ -85,12 +87,14 @@ describe('a PCI device that is no ivshmem device', () => {
     epoll = new Epoll();
     device = new Adder();
     ends = [];
+    new Journal(memory, 0).clear();
     const path = join(directory, 'socket');
     listener = UnixListener.listen(path);
     epoll.add(listener.fd, EPOLLIN, () => {
       session = new VfioUserSession(listener.accept()!, epoll, {
         device,
         vectors: device.vectors,
+        journal: new Journal(memory, 0),
         attached: (pid) => device.events.push(`attached by ${pid === process.pid ? 'us' : pid}`),
         ended: (_, violation) => ends.push(violation),
       });

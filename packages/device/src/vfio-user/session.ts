@@ -3,6 +3,8 @@ import type { UnixSocket } from '@ivshmem/linux/socket';
 import { EPOLLIN, EPOLLOUT, type Poller, Timer } from '@ivshmem/linux/wait';
 import { VfioUserConnection } from './connection.ts';
 import type { InterruptVectors } from './interrupt-vectors.ts';
+import type { Journal } from './journal.ts';
+import type { KeptEventFds } from './kept-eventfds.ts';
 import { VfioUserError } from './messages.ts';
 import type { PciDevice } from './pci-device.ts';
 import { RequestHandler } from './request-handler.ts';
@@ -17,6 +19,12 @@ export interface SessionOptions {
   readonly device: PciDevice;
   /** Those of the device; the VMM's eventfds are closed at the end. */
   readonly vectors: InterruptVectors;
+  /** The request in work: empty, or that of an earlier process, whose session this one continues. */
+  readonly journal: Journal;
+  /** Keeps the VMM's eventfds for a later process. */
+  readonly kept?: KeptEventFds | undefined;
+  /** Descriptors of the request in work that are in the journal of an earlier process; the session takes them over. */
+  readonly requestFds?: number[];
   /** The client has sent VERSION. */
   readonly attached: (pid: number) => void;
   /** The session is over; `violation` says what the client did wrong, null if it has disconnected. Not after close(). */
@@ -35,14 +43,18 @@ export class VfioUserSession {
   #muted = false;
   #open = true;
 
-  /** Takes over the socket and the device. Throws SystemCallError, having closed both. */
+  /**
+   * Takes over the socket and the device. Call {@link advance} if there is a request in work. Throws SystemCallError, having
+   * closed both.
+   */
   constructor(socket: UnixSocket, poller: Poller, options: SessionOptions) {
-    this.#handler = new RequestHandler(options.device, options.vectors);
+    const { journal, kept, requestFds } = options;
+    this.#handler = new RequestHandler(options.device, options.vectors, journal.negotiated);
     this.#poller = poller;
     this.#options = options;
     let timer: Timer | undefined;
     try {
-      this.#connection = new VfioUserConnection(socket);
+      this.#connection = new VfioUserConnection(socket, journal, kept, requestFds);
       this.pid = this.#connection.credentials.pid;
       timer = new Timer(poller, () => this.#expire());
       timer.after(PATIENCE);
@@ -69,9 +81,9 @@ export class VfioUserSession {
           return;
         }
         const before = this.#handler.negotiated;
-        const { bytes, fds } = this.#handler.handle(request);
+        const reply = this.#handler.handle(request);
         if (!before && this.#handler.negotiated) this.#options.attached(this.pid);
-        if (!request.header.noReply) this.#connection.send(bytes, fds);
+        this.#connection.answer(request.header.noReply ? null : reply, this.#handler.negotiated);
       }
     } catch (error) {
       if (!(error instanceof VfioUserError) && !(error instanceof SystemCallError)) throw error;
@@ -111,11 +123,24 @@ export class VfioUserSession {
   /** Disconnects the VMM, and closes the device. */
   close(): void {
     if (!this.#open) return;
+    this.#stop();
+    this.#connection.close();
+    this.#options.vectors.clear();
+    this.#options.kept?.settle();
+    this.#options.device.close();
+  }
+
+  /** Ends it in this process only: the VMM stays connected, and a later process continues with the journal. */
+  leave(): void {
+    if (!this.#open) return;
+    this.#stop();
+    this.#connection.leave();
+    this.#options.vectors.leave();
+  }
+
+  #stop(): void {
     this.#open = false;
     this.#poller.remove(this.#connection.fd);
     this.#timer.close();
-    this.#connection.close();
-    this.#options.vectors.clear();
-    this.#options.device.close();
   }
 }

@@ -78,6 +78,18 @@ describe('a message record', () => {
     expect(() => record.receive(-1, data)).toThrow('recvmmsg fd -1: EBADF');
   });
 
+  it('has a note that begins with a length of 0, and that the kernel leaves alone', () => {
+    const [a, b] = sockets as [UnixSocket, UnixSocket];
+    const data = { address: memory.address + 4096, length: 10 };
+    expect([record.note, record.length]).toEqual([0, 0]);
+    for (const note of [1, 2 ** 30 - 1, 0x155_5555, 0]) {
+      record.begin(note);
+      expect([record.note, record.length]).toEqual([note, 0]);
+      expect([record.send(a.fd, data), record.receive(b.fd, data)]).toEqual([10, 10]);
+      expect([record.note, record.length, new MessageRecord(memory, 64).note]).toEqual([note, 10, note]);
+    }
+  });
+
   it('agrees with what has arrived when the sender is killed at any moment', async () => {
     const built = (path: string) => JSON.stringify(new URL(`../../dist/${path}`, import.meta.url).href);
     const script = `

@@ -25,6 +25,10 @@ export interface MessagePart {
   readonly length: number;
 }
 
+/** A u64 whose lower half is 0, to be stored as one value; see {@link MessageRecord.begin}. */
+const note = new Uint32Array(2);
+const noteAsDouble = new Float64Array(note.buffer);
+
 /**
  * A send or receive whose outcome the kernel records in memory of the caller's choice. sendmmsg(2) and recvmmsg(2) store the
  * number of bytes within the system call, and SIGKILL takes effect when the call returns to user space. So in a file that
@@ -38,15 +42,17 @@ export class MessageRecord {
   readonly #address: number;
   readonly #words: BigUint64Array;
   readonly #integers: Uint32Array;
+  readonly #doubles: Float64Array;
 
   /**
-   * Uses {@link SIZE} bytes of `memory` from `offset` (a multiple of 8) on. Only `length` is kept from before: the addresses in
-   * there are those of another process.
+   * Uses {@link SIZE} bytes of `memory` from `offset` (a multiple of 8) on. Only `length` and `note` are kept from before: the
+   * addresses in there are those of another process.
    */
   constructor(memory: Mapping, offset: number) {
     this.#address = memory.address + offset;
     this.#words = new BigUint64Array(memory.buffer, offset, MessageRecord.SIZE / 8);
     this.#integers = new Uint32Array(memory.buffer, offset, MessageRecord.SIZE / 4);
+    this.#doubles = new Float64Array(memory.buffer, offset, MessageRecord.SIZE / 8);
   }
 
   /** Bytes that the last call has sent or received; 0 after {@link reset}, a failed call, or one with nothing to do. */
@@ -56,6 +62,21 @@ export class MessageRecord {
 
   reset(): void {
     this.#integers[14] = 0;
+  }
+
+  /** What {@link begin} has set, 0 at first. It is in the padding of struct mmsghdr, which the kernel does not touch. */
+  get note(): number {
+    return this.#integers[15]!;
+  }
+
+  /**
+   * Sets {@link note} to a number below 2^30 and {@link length} to 0, in one store: a process that is killed has done both or
+   * neither.
+   */
+  begin(value: number): void {
+    note[1] = value;
+    // A double with such an upper half is no NaN, whose bits might be changed on the way.
+    this.#doubles[7] = noteAsDouble[0]!;
   }
 
   /** After {@link receive}, the flags that the kernel has set, such as MSG_CTRUNC. */

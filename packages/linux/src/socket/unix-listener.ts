@@ -174,7 +174,7 @@ export function listeningPath(fd: number): string {
 /** A listening Unix stream socket. Non-blocking and close-on-exec. */
 export class UnixListener extends OwnedFd {
   readonly path: string;
-  readonly #file: BigIntStats | undefined;
+  #file: BigIntStats | undefined;
 
   private constructor(fd: number, path: string, file: BigIntStats | undefined) {
     super(fd);
@@ -223,6 +223,38 @@ export class UnixListener extends OwnedFd {
   }
 
   /**
+   * Takes ownership of a listening socket that an earlier process of this user has created by {@link listen}, and of its socket
+   * file. Throws {@link SystemCallError}, having closed it: EINVAL if it is not a listening Unix stream socket with a path,
+   * ENOENT if the file is gone, EEXIST if something else has taken its place.
+   */
+  static restore(fd: number): UnixListener {
+    try {
+      const path = listeningPath(fd);
+      const file = statusOf(path);
+      if (file === undefined) throw new SystemCallError('lstat', path, ENOENT, 'the socket file is gone');
+      if (!file.isSocket() || file.uid !== BigInt(process.geteuid?.() ?? 0)) {
+        throw new SystemCallError(
+          'lstat',
+          path,
+          EEXIST,
+          'something else has taken the place of the socket file',
+        );
+      }
+      setNonBlocking(fd);
+      return new UnixListener(fd, path, file);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+  }
+
+  /** Closes the socket and leaves its file, for the process that continues with a duplicate of it. */
+  leave(): void {
+    this.#file = undefined;
+    this.close();
+  }
+
+  /**
    * Accepts the next client, or returns null if none is waiting. Throws {@link SystemCallError}: after EMFILE, ENFILE, ENOMEM
    * or ENOBUFS the client is still waiting and the listener stays readable, so stop polling it for a while.
    */
@@ -235,7 +267,7 @@ export class UnixListener extends OwnedFd {
     throw new SystemCallError('accept4', this.path, errno);
   }
 
-  /** Removes the socket file unless it has been replaced. */
+  /** Removes the socket file unless it has been replaced, or left. */
   protected override release(): void {
     if (this.#file !== undefined) unlinkIfSame(this.path, this.#file);
   }

@@ -162,6 +162,34 @@ describe('UnixSocket', () => {
     expect(openFds()).toBe(before);
   });
 
+  it('looks ahead at bytes and descriptors, also those behind them, and receives them later', () => {
+    const [a, b] = UnixSocket.pair();
+    const fds: number[] = [];
+    const into = new Uint8Array(4);
+    expect(a.lookAhead(into, fds)).toBe(-1);
+    b.send(Uint8Array.of(1, 2));
+    b.send(Uint8Array.of(3, 4), [0]);
+    // The kernel goes on to what is behind the last byte.
+    expect([a.lookAhead(into.subarray(0, 2), fds), fds.length, ...into]).toEqual([2, 1, 1, 2, 0, 0]);
+    expect([a.receive(into.subarray(0, 2), fds), fds.length]).toEqual([2, 1]);
+    expect([a.lookAhead(into, fds), fds.length, a.receive(into, fds), fds.length]).toEqual([2, 2, 2, 3]);
+    expect(fds.map((fd) => fstatSync(fd).ino)).toEqual(fds.map(() => fstatSync(0).ino));
+    b.close();
+    expect(a.lookAhead(into, fds)).toBe(0);
+    for (const fd of fds) closeFd(fd);
+    a.close();
+  });
+
+  it('disconnects the other end although another descriptor for the socket is open', () => {
+    const [a, b] = UnixSocket.pair();
+    const other = duplicateFd(a.fd);
+    a.shutdown();
+    a.close();
+    expect(b.receive(new Uint8Array(1), [])).toBe(0);
+    closeFd(other);
+    b.close();
+  });
+
   it('reports pending data without receiving it, and the data that the other end has not received', () => {
     const [a, b] = UnixSocket.pair();
     expect([b.peek(), a.unreadBytes()]).toEqual(['nothing', 0]);

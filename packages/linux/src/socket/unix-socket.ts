@@ -23,6 +23,7 @@ const MSG_CTRUNC = 0x8;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const SIOCOUTQ = 0x5411;
+const SHUT_RDWR = 2;
 const { EMFILE, ENAMETOOLONG, EINVAL } = constants.errno;
 
 /** Maximum number of descriptors per message (SCM_MAX_FD of the kernel). */
@@ -167,6 +168,14 @@ export class UnixSocket extends OwnedFd {
     return this.#receive(into, fds, 0);
   }
 
+  /**
+   * The same, but the bytes and descriptors can be received again. Those in `fds` are duplicates: close them, too. The kernel
+   * also shows the descriptors of what is right behind the last byte.
+   */
+  lookAhead(into: Uint8Array, fds: number[]): number {
+    return this.#receive(into, fds, MSG_PEEK);
+  }
+
   #receive(into: Uint8Array, fds: number[], flags: number): number {
     if (into.length === 0) throw new RangeError('no room to receive into');
     header.prepare(Math.min(into.length, BYTES_SIZE), CONTROL_SIZE);
@@ -243,6 +252,11 @@ export class UnixSocket extends OwnedFd {
     const bytes = new Uint8Array(value.buffer);
     check(libc.ioctl(this.#descriptor(), SIOCOUTQ, 'void *', bytes), 'ioctl SIOCOUTQ', `fd ${this.fd}`);
     return value[0]!;
+  }
+
+  /** Disconnects: the other end reads the end of the stream even if another process holds this socket, too. */
+  shutdown(): void {
+    libc.shutdown(this.#descriptor(), SHUT_RDWR);
   }
 
   /** SO_PEERCRED. Throws {@link SystemCallError}. */

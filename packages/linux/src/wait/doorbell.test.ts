@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { closeFd, setNonBlocking } from '../index.ts';
+import { closeFd, duplicateFd, setNonBlocking } from '../index.ts';
 import { createMemfd } from '../memory/index.ts';
 import {
   clearEventFd,
@@ -10,6 +10,7 @@ import {
   EPOLLET,
   EPOLLIN,
   Epoll,
+  eventFdId,
   isEventFd,
   prepareSignals,
   releaseSignals,
@@ -35,6 +36,16 @@ function makeBlocking(fd: number): void {
 
 it('distinguishes an eventfd from other descriptors', () => {
   expect([...fds.map(isEventFd), isEventFd(-1)]).toEqual([true, true, false, false]);
+});
+
+it('numbers eventfds by their counter', () => {
+  const [a, b, other] = fds as [number, number, number];
+  const same = duplicateFd(a);
+  const ids = [a, b, same].map(eventFdId);
+  expect(ids).toEqual([expect.any(Number), expect.any(Number), ids[0]]);
+  expect(ids[0]).not.toBe(ids[1]);
+  expect([other, -1].map(eventFdId)).toEqual([undefined, undefined]);
+  closeFd(same);
 });
 
 it('adds 1 to a counter each time, and wakes an edge-triggered poller each time', () => {

@@ -1,4 +1,4 @@
-import { readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { EAGAIN, O_CLOEXEC, O_NONBLOCK } from '../constants.ts';
 import { check, SystemCallError } from '../errors.ts';
 import * as libc from '../libc.ts';
@@ -28,6 +28,16 @@ export function isEventFd(fd: number): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * The kernel's number of an eventfd's counter: two descriptors with the same number share it. undefined if `fd` is no
+ * eventfd. Source: proc_pid_fdinfo(5), eventfd-id.
+ */
+export function eventFdId(fd: number): number | undefined {
+  if (!isEventFd(fd)) return undefined;
+  const [, id] = /^eventfd-id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1')) ?? [];
+  return id === undefined ? undefined : Number(id);
 }
 
 /**
