@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { getInterface, Netns } from '@ivshmem/linux/network';
 import { connectByVeth, ping, tcpTransfer } from '@ivshmem/traffic';
-import { expect, it } from 'vitest';
-import { Program } from './support/program.ts';
+import { describe, expect, it } from 'vitest';
+import { Program, run } from './support/program.ts';
 import { describeNetwork } from './support/requirements.ts';
 import { isCarrierOn } from './support/rig.ts';
 
@@ -131,8 +131,8 @@ class Network {
       [from, to],
       [to, from],
     ] as const) {
-      const run = { from: this.at(a).path, to: this.at(b).path, address: ADDRESSES[b]!, verify: true };
-      expect(await tcpTransfer({ ...run, bytes: 4 << 20 })).toMatchObject({
+      const ends = { from: this.at(a).path, to: this.at(b).path, address: ADDRESSES[b]!, verify: true };
+      expect(await tcpTransfer({ ...ends, bytes: 4 << 20 })).toMatchObject({
         bytes: 4 << 20,
         checksumOk: true,
       });
@@ -211,6 +211,76 @@ describeNetwork('docs/networks.md', () => {
     expect(await network.reaches('red', 'blue', 2)).toBe(false);
   });
 
+  describe.runIf(installed('/usr/bin/ovs-vsctl', '/usr/sbin/ovs-vswitchd'))('Open vSwitch', () => {
+    it('as the bridge of links, with VLANs', async () => {
+      await using network = new Network();
+      const environment = await startOvs(network);
+      const lines = block('Open vSwitch', 'host A, links').replaceAll('--bridge br0', '$& --no-offload');
+      network.sh(
+        'A',
+        block('Open vSwitch', 'host A, Open vSwitch').replace(
+          'add-br br0',
+          '$& -- set bridge br0 datapath_type=netdev',
+        ),
+        environment,
+      );
+      network.sh('A', 'ovs-vsctl set interface br0 mtu_request=9000', environment);
+      await network.links('A', lines, environment);
+      expect(['red', 'green', 'blue'].map((name) => network.mtu(name))).toEqual([9000, 9000, 9000]);
+      const ports = () =>
+        network.sh('A', 'ovs-vsctl list-ports br0', environment).split('\n').filter(Boolean);
+      expect(ports()).toEqual(['blue', 'green', 'red']);
+      for (const to of ['green', 'blue', 'host']) expect(await network.reaches('red', to)).toBe(true);
+      await network.expectTcp('green', 'blue');
+      network.sh('A', block('Open vSwitch', 'host A, Open vSwitch, VLANs'), environment);
+      expect(await network.reaches('red', 'green')).toBe(true);
+      expect(await network.reaches('red', 'blue', 2)).toBe(false);
+      await network.stop('blue');
+      await until(() => ports().length === 2);
+      // One that was a port before stays one, and is used again when its interface is back.
+      network.sh('A', 'ovs-vsctl --may-exist --no-wait add-port br0 blue', environment);
+      await network.links(
+        'A',
+        lines
+          .split('\n')
+          .filter((line) => line.includes('blue'))
+          .join('\n'),
+        environment,
+      );
+      expect(await network.reaches('A', 'blue')).toBe(true);
+      await network.stop('blue');
+      expect(ports()).toContain('blue');
+    });
+
+    it('that cannot be used fails the link in one line, with the remedy', async () => {
+      await using network = new Network();
+      const environment = await startOvs(network);
+      network.sh('A', 'ovs-vsctl add-br br0 -- set bridge br0 datapath_type=netdev', environment);
+      const socket = join(network.directory, 'red.sock');
+      const attempt = async (options: string[], more: Record<string, string>) => {
+        const argv = ['net', '--socket', socket, '--netns', network.at('A').path, '--tap', 'red', ...options];
+        const { code, stderr } = await run(argv, { env: { ...process.env, ...environment, ...more } });
+        return [code, stderr];
+      };
+      const server = new Program(['server', '-F', '--json', '-S', socket, '-l', '4M', '-o', '1M', '-P', '1']);
+      try {
+        await server.line(({ type }) => type === 'listening');
+        expect(await attempt(['--bridge', 'br0'], {})).toEqual([
+          2,
+          expect.stringMatching(
+            /^ivshmem: .*user-space datapath of Open vSwitch drops packets.*: use --no-offload\n$/,
+          ),
+        ]);
+        expect(await attempt(['--bridge', 'br0', '--no-offload'], { OVS_RUNDIR: '/nonexistent' })).toEqual([
+          1,
+          expect.stringMatching(/^ivshmem: .*interface br0 is not a bridge\n$/),
+        ]);
+      } finally {
+        await server.stop();
+      }
+    });
+  });
+
   it('two hosts joined by VXLAN, with an MTU of 1450', async () => {
     await using network = new Network();
     connectHosts(network);
@@ -276,6 +346,19 @@ describeNetwork('docs/networks.md', () => {
     },
   );
 });
+
+/** Starts Open vSwitch, with its datapath of user space, on host A. Returns the environment with which it is found. */
+async function startOvs(network: Network): Promise<Record<string, string>> {
+  const { directory } = network;
+  const environment = { OVS_RUNDIR: directory, OVS_LOGDIR: directory, OVS_DBDIR: directory };
+  const [database, socket] = [join(directory, 'conf.db'), join(directory, 'db.sock')];
+  execFileSync('ovsdb-tool', ['create', database, '/usr/share/openvswitch/vswitch.ovsschema']);
+  network.daemon('A', ['ovsdb-server', database, `--remote=punix:${socket}`], environment);
+  await until(() => existsSync(socket));
+  execFileSync('ovs-vsctl', ['--no-wait', 'init'], { env: { ...process.env, ...environment } });
+  network.daemon('A', ['ovs-vswitchd', `unix:${socket}`], environment);
+  return environment;
+}
 
 /** Joins the hosts A and B by a cable. */
 function connectHosts(network: Network): void {

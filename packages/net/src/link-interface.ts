@@ -1,11 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { OptionError, SystemCallError } from '@ivshmem/linux';
 import {
+  addOvsPort,
   ensureAddress,
   getInterface,
+  isOvsBridge,
   Netns,
   type NetworkInterface,
   openTap,
+  removeOvsPort,
   type Tap,
   tapOf,
 } from '@ivshmem/linux/network';
@@ -29,6 +32,8 @@ export class LinkInterface {
   #tap: Tap | undefined;
   #watch: InterfaceWatch | undefined;
   #nameTimer: Timer | undefined;
+  /** Of Open vSwitch, if {@link #join} has added the interface there. */
+  #ovsBridge: string | undefined;
 
   /** `changed` is called for changes by other processes, `log` with a line if the interface can no longer be followed. */
   constructor(options: LinkOptions, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
@@ -80,9 +85,15 @@ export class LinkInterface {
 
   /** The bridge that the interface is a port of, or is to join; null if there is none. */
   get bridge(): BridgeMtu | null {
-    const master = this.#watch?.current.master ?? this.#options.bridge;
+    const { netns, bridge } = this.#options;
+    // This thread is not in the namespace yet.
+    if (this.#watch === undefined && netns !== undefined) return null;
+    const master = this.#watch?.current.master;
     const found = master ? getInterface(master) : null;
-    return found?.kind === 'bridge' ? found : null;
+    if (found?.kind === 'bridge') return found;
+    // Ports of Open vSwitch have another master, or none.
+    const wanted = bridge === undefined ? null : getInterface(bridge);
+    return wanted !== null && (wanted.kind === 'bridge' || isOvsBridge(wanted)) ? wanted : null;
   }
 
   /** Queries the interface, and reports changes. Throws an Error of one line if it has been deleted. */
@@ -103,7 +114,7 @@ export class LinkInterface {
       this.#watch = watch;
       checkFrames(watch.current);
       setMtu();
-      if (bridge !== undefined) watch.apply({ bridge });
+      if (bridge !== undefined) this.#join(bridge, watch);
       watch.apply({ up: true });
       for (const address of addresses) ensureAddress(watch.current, address);
       if (netns !== undefined) this.#watchName(netns, watch);
@@ -114,6 +125,21 @@ export class LinkInterface {
     }
     this.#tap = tap;
     return tap;
+  }
+
+  #join(bridge: string, watch: InterfaceWatch): void {
+    const found = getInterface(bridge);
+    if (found === null || !isOvsBridge(found)) {
+      watch.apply({ bridge });
+      return;
+    }
+    if (found.kind === 'tun' && (this.#options.offload ?? true)) {
+      throw new OptionError(
+        'offload',
+        `bridge ${bridge}: the user-space datapath of Open vSwitch drops packets whose checksums or segments are left to offloads: use --no-offload`,
+      );
+    }
+    if (addOvsPort(bridge, watch.current.name)) this.#ovsBridge = bridge;
   }
 
   #open(): Tap {
@@ -162,6 +188,9 @@ export class LinkInterface {
 
   close(): void {
     this.#nameTimer?.close();
+    if (this.#ovsBridge !== undefined && this.#watch !== undefined)
+      removeOvsPort(this.#ovsBridge, this.#watch.current.name);
+    this.#ovsBridge = undefined;
     this.#watch?.close();
     this.#watch = undefined;
     this.#tap?.close();

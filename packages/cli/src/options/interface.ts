@@ -51,7 +51,7 @@ export function addInterfaceOptions(command: Command): Command {
       'IPv4 or IPv6 address of the interface, added unless it is set already (may be repeated)',
       collect,
     )
-    .option('--bridge <bridge>', 'make the interface a port of this bridge')
+    .option('--bridge <bridge>', 'make the interface a port of this bridge, of the kernel or of Open vSwitch')
     .option('--no-offload', 'disable checksum and segmentation offload')
     .option(
       '--busy-poll <µs>',

@@ -27,5 +27,6 @@ export { IpSocket, type IpSocketType, MSG_NOSIGNAL, openIpSocket } from './ip-so
 export { createNamedNetns, deleteNamedNetns, listNamedNetns } from './named-netns.ts';
 export { namespaceLimits } from './namespace-limits.ts';
 export { NETNS_DIRECTORY, Netns } from './netns.ts';
+export { addOvsPort, isOvsBridge, removeOvsPort } from './open-vswitch.ts';
 export { openPacketSocket, PacketSocket } from './packet-socket.ts';
 export { openTap, TAP_MAX_MTU, Tap, type TapOptions, TunOffload, tapOf, VNET_HEADER_SIZE } from './tap.ts';
