@@ -25,7 +25,7 @@ const stays = logs(/^a host server is there, the peer is not: the link stays/);
 async function restart(rig: Rig, argv: readonly string[] = [], uid = 0): Promise<void> {
   await rig.server?.stop('SIGKILL');
   // Another user could neither remove it nor find out that no server answers there.
-  for (const path of [rig.socket, `${rig.socket}.ctl`]) rmSync(path, { force: true });
+  rmSync(rig.socket, { force: true });
   const options = ['-P', '1', '-V', '2', '-o', '1M', '-l', '4M', ...argv];
   rig.server = new Program(['server', '-F', '--json', '-S', rig.socket, ...options], { uid });
   await rig.server.line(({ type }) => type === 'listening');

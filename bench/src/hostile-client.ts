@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { closeFd, write } from '@ivshmem/linux';
 import { fileLength, mapShared } from '@ivshmem/linux/memory';
 import { UnixSocket } from '@ivshmem/linux/socket';
+import { controlSockets } from '@ivshmem/monitor';
 import { ServerConnection } from '@ivshmem/transport';
 
 /**
@@ -99,7 +100,8 @@ function rob({ connection, fds }: Robber): void {
 
 // Clients of the control socket and the metrics that send requests and do not read the replies.
 const askers = new Hoard<UnixSocket>(20, (socket) => socket.close());
-every(50, () => askers.add(UnixSocket.connect(`${anyPath()}.ctl`)));
+const [control] = controlSockets();
+every(50, () => askers.add(UnixSocket.connect(control!.path)));
 const requests = new Hoard<ReturnType<typeof connect>>(20, (socket) => socket.destroy());
 every(100, () => {
   const socket = connect(Number(port), '127.0.0.1');

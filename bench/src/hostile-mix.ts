@@ -43,6 +43,8 @@ async function main(seconds: number, deaths: number, json: boolean): Promise<num
   const configure = (...more: object[]) =>
     writeFileSync(config, JSON.stringify({ links: [...links, ...more] }));
   configure();
+  // For the server and those who attack it.
+  process.env.IVSHMEM_RUNTIME_DIR = directory;
   let url = '';
   const server = await ServerProcess.start(
     ['--config', config, '--metrics', '0'],

@@ -38,7 +38,7 @@ describeWhere('obstacle' in systemd ? systemd.obstacle : null, 'units, under a r
   /** Owners, groups and modes of the sockets. */
   const sockets = async () =>
     Object.fromEntries(
-      (await machine.sh("find /run/ivshmem -type s -printf '%f %u:%g %m\\n'"))
+      (await machine.sh("find /run/ivshmem -type s ! -name '*.ctl' -printf '%f %u:%g %m\\n'"))
         .split('\n')
         .map((line) => [line.split(' ')[0], line.slice(line.indexOf(' ') + 1)]),
     );
@@ -94,9 +94,7 @@ END
     await machine.sh('systemctl enable --now ivshmem-server.service ivshmem-vm@vm3.service');
     expect(await sockets()).toEqual({
       'blue.sock': 'root:kvm 660',
-      'blue.sock.ctl': 'ivshmem:ivshmem 600',
       'red.sock': 'ivshmem:kvm 660',
-      'red.sock.ctl': 'ivshmem:ivshmem 600',
       'vm1.sock': 'ivshmem:kvm 660',
       'vm3.sock': 'ivshmem:kvm 660',
     });
@@ -108,6 +106,13 @@ END
       /^\/run\/ivshmem\/vm3\.sock: waiting for a VM; ivn3: .*link is down/,
     );
     expect(await machine.sh('ivshmem peers -S /run/ivshmem/blue.sock')).toContain('2 of 2 peers');
+    const control = await machine.sh("find /run/ivshmem -name '*.ctl' -printf '%u %m\\n' | sort -u");
+    expect(control.trim()).toBe('ivshmem 600');
+    // Both wait for a VM.
+    const status = await machine.sh('ivshmem status /run/ivshmem/blue.sock || true');
+    expect(status).toMatch(/^\/run\/ivshmem\/blue\.sock +server +server-\d+ +2 of 2 peers/m);
+    expect(status).toMatch(/^ +ivn0 +net-\d+ +down: /m);
+    expect(status).toMatch(/^ +\/run\/ivshmem\/vm1\.sock +device-\d+ +waiting for a VM/m);
     expect(await machine.sh('ip -brief address show ivn0')).toContain('10.0.0.1/24');
   });
 
@@ -135,7 +140,6 @@ END
     expect(await sockets()).toEqual({
       ...before,
       'green.sock': 'root:kvm 660',
-      'green.sock.ctl': 'ivshmem:ivshmem 600',
       'vm2.sock': 'alice:kvm 660',
     });
     await machine.sh(

@@ -17,7 +17,7 @@ type AddCommand = (program: Command, run: (load: LoadCommand) => void) => void;
  */
 interface CommandEntry {
   readonly summary: string;
-  readonly takes: '[options]' | '[options...]' | '<subject> [options]';
+  readonly takes: '[options]' | '[options...]' | '[options] [link...]' | '<subject> [options]';
   readonly load: () => Promise<AddCommand>;
 }
 
@@ -31,6 +31,11 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     summary: 'list the peers that are connected to a host server',
     takes: '[options]',
     load: async () => (await import('./commands/peers.ts')).addPeersCommand,
+  },
+  status: {
+    summary: 'show all links and the state of their parts, in all running processes',
+    takes: '[options] [link...]',
+    load: async () => (await import('./commands/status.ts')).addStatusCommand,
   },
   net: {
     summary: 'connect a TAP interface to a host server or, inside a VM, to its device',

@@ -1,4 +1,6 @@
 import { once } from 'node:events';
+import { openOutput, printable } from '@ivshmem/linux/process';
+import { ControlServer, handleStatus, type PartReport } from '@ivshmem/monitor';
 import { EXIT_OK } from './exit.ts';
 import type { RunningOptions } from './options/running.ts';
 import { openPrinter } from './output/printer.ts';
@@ -25,17 +27,20 @@ export interface Starting<Event> {
   /** Aborted when the command is to stop. */
   readonly stop: AbortSignal;
   print(event: Event): void;
-  /** Hands over a part that has started, and how to read its counters. */
-  add(part: Running, readStats?: () => Event): void;
+  /** Hands over a part that has started, and how to read its counters and its report for `ivshmem status`. */
+  add(part: Running, readStats?: () => Event, report?: () => PartReport): void;
+  /** For requests other than `status`; undefined if this process has no control socket. */
+  readonly control: ControlServer | undefined;
 }
 
 /**
  * Runs a command that ends on request: by a signal, or by the end of standard input with `--until-eof`. `start`
- * starts its parts. The command also ends as soon as one of them does. All of them are closed then, the last first, also
+ * starts its parts. `command` names the control socket. The command also ends as soon as one of them does. All of them are closed then, the last first, also
  * if `start` throws. Prints the counters at the interval of `--stats` and at the end. Returns the exit code; throws what
  * `start` throws and the error of a part that failed.
  */
 export async function runUntilStopped<Event extends { readonly event: string }>(
+  command: string,
   { json = false, untilEof = false, stats }: RunningOptions,
   { partOf, linesOf }: EventText<Event>,
   start: (starting: Starting<Event>) => Promise<void>,
@@ -51,21 +56,29 @@ export async function runUntilStopped<Event extends { readonly event: string }>(
   };
   const parts: Running[] = [];
   const counters: (() => Event)[] = [];
-  const add = (part: Running, readStats?: () => Event) => {
+  const reports: (() => PartReport)[] = [];
+  const add = (part: Running, readStats?: () => Event, report?: () => PartReport) => {
     parts.push(part);
     if (readStats !== undefined) counters.push(readStats);
+    if (report !== undefined) reports.push(report);
   };
+  let ready = false;
+  using control = openControl(command);
+  if (control !== undefined) {
+    handleStatus(control, command, () => ({ ready, parts: reports.map((report) => report()) }));
+  }
   const printStats = () => {
     for (const readStats of counters) print(readStats());
   };
   try {
-    await start({ stop, print, add });
+    await start({ stop, print, add, control });
   } catch (error) {
     await closeAll(parts);
     if (stop.aborted) return EXIT_OK;
     throw error;
   }
   const timer = stats ? setInterval(printStats, stats * 1000) : undefined;
+  ready = true;
   service.ready();
   try {
     await Promise.race([...parts.map(({ closed }) => closed), stop.aborted || once(stop, 'abort')]);
@@ -80,6 +93,18 @@ export async function runUntilStopped<Event extends { readonly event: string }>(
   }
   printStats();
   return EXIT_OK;
+}
+
+/** Returns undefined, and says why on standard error, if this process can have no control socket. */
+function openControl(command: string): ControlServer | undefined {
+  try {
+    return ControlServer.listen(command);
+  } catch (error) {
+    const stderr = openOutput(2);
+    stderr.write(`${printable(`ivshmem: ${(error as Error).message}`)}\n`);
+    void stderr.close();
+    return undefined;
+  }
 }
 
 /** Closes all, the last first. */

@@ -15,3 +15,4 @@ export {
   MAX_SERVER_VECTORS,
   type SharedMemorySource,
 } from './server/options.ts';
+export { serverReport } from './server/server-report.ts';

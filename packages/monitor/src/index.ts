@@ -14,3 +14,20 @@ export {
   controlSockets,
   ownControlDirectory,
 } from './control/directory.ts';
+export { type LinkPart, type LinkView, linksOf } from './report/links.ts';
+export { type PartSnapshot, type WatchablePart, watchPart } from './report/part-watch.ts';
+export {
+  type DeviceReport,
+  decodeProcessReport,
+  type FailureReport,
+  type InterfaceReport,
+  isUp,
+  linkName,
+  type PartReport,
+  type PeerReport,
+  type ProcessReport,
+  partName,
+  type ServerReport,
+} from './report/report.ts';
+export { socketName } from './report/socket-name.ts';
+export { type FoundProcess, type FoundProcesses, findProcesses, handleStatus } from './report/status.ts';

@@ -8,6 +8,7 @@ import {
   deviceStats,
   followDevice,
 } from '../output/device-events.ts';
+import { deviceReporter } from '../output/part-reports.ts';
 import { runUntilStopped } from '../running-command.ts';
 import type { DeviceCommandOptions } from './device.ts';
 
@@ -33,12 +34,13 @@ export async function runDevices(options: DeviceCommandOptions): Promise<number>
     partOf: ({ vfioUser }: DeviceEvent) => vfioUser,
     linesOf: (event: DeviceEvent) => deviceLines(event, verbose),
   };
-  return await runUntilStopped<DeviceEvent>(options, text, async ({ stop, print, add }) => {
+  return await runUntilStopped<DeviceEvent>('device', options, text, async ({ stop, print, add }) => {
     // One after the other, so that their IDs are in the order of the options.
     for (const vfioUser of sockets) {
       const log = (line: string) => print(deviceLog(vfioUser, line));
       const device = await createDevice({ ...shared, vfioUser }, stop, log);
-      add(device, () => deviceStats(device, vfioUser));
+      const report = deviceReporter(device, { ...shared, vfioUser });
+      add(device, () => deviceStats(device, vfioUser), report);
       followDevice(device, { vfioUser, isolate, qemu: qemuOption(vfioUser) }, print);
     }
   });

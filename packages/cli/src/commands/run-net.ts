@@ -4,6 +4,7 @@ import type { PortSource } from '@ivshmem/transport';
 import { interfaceLabel } from '../options/interface.ts';
 import { linkOptions } from '../options/library-options.ts';
 import { followLink, type LinkEvent, linkLines, linkLog, linkStats } from '../output/link-events.ts';
+import { interfaceReporter } from '../output/part-reports.ts';
 import { runUntilStopped } from '../running-command.ts';
 import { DEFAULT_SOCKET, type NetOptions } from './net.ts';
 
@@ -12,9 +13,10 @@ export async function runNet(options: NetOptions): Promise<number> {
   const { wait = false } = options;
   const ofLink = { port: portSource(options), wait, ...linkOptions(options) };
   const text = { partOf: () => 'link', linesOf: linkLines(interfaceLabel(options)) };
-  return await runUntilStopped<LinkEvent>(options, text, async ({ stop, print, add }) => {
+  return await runUntilStopped<LinkEvent>('net', options, text, async ({ stop, print, add }) => {
     const link = await createLink(ofLink, stop, (line) => print(linkLog(line)));
-    add(link, () => linkStats(link));
+    const report = interfaceReporter(link, ofLink.port, { netns: options.netns });
+    add(link, () => linkStats(link), report);
     followLink(link, print);
   });
 }

@@ -1,14 +1,21 @@
 import { rmSync } from 'node:fs';
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
-import { createHostServer, type HostServer, type HostServerOptions } from '@ivshmem/host-server';
+import {
+  createHostServer,
+  type HostServer,
+  type HostServerOptions,
+  serverReport,
+} from '@ivshmem/host-server';
 import { OptionError, SystemCallError } from '@ivshmem/linux';
 import { PAGE_SIZE } from '@ivshmem/linux/memory';
+import type { ServerReport } from '@ivshmem/monitor';
 import { checkLinkOptions, createLink } from '@ivshmem/net';
 import { LayoutError, ringLayout } from '@ivshmem/transport/protocol';
 import { interfaceLabel } from '../options/interface.ts';
 import { deviceOptions, linkOptions } from '../options/library-options.ts';
 import { type DeviceEvent, deviceLines, deviceStats, followDevice } from '../output/device-events.ts';
 import { followLink, type LinkEvent, linkLines, linkStats } from '../output/link-events.ts';
+import { deviceReporter, interfaceReporter } from '../output/part-reports.ts';
 import { type Running, runUntilStopped } from '../running-command.ts';
 import type { VmOptions } from './vm.ts';
 
@@ -34,15 +41,18 @@ export async function runVm(options: VmOptions): Promise<number> {
     partOf: ({ part }: VmEvent) => part,
     linesOf: (event: VmEvent) => (event.part === 'link' ? linesOfLink(event) : deviceLines(event, verbose)),
   };
-  return await runUntilStopped<VmEvent>(options, text, async ({ stop, print, add }) => {
-    const { server, hide } = startServer(vfioUser, sectionSize);
-    add(server);
+  return await runUntilStopped<VmEvent>('vm', options, text, async ({ stop, print, add }) => {
+    const { server, hide, report } = startServer(vfioUser, sectionSize);
+    add(server, undefined, report);
     const device = await createDevice(ofDevice, stop);
-    add(device, () => ({ part: 'device', ...deviceStats(device, vfioUser) }));
+    const place = { link: vfioUser, netns: options.netns };
+    const reportDevice = deviceReporter(device, ofDevice, place);
+    add(device, () => ({ part: 'device', ...deviceStats(device, vfioUser) }), reportDevice);
     const label = { vfioUser, isolate, qemu: qemuOption(vfioUser) };
     followDevice(device, label, (event) => print({ part: 'device', ...event }));
     const link = await createLink(ofLink, stop);
-    add(link, () => ({ part: 'link', ...linkStats(link) }));
+    const reportLink = interfaceReporter(link, ofLink.port, place);
+    add(link, () => ({ part: 'link', ...linkStats(link) }), reportLink);
     hide();
     followLink(link, (event) => print({ part: 'link', ...event }));
   });
@@ -71,7 +81,10 @@ function checkSections(bytes: number, mtu: number | undefined): void {
  * A host server for two peers, at a socket that only this user can reach. `hide` removes the socket's file once both have
  * connected. A process that is killed before leaves the file; the next server at this path takes it over.
  */
-function startServer(vfioUser: string, outputSectionSize: number): { server: Running; hide: () => void } {
+function startServer(
+  vfioUser: string,
+  outputSectionSize: number,
+): { server: Running; hide: () => void; report: () => ServerReport } {
   const socketPath = serverPath(vfioUser);
   const server = createServer(vfioUser, {
     socketPath,
@@ -84,7 +97,9 @@ function startServer(vfioUser: string, outputSectionSize: number): { server: Run
   });
   const hide = () => rmSync(socketPath, { force: true });
   process.once('exit', hide);
+  const since = new Date();
   return {
+    report: () => serverReport(server, vfioUser, since),
     hide() {
       process.off('exit', hide);
       hide();

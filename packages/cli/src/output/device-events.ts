@@ -48,6 +48,11 @@ const states: Record<DeviceState, string> = {
   'no-server': 'waiting for the host server',
 };
 
+/** The state of a device in words; a process of another version may report one that is unknown here. */
+export function deviceStateText(state: string): string {
+  return Object.hasOwn(states, state) ? states[state as DeviceState] : state;
+}
+
 /** An event as lines of text, the first of which names the device; more lines with `verbose`. */
 export function deviceLines(event: DeviceEvent, verbose: boolean): string[] {
   const [first, ...more] = linesOf(event, verbose);

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { closeFd } from '@ivshmem/linux';
 import { ServerConnection } from '@ivshmem/transport';
@@ -19,7 +19,7 @@ describe('servers of one process', () => {
     directory = mkdtempSync('/tmp/link-set-');
     before = openFds();
     budget = DescriptorBudget.ofProcess();
-    set = new LinkSet({ budget, control: true });
+    set = new LinkSet({ budget });
   });
 
   afterEach(() => {
@@ -62,7 +62,7 @@ describe('servers of one process', () => {
     await join_('b');
     expect(set.links.map(({ server }) => server.peers.length)).toEqual([1, 2]);
     expect(set.links.map(({ server }) => server.layout.size)).toEqual([4 << 20, 1 << 20]);
-    expect(readdirSync(directory)).toEqual(['a', 'a.ctl', 'b', 'b.ctl']);
+    expect(readdirSync(directory)).toEqual(['a', 'b']);
   });
 
   it('are added and removed by a reload, without effect on the others', async () => {
@@ -105,7 +105,7 @@ describe('servers of one process', () => {
     const wanted = links({ name: 'a' }, { name: 'b' }, { name: 'c' });
     const { added, kept, failed } = set.reload(wanted);
     expect([added, kept, [...failed.keys()]]).toEqual([['a', 'c'], [], ['b']]);
-    expect(failed.get('b')).toContain('something that is no socket is there');
+    expect(failed.get('b')?.reason).toContain('something that is no socket is there');
     expect(set.failed).toBe(failed);
     expect(set.retry()).toMatchObject({ added: [], kept: ['a', 'c'], failed });
     rmSync(join(directory, 'b'));
@@ -113,30 +113,11 @@ describe('servers of one process', () => {
     expect(set.failed.size).toBe(0);
   });
 
-  it('run without a control socket if it cannot be created', () => {
-    const warnings: string[] = [];
-    const name = 'x'.repeat(107 - directory.length - 1);
-    const loud = new LinkSet({
-      budget,
-      control: true,
-      log: (_link, event) => event.type === 'warning' && warnings.push(event.text),
-    });
-    const left = budget.left;
-    loud.reload(links({ name }));
-    expect(warnings).toEqual([
-      expect.stringMatching(/^no control socket, for `ivshmem peers`: bind .*ENAMETOOLONG/),
-    ]);
-    expect(existsSync(join(directory, name))).toBe(true);
-    loud.close();
-    expect(budget.left).toBe(left);
-  });
-
   it('share one budget of descriptors', async () => {
     const scarce = new DescriptorBudget(100, 100 - 64 - 2 * 4 - 2 * 2);
     const refused: string[] = [];
     const poor = new LinkSet({
       budget: scarce,
-      control: false,
       log: (link, event) => event.type === 'refused' && refused.push(`${link}: ${event.cause}`),
     });
     poor.reload(links({ name: 'a', maxPeers: 4 }, { name: 'b', maxPeers: 4 }));

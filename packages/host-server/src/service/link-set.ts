@@ -4,18 +4,12 @@ import type { HostServerEvent } from '../server/events.ts';
 import { createHostServer, type HostServer } from '../server/host-server.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
-import { type ControlSocket, listenControl } from './control-socket.ts';
 import type { ActivatedSockets } from './service-manager.ts';
-
-/** Descriptors of a control socket: its listener and the reserve of that. */
-const CONTROL_DESCRIPTORS = 2;
 
 export interface LinkSetOptions {
   readonly budget: DescriptorBudget;
   /** Listening sockets passed by a service manager. */
   readonly activated?: ActivatedSockets | undefined;
-  /** Whether each server gets a control socket. */
-  readonly control: boolean;
   readonly poller?: Poller;
   readonly log?: ((link: string, event: HostServerEvent) => void) | undefined;
   /** Called with each server before it has clients, to count its events. */
@@ -26,6 +20,15 @@ export interface LinkSetOptions {
 export interface LinkServer {
   readonly configuration: LinkConfiguration;
   readonly server: HostServer;
+  /** When it was started. */
+  readonly since: Date;
+}
+
+/** A configured link that could not be started. */
+export interface FailedLink {
+  readonly reason: string;
+  /** When it failed for this reason first. */
+  readonly since: Date;
 }
 
 /** Result of a reload: names of links. */
@@ -35,20 +38,16 @@ export interface ReloadResult {
   /** Restarted with new settings. */
   readonly changed: readonly string[];
   readonly kept: readonly string[];
-  /** Configured links that could not be started, with the reason. */
-  readonly failed: ReadonlyMap<string, string>;
-}
-
-interface RunningLink extends LinkServer {
-  readonly control: ControlSocket | undefined;
+  /** Configured links that could not be started. */
+  readonly failed: ReadonlyMap<string, FailedLink>;
 }
 
 /** The servers of one process, by name. */
 export class LinkSet {
   readonly #options: LinkSetOptions;
-  readonly #running = new Map<string, RunningLink>();
+  readonly #running = new Map<string, LinkServer>();
   #wanted: readonly LinkConfiguration[] = [];
-  #failed: ReadonlyMap<string, string> = new Map();
+  #failed: ReadonlyMap<string, FailedLink> = new Map();
 
   constructor(options: LinkSetOptions) {
     this.#options = options;
@@ -58,8 +57,8 @@ export class LinkSet {
     return [...this.#running.values()];
   }
 
-  /** Configured links that could not be started, with the reason. */
-  get failed(): ReadonlyMap<string, string> {
+  /** Configured links that could not be started. */
+  get failed(): ReadonlyMap<string, FailedLink> {
     return this.#failed;
   }
 
@@ -75,7 +74,7 @@ export class LinkSet {
     const removed: string[] = [];
     const changed: string[] = [];
     const kept: string[] = [];
-    const failed = new Map<string, string>();
+    const failed = new Map<string, FailedLink>();
     const running = new Set(this.#running.keys());
     // Removals come first: a new link may use the same socket.
     for (const [name, link] of this.#running) {
@@ -89,7 +88,9 @@ export class LinkSet {
         this.#start(configuration);
         (running.has(name) ? changed : added).push(name);
       } catch (error) {
-        failed.set(name, reasonOf(error));
+        const reason = reasonOf(error);
+        const before = this.#failed.get(name);
+        failed.set(name, before?.reason === reason ? before : { reason, since: new Date() });
       }
     }
     this.#failed = failed;
@@ -102,7 +103,7 @@ export class LinkSet {
   }
 
   #start(configuration: LinkConfiguration): void {
-    const { budget, activated, control, poller, log, watch } = this.#options;
+    const { budget, activated, poller, log, watch } = this.#options;
     const { name, settings } = configuration;
     const server = createHostServer({
       ...settings,
@@ -112,37 +113,11 @@ export class LinkSet {
       log: log === undefined ? undefined : (event) => log(name, event),
     });
     watch?.(name, server);
-    this.#running.set(name, {
-      configuration,
-      server,
-      control: control ? this.#listenControl(server, name) : undefined,
-    });
+    this.#running.set(name, { configuration, server, since: new Date() });
   }
 
-  /** Returns undefined, and logs a warning, if the control socket cannot be created: the server runs without it. */
-  #listenControl(server: HostServer, name: string): ControlSocket | undefined {
-    const { budget, poller, log } = this.#options;
-    try {
-      if (!budget.take(CONTROL_DESCRIPTORS))
-        throw new Error(`out of descriptors, RLIMIT_NOFILE is ${budget.limit}`);
-      try {
-        return listenControl(server, name, poller);
-      } catch (error) {
-        budget.release(CONTROL_DESCRIPTORS);
-        throw error;
-      }
-    } catch (error) {
-      log?.(name, { type: 'warning', text: `no control socket, for \`ivshmem peers\`: ${reasonOf(error)}` });
-      return undefined;
-    }
-  }
-
-  #stop(name: string, { server, control }: RunningLink): void {
+  #stop(name: string, { server }: LinkServer): void {
     this.#running.delete(name);
-    if (control !== undefined) {
-      control.close();
-      this.#options.budget.release(CONTROL_DESCRIPTORS);
-    }
     server.close();
   }
 

@@ -2,6 +2,7 @@ import { type Environment, raiseOpenFilesLimit, serviceNotifier } from '@ivshmem
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
+import { openControl } from './control.ts';
 import { LinkSet, type ReloadResult } from './link-set.ts';
 import type { ListenAddress } from './listen-address.ts';
 import type { ServerLog } from './log.ts';
@@ -18,7 +19,7 @@ export interface ServeOptions {
   readonly links: (activated: readonly string[]) => readonly LinkConfiguration[];
   /** Reads the configuration again, at SIGHUP; without it, SIGHUP stops the process. Throws if it is invalid. */
   readonly reread?: (() => readonly LinkConfiguration[]) | undefined;
-  /** Whether each server gets a control socket. */
+  /** Whether the process gets a control socket. */
   readonly control: boolean;
   readonly metrics?: ListenAddress | null;
   readonly log: ServerLog;
@@ -62,15 +63,16 @@ export async function serve(options: ServeOptions): Promise<void> {
     const links = new LinkSet({
       budget,
       activated,
-      control: options.control,
       log: (link, event) => log.event(link, event),
       watch: (link, server) => metrics.watch(link, server),
     });
     cleanups.push(() => links.close());
     startLinks(links, configurations, log);
+    const control = options.control ? openControl(links, log) : undefined;
+    cleanups.push(() => control?.close());
     for (const { name, settings } of configurations) log.note('debug', `${name}: settings`, { settings });
     log.note('debug', `${budget.left} of ${budget.limit} descriptors left for peers`);
-    const problems = () => [...links.failed].map(([name, reason]) => `${name}: ${reason}`);
+    const problems = () => [...links.failed].map(([name, { reason }]) => `${name}: ${reason}`);
     const service = options.metrics ? new MetricsService(options.metrics, { metrics, problems }, log) : null;
     cleanups.push(() => service?.close());
     await service?.start();
@@ -121,7 +123,8 @@ function startLinks(links: LinkSet, configurations: readonly LinkConfiguration[]
   const { failed } = links.reload(configurations);
   const [first] = failed.values();
   if (first !== undefined && links.links.length === 0) {
-    throw new Error(failed.size === 1 ? first : `none of ${failed.size} links could be started: ${first}`);
+    const { reason } = first;
+    throw new Error(failed.size === 1 ? reason : `none of ${failed.size} links could be started: ${reason}`);
   }
   reportFailed(failed, log);
   reportEmpty(configurations, log);
@@ -133,12 +136,12 @@ function retryLinks(links: LinkSet, log: ServerLog): boolean {
   if (before.size === 0) return false;
   const { added, failed } = links.retry();
   for (const link of added) log.note('info', `${link} started after retries`, { type: 'link-started', link });
-  reportFailed(new Map([...failed].filter(([link, reason]) => before.get(link) !== reason)), log);
+  reportFailed(new Map([...failed].filter(([link, { reason }]) => before.get(link)?.reason !== reason)), log);
   return added.length > 0;
 }
 
 function reportFailed(failed: ReloadResult['failed'], log: ServerLog): void {
-  for (const [link, reason] of failed) {
+  for (const [link, { reason }] of failed) {
     const text = `${link} cannot be started, retrying every ${RETRY / 1000} s: ${reason}`;
     log.note('error', text, { type: 'link-failed', link });
   }
