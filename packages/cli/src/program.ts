@@ -17,7 +17,12 @@ type AddCommand = (program: Command, run: (load: LoadCommand) => void) => void;
  */
 interface CommandEntry {
   readonly summary: string;
-  readonly takes: '[options]' | '[options...]' | '[options] [link...]' | '<subject> [options]';
+  readonly takes:
+    | '[options]'
+    | '[options...]'
+    | '[options] [link...]'
+    | '[options] <command...>'
+    | '<subject> [options]';
   readonly load: () => Promise<AddCommand>;
 }
 
@@ -51,6 +56,11 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     summary: 'connect a VM to a TAP interface of the host: server, device and net in one',
     takes: '[options]',
     load: async () => (await import('./commands/vm.ts')).addVmCommand,
+  },
+  supervise: {
+    summary: 'keep the descriptors of a program while it is restarted, without systemd',
+    takes: '[options] <command...>',
+    load: async () => (await import('./commands/supervise.ts')).addSuperviseCommand,
   },
   doctor: {
     summary: 'check whether links work on this machine, and say what to change',

@@ -7,6 +7,18 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+function numberUpTo(most: number): (text: string) => number {
+  return (text) => {
+    const value = wholeNumber(text);
+    if (value < 1 || value > most) throw new InvalidArgumentError(`It must be 1 to ${most}.`);
+    return value;
+  };
+}
+
+/** Options of `supervise`. */
+export const descriptorCount = numberUpTo(65_536);
+export const tryCount = numberUpTo(1_000_000);
+
 /** An option's value as the interval of a timer. */
 export function seconds(text: string): number {
   const value = wholeNumber(text);
