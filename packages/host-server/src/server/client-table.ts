@@ -1,15 +1,13 @@
 import { EPOLLIN, EPOLLOUT, type Poller } from '@ivshmem/linux/wait';
-import { encodePeerGone } from '@ivshmem/transport/protocol';
 import { type Client, SENT_DATA } from './client.ts';
-import type { SharedFd } from './shared-fd.ts';
 
 /** Retry interval for clients whose sockets give no event when they become writable again, in ms. */
 const RETRY = 100;
 
 export interface ClientTableHandlers {
-  /** A client has been disconnected and its ID is free. Called before the other clients are notified. */
+  /** A client is disconnected. Frees its ID, before its socket is closed and the other clients are notified. */
   disconnected(client: Client): void;
-  /** PEER_GONE has been queued for the other clients. */
+  /** PEER_GONE has been sent to the other clients, or is pending for them. */
   announced(client: Client): void;
 }
 
@@ -36,6 +34,11 @@ export class ClientTable {
     this.#maxPeers = limits.maxPeers;
     this.#evictAfter = limits.evictAfter * 1000;
     this.#handlers = handlers;
+  }
+
+  /** All clients by their IDs. */
+  get byId(): ReadonlyMap<number, Client> {
+    return this.#byId;
   }
 
   /** All clients in the order of their IDs. */
@@ -68,32 +71,62 @@ export class ClientTable {
    * client, its eventfds to all others, their eventfds to it, and its own eventfds last. Throws SystemCallError if the
    * socket cannot be polled; the caller then still owns the client.
    */
-  add(client: Client, init: Uint8Array, memory: SharedFd): void {
-    this.#poller.add(client.socket.fd, client.interest, (events) => this.#handle(client, events));
+  add(client: Client): void {
+    this.#poll(client);
     const others = [...this.#byId.values()];
     this.#byId.set(client.id, client);
-    client.push(init, memory);
     this.#flush(client);
-    for (const other of others) this.#announce(client, other);
-    for (const other of others) this.#announce(other, client);
-    this.#announce(client, client);
+    for (const other of others) this.#notify(other, client.id);
+    for (const other of others) client.notify(other.id);
+    this.#notify(client, client.id);
   }
 
-  /** Sends all eventfds of `peer` to `to`. */
-  #announce(peer: Client, to: Client): void {
-    for (const { bytes, event } of peer.announcement) to.push(bytes, event);
-    if (!to.isBlocked) this.#flush(to);
+  /** Adds a client of an earlier process: sends nothing before {@link catchUp}. Throws as {@link add} does. */
+  restore(client: Client): void {
+    this.#poll(client);
+    this.#byId.set(client.id, client);
+  }
+
+  /**
+   * Disconnects the restored clients that have left, whose IDs are free for those that wait then, and notifies all others of
+   * what they have not seen yet.
+   */
+  catchUp(): void {
+    for (const client of this.#byId.values()) {
+      const received = client.socket.peek();
+      if (received !== 'nothing') this.#failReadable(client, received === 'end');
+    }
+    this.disconnectFailed();
+    for (const client of this.#byId.values()) {
+      for (let id = 0; id < this.#maxPeers; id++) if (id !== client.id) client.notify(id);
+      this.#notify(client, client.id);
+    }
+    this.disconnectFailed();
+  }
+
+  #poll(client: Client): void {
+    this.#poller.add(client.socket.fd, client.interest, (events) => this.#handle(client, events));
+  }
+
+  /** Notifies a client that the peer with this ID has come or gone. */
+  #notify(client: Client, id: number): void {
+    client.notify(id);
+    if (!client.isBlocked) this.#flush(client);
   }
 
   #handle(client: Client, events: number): void {
     if ((events & ~EPOLLOUT) === 0) {
       this.#flush(client);
     } else {
-      if ((events & ~EPOLLOUT) !== EPOLLIN) client.fail('disconnected', 'disconnected');
-      else client.fail('sent-data', SENT_DATA);
-      this.#failed.add(client);
+      this.#failReadable(client, (events & ~EPOLLOUT) !== EPOLLIN);
     }
     this.disconnectFailed();
+  }
+
+  #failReadable(client: Client, isEnd: boolean): void {
+    if (isEnd) client.fail('disconnected', 'disconnected');
+    else client.fail('sent-data', SENT_DATA);
+    this.#failed.add(client);
   }
 
   #flush(client: Client): void {
@@ -145,13 +178,9 @@ export class ClientTable {
   #disconnect(client: Client): void {
     this.#poller.remove(client.socket.fd);
     this.#byId.delete(client.id);
-    client.close();
     this.#handlers.disconnected(client);
-    const gone = encodePeerGone(client.id);
-    for (const other of this.#byId.values()) {
-      other.push(gone, null);
-      if (!other.isBlocked) this.#flush(other);
-    }
+    client.close();
+    for (const other of this.#byId.values()) this.#notify(other, client.id);
     this.#handlers.announced(client);
   }
 

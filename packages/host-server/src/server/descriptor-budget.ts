@@ -16,9 +16,12 @@ export class DescriptorBudget {
     this.#used = used + RESERVE;
   }
 
-  /** The budget of this process: its soft limit, less what is open now. Throws SystemCallError. */
-  static ofProcess(): DescriptorBudget {
-    return new DescriptorBudget(openFilesLimit().soft, readdirSync('/proc/self/fd').length);
+  /**
+   * The budget of this process: its soft limit, less what is open now. `left`: so many of these are yet to be taken from the
+   * budget, by servers that continue with them. Throws SystemCallError.
+   */
+  static ofProcess(left = 0): DescriptorBudget {
+    return new DescriptorBudget(openFilesLimit().soft, readdirSync('/proc/self/fd').length - left);
   }
 
   /** Descriptors left; 0 also if more are taken than the limit allows. */

@@ -40,6 +40,8 @@ export type HostServerEvent =
       /** Size of the shared memory in bytes. */
       readonly size: number;
     }
+  /** The server serves the peers of an earlier process, from a descriptor store. */
+  | { readonly type: 'continued'; readonly peers: number }
   | { readonly type: 'peer-joined'; readonly peer: Peer }
   | {
       readonly type: 'peer-gone';
@@ -58,6 +60,8 @@ export type HostServerEvent =
     }
   /** A problem that does not stop the server. */
   | { readonly type: 'warning'; readonly text: string }
+  /** The server has ended, and its peers stay connected to what is in the descriptor store. */
+  | { readonly type: 'suspended'; readonly peers: number }
   | { readonly type: 'closed' };
 
 /** One line for the log. */
@@ -65,6 +69,8 @@ export function eventText(event: HostServerEvent): string {
   switch (event.type) {
     case 'listening':
       return `listening at ${event.socketPath}: ${event.size} bytes, ${event.memory}`;
+    case 'continued':
+      return `continued after a restart: ${count(event.peers)} still connected`;
     case 'peer-joined':
       return `peer ${event.peer.id} joined: pid ${event.peer.pid}, uid ${event.peer.uid}`;
     case 'peer-gone':
@@ -75,7 +81,13 @@ export function eventText(event: HostServerEvent): string {
     }
     case 'warning':
       return `warning: ${event.text}`;
+    case 'suspended':
+      return `stopped: the next process continues with ${count(event.peers)}`;
     case 'closed':
       return 'closed';
   }
+}
+
+function count(peers: number): string {
+  return `${peers} peer${peers === 1 ? '' : 's'}`;
 }

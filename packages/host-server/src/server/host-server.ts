@@ -1,21 +1,23 @@
-import { openFilesLimit } from '@ivshmem/linux/process';
-import { Acceptor, type PeerCredentials, UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
+import { closeFd } from '@ivshmem/linux';
+import { type DescriptorStore, openFilesLimit } from '@ivshmem/linux/process';
+import { Acceptor, type PeerCredentials, type UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { mainPoller, type Poller } from '@ivshmem/linux/wait';
-import { encodeInit, type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
+import { type MemoryLayout, memoryLayout } from '@ivshmem/transport/protocol';
 import { defer, EMPTY, map, type Observable, Subject, startWith } from 'rxjs';
-import { Client, SENT_DATA } from './client.ts';
+import type { Client } from './client.ts';
 import { ClientTable } from './client-table.ts';
 import { DescriptorBudget, LIMIT_REMEDY } from './descriptor-budget.ts';
-import type { HostServerEvent, Peer, RefusalCause } from './events.ts';
-import { completeSettings, type HostServerSettings, protocolOf, settingsWarnings } from './options.ts';
+import type { HostServerEvent, Peer } from './events.ts';
+import { type Foundation, layFoundation, takeClients } from './foundation.ts';
+import { KeptDescriptors, socketName } from './kept-descriptors.ts';
+import type { LinkState, Tenant } from './link-state.ts';
+import { completeSettings, type HostServerSettings, settingsWarnings } from './options.ts';
+import { Reception, Refusal, shortage } from './reception.ts';
 import { reasonOf } from './remedies.ts';
-import { SharedFd } from './shared-fd.ts';
-import { createSharedMemory, type SharedMemory } from './shared-memory.ts';
+import type { SharedMemory } from './shared-memory.ts';
 
-/** Messages that may be pending for a client in addition to those that announce all peers to it. */
-const SLACK = 1024;
-/** Descriptors of a server without peers: listener, its reserve, the memory, and the lock of a POSIX object. */
-const OWN_DESCRIPTORS = 4;
+/** Descriptors of a server without peers: listener, its reserve, the memory, its lock, and the state. */
+const OWN_DESCRIPTORS = 5;
 
 export interface HostServerOptions extends Partial<HostServerSettings> {
   /** Polls the sockets. Default: `mainPoller` of `@ivshmem/linux/wait`. */
@@ -26,6 +28,11 @@ export interface HostServerOptions extends Partial<HostServerSettings> {
   readonly budget?: DescriptorBudget;
   /** A listening socket to use instead of creating one at `socketPath`. The server takes ownership, also on failure. */
   readonly listener?: UnixListener | undefined;
+  /**
+   * Keeps everything that peers have of the server, so that they do not notice when its process ends, also by SIGKILL, and is
+   * started again with the same settings: see {@link HostServer.suspend}. For this server alone.
+   */
+  readonly store?: DescriptorStore | undefined;
 }
 
 /** A running host server, as returned by {@link createHostServer}. */
@@ -50,6 +57,11 @@ export interface HostServer {
    * eventfds, so their links go on. Calling it again has no effect.
    */
   close(): void;
+  /**
+   * Ends the server without disconnecting anyone: the next one with the descriptor store continues. Without a store, the same as
+   * {@link close}.
+   */
+  suspend(): void;
   /** Resolves to null when the server is closed: unlike a link or a device, it does not fail by itself. */
   readonly closed: Promise<Error | null>;
   /** The same as {@link close}. */
@@ -61,22 +73,19 @@ export interface HostServer {
  * `node:fs`, if the socket or the memory cannot be created. Leaves nothing behind on failure.
  */
 export function createHostServer(options: HostServerOptions = {}): HostServer {
-  const { poller = mainPoller, log, budget, listener, ...given } = options;
+  const {
+    poller = mainPoller,
+    log,
+    budget = DescriptorBudget.ofProcess(),
+    listener,
+    store,
+    ...given
+  } = options;
   try {
-    const settings = completeSettings(given);
-    return new Server(settings, poller, log, budget ?? DescriptorBudget.ofProcess(), listener);
+    return new Server(completeSettings(given), poller, budget, { log, listener, store });
   } catch (error) {
     listener?.close();
     throw error;
-  }
-}
-
-/** Why a client is rejected. */
-class Refusal extends Error {
-  readonly refusal: RefusalCause;
-  constructor(refusal: RefusalCause, reason: string) {
-    super(reason);
-    this.refusal = refusal;
   }
 }
 
@@ -85,14 +94,13 @@ class Server implements HostServer {
   readonly layout: MemoryLayout;
   readonly closed: Promise<null>;
   readonly #budget: DescriptorBudget;
+  readonly #kept: KeptDescriptors;
+  readonly #reception: Reception;
   readonly #memory: SharedMemory;
-  /** The memory's descriptor, to attach to INIT. Never released: `#memory` closes it. */
-  readonly #memoryFd: SharedFd;
+  readonly #state: LinkState;
   readonly #listener: UnixListener;
   readonly #acceptor: Acceptor;
   readonly #table: ClientTable;
-  /** IDs that have been in use. Peers that have left can still write to the memory. */
-  readonly #usedIds = new Set<number>();
   readonly #changes = new Subject<void>();
   readonly #events = new Subject<HostServerEvent>();
   readonly #resolveClosed: (failure: null) => void;
@@ -102,50 +110,55 @@ class Server implements HostServer {
   constructor(
     settings: HostServerSettings,
     poller: Poller,
-    log: HostServerOptions['log'],
     budget: DescriptorBudget,
-    listener: UnixListener | undefined,
+    { log, listener, store }: Pick<HostServerOptions, 'log' | 'listener' | 'store'>,
   ) {
     this.#budget = budget;
     if (!budget.take(OWN_DESCRIPTORS)) throw new Error(shortage(budget, 'the server', OWN_DESCRIPTORS));
-    // The socket comes first: bind(2) shows whether another server with the same settings is running.
-    let memory: SharedMemory | undefined;
+    const kept = new KeptDescriptors(store, (text) => this.#warn(text));
+    let foundation: Foundation | undefined;
     try {
-      const { socketPath, mode, group } = settings;
-      // The kernel caps the backlog at net.core.somaxconn.
-      listener ??= UnixListener.listen(socketPath, { mode, group, backlog: 4096 });
-      memory = createSharedMemory(settings.sharedMemory, settings.size);
-      this.#acceptor = new Acceptor(listener, poller, {
+      foundation = layFoundation(settings, kept, listener);
+      this.#acceptor = new Acceptor(foundation.listener, poller, {
         accepted: (socket) => this.#accept(socket),
         rejected: (socket) => this.#reject(socket),
         warn: (text) => this.#warn(text),
       });
     } catch (error) {
-      memory?.close();
-      listener?.close();
+      kept.clear();
+      foundation?.memory.close();
+      foundation?.state.close();
+      foundation?.listener.close();
       budget.release(OWN_DESCRIPTORS);
       throw error;
     }
-    this.#listener = listener;
+    const { memory, state } = foundation;
+    this.#kept = kept;
+    this.#listener = foundation.listener;
     this.#memory = memory;
-    this.#memoryFd = new SharedFd(memory.fd);
+    this.#state = state;
     this.#table = new ClientTable(poller, settings, {
-      disconnected: ({ id }) => this.#clearState(id),
+      disconnected: (client) => this.#free(client),
       announced: (client) => this.#reportGone(client),
     });
-    this.options = { ...settings, socketPath: listener.path, size: memory.size };
+    const socketPath = foundation.listener.path;
+    this.options = { ...settings, socketPath, size: memory.size };
     this.layout = memoryLayout(memory.size, settings.maxPeers, settings.outputSectionSize);
     let resolveClosed: (failure: null) => void = () => {};
     this.closed = new Promise((resolve) => {
       resolveClosed = resolve;
     });
     this.#resolveClosed = resolveClosed;
-    this.#listening = {
-      type: 'listening',
-      socketPath: listener.path,
-      memory: memory.description,
-      size: memory.size,
-    };
+    this.#listening = { type: 'listening', socketPath, memory: memory.description, size: memory.size };
+    this.#reception = new Reception({
+      settings: this.options,
+      layout: this.layout,
+      memory,
+      state,
+      kept,
+      table: this.#table,
+      budget,
+    });
     if (log !== undefined) this.events$.subscribe(log);
     for (const warning of settingsWarnings(settings)) this.#warn(warning);
     const room = Math.floor(budget.left / (1 + settings.vectors));
@@ -154,6 +167,10 @@ class Server implements HostServer {
         `descriptors for ${room} of ${settings.maxPeers} peers only: RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`,
       );
     }
+    if (foundation.problem !== null) {
+      this.#warn(`peers of the process before are disconnected, and get new memory: ${foundation.problem}`);
+    }
+    if (foundation.isContinued) this.#continue();
   }
 
   get peers(): readonly Peer[] {
@@ -182,37 +199,53 @@ class Server implements HostServer {
     return { id, ...credentials, since, state: this.#memory.state(id), waiting: waiting.messages };
   }
 
-  /** Connects a client, or closes its socket and reports why. */
-  #accept(socket: UnixSocket): void {
-    let credentials = null;
-    let taken = 0;
-    let client: Client | undefined;
+  /** Serves the clients of an earlier process. */
+  #continue(): void {
+    const { clients, lost, accepted } = takeClients(this.options, this.#kept, this.#state);
+    const gone: (Tenant & { id: number; reason: string })[] = lost.map((client) => {
+      this.#free(client);
+      return { ...client, reason: 'disconnected while the server was restarted' };
+    });
+    for (const parts of clients) {
+      const needed = 1 + parts.events.length;
+      const reason = this.#budget.take(needed) ? null : shortage(this.#budget, 'a peer', needed);
+      if (reason === null) {
+        this.#table.restore(this.#reception.restore(parts));
+        continue;
+      }
+      this.#free(parts);
+      parts.socket.close();
+      for (const event of parts.events) closeFd(event);
+      gone.push({ ...parts, reason });
+    }
+    // Those whose departure the earlier process has not completed.
+    for (let id = 0; id < this.options.maxPeers; id++) {
+      if (this.#state.isUsed(id) && this.#state.serial(id) === 0) this.#free({ id, serial: 0 });
+    }
+    this.#events.next({ type: 'continued', peers: this.#table.size });
+    // The caller can see these events, too.
+    queueMicrotask(() => {
+      for (const { id, since, reason } of gone) {
+        this.#events.next({ type: 'peer-gone', id, cause: 'disconnected', reason, since });
+      }
+      if (this.#open) this.#table.catchUp();
+      for (const { serial, socket } of accepted) {
+        if (this.#open) this.#accept(socket, serial);
+        else socket.close();
+      }
+    });
+  }
+
+  /** Connects a client, or closes its socket and reports why. `stored`: its serial if an earlier process has accepted it. */
+  #accept(socket: UnixSocket, stored?: number): void {
+    let credentials: PeerCredentials | null = null;
+    let client: Client;
     try {
       credentials = socket.peerCredentials();
-      this.#checkAccess(socket, credentials);
-      const { vectors, maxPeers, outputSectionSize } = this.options;
-      const id = this.#table.lowestFreeId();
-      if (id === null) throw new Refusal('no-free-id', `all ${maxPeers} IDs are taken`);
-      const needed = 1 + vectors;
-      if (!this.#budget.take(needed)) {
-        throw new Refusal('descriptors', shortage(this.#budget, 'a peer', needed));
-      }
-      taken = needed;
-      this.#clearFor(id);
-      const capacity = 1 + maxPeers * vectors + SLACK;
-      client = new Client(id, socket, credentials, { vectors, capacity }, this.#budget);
-      taken = 0;
-      const protocol = protocolOf(this.options, id);
-      this.#table.add(
-        client,
-        encodeInit({ id, maxPeers, vectors, protocol, outputSectionSize }),
-        this.#memoryFd,
-      );
-      this.#usedIds.add(id);
+      client = this.#reception.admit(socket, credentials, stored);
     } catch (error) {
-      client?.close();
+      if (stored !== undefined) this.#kept.remove(socketName(stored));
       socket.close();
-      this.#budget.release(taken);
       const cause = error instanceof Refusal ? error.refusal : 'error';
       this.#events.next({ type: 'refused', credentials, cause, reason: reasonOf(error) });
       return;
@@ -220,17 +253,6 @@ class Server implements HostServer {
     this.#events.next({ type: 'peer-joined', peer: this.#describe(client) });
     this.#changes.next();
     this.#table.disconnectFailed();
-  }
-
-  #checkAccess(socket: UnixSocket, { pid, uid, gid }: PeerCredentials): void {
-    if (!this.options.allow({ pid, uid, gid })) {
-      throw new Refusal('not-allowed', `uid ${uid}, gid ${gid} is not allowed`);
-    }
-    if (!this.#open) throw new Refusal('error', 'the server is closed');
-    // Do not announce a client that has already disconnected.
-    const received = socket.peek();
-    if (received === 'end') throw new Refusal('gone', 'already disconnected');
-    if (received === 'data') throw new Refusal('gone', SENT_DATA);
   }
 
   /** Rejects a client for which accept(2) found no descriptor, although the budget may have some. */
@@ -241,11 +263,11 @@ class Server implements HostServer {
     this.#events.next({ type: 'refused', credentials, cause: 'descriptors', reason });
   }
 
-  #clearState(id: number): void {
+  #free(client: Pick<Tenant, 'serial'> & { readonly id: number }): void {
     try {
-      this.#memory.clearState(id);
+      this.#reception.free(client);
     } catch (error) {
-      this.#warn(`state of peer ${id} not cleared: ${reasonOf(error)}`);
+      this.#warn(`state of peer ${client.id} not cleared: ${reasonOf(error)}`);
     }
   }
 
@@ -254,37 +276,33 @@ class Server implements HostServer {
     this.#changes.next();
   }
 
-  /**
-   * Clears the memory, or the section of `id`, before a new client can see it. Not when the previous owner disconnects:
-   * until the others have noticed, they may still read its section, and would take zeros for a frame; and the previous
-   * owner can still write.
-   */
-  #clearFor(id: number): void {
-    if (this.#usedIds.size === 0) return;
-    if (this.#table.size === 0) {
-      this.#memory.clear(0, this.#memory.size);
-    } else if (this.#usedIds.has(id)) {
-      const { outputOffset, outputSectionSize } = this.layout;
-      this.#memory.clearState(id);
-      this.#memory.clear(outputOffset + id * outputSectionSize, outputSectionSize);
-    }
-  }
-
   #warn(text: string): void {
     this.#events.next({ type: 'warning', text });
   }
 
   close(): void {
+    this.#end(false);
+  }
+
+  suspend(): void {
+    this.#end(this.#kept.exists);
+  }
+
+  #end(isKept: boolean): void {
     if (!this.#open) return;
     this.#open = false;
+    const peers = this.#table.size;
+    if (!isKept) this.#kept.clear();
     this.#acceptor.close();
-    this.#listener.close();
+    if (isKept) this.#listener.leave();
+    else this.#listener.close();
     this.#table.close();
-    this.#memory.close();
+    this.#memory.close({ isKept });
+    this.#state.close();
     this.#budget.release(OWN_DESCRIPTORS);
     this.#changes.next();
     this.#changes.complete();
-    this.#events.next({ type: 'closed' });
+    this.#events.next(isKept ? { type: 'suspended', peers } : { type: 'closed' });
     this.#events.complete();
     this.#resolveClosed(null);
   }
@@ -292,8 +310,4 @@ class Server implements HostServer {
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
-}
-
-function shortage(budget: DescriptorBudget, what: string, needed: number): string {
-  return `${what} needs ${needed} descriptors and ${budget.left} are left, RLIMIT_NOFILE is ${budget.limit}: ${LIMIT_REMEDY}`;
 }

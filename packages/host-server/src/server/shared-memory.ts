@@ -1,5 +1,4 @@
 import { readSync, writeSync } from 'node:fs';
-import { closeFd } from '@ivshmem/linux';
 import {
   dataRanges,
   fileLength,
@@ -10,7 +9,13 @@ import {
   setFileLength,
 } from '@ivshmem/linux/memory';
 import { STATE_TABLE_SIZE } from '@ivshmem/transport/protocol';
-import { type MemoryBacking, openMemoryBacking } from './memory-backing.ts';
+import {
+  closeBacking,
+  type MemoryBacking,
+  openMemoryBacking,
+  restoreMemoryBacking,
+  unlinkBacking,
+} from './memory-backing.ts';
 import type { SharedMemorySource } from './options.ts';
 
 const ZEROS = new Uint8Array(1 << 20);
@@ -32,8 +37,10 @@ export interface SharedMemory {
    * that accesses missing memory is killed by SIGBUS. Throws SystemCallError, or Error of `node:fs`.
    */
   clear(offset: number, length: number): void;
-  /** Closes the descriptor and removes the name, if there is one. */
-  close(): void;
+  /** What a descriptor store keeps of it, by name. */
+  readonly kept: ReadonlyMap<string, number>;
+  /** Closes the descriptors and, unless the next process continues with the memory, removes the name if there is one. */
+  close(options?: { isKept: boolean }): void;
 }
 
 /**
@@ -42,48 +49,71 @@ export interface SharedMemory {
  */
 export function createSharedMemory(source: SharedMemorySource, wanted: number): SharedMemory {
   const backing = openMemoryBacking(source, wanted);
-  const { fd, hugePageSize, sealed, description } = backing;
-  const size = Math.max(wanted, hugePageSize);
+  const size = Math.max(wanted, backing.hugePageSize);
   try {
     if (!backing.anonymous) reserve(backing, size);
-    const table = sealed
-      ? mappedTable(fd, Math.max(STATE_TABLE_SIZE, hugePageSize))
-      : fileTable(fd, hugePageSize);
-    /** Clients can truncate memory that is not sealed. What they cut off is restored, as zeros. */
-    const restoreLength = () => {
-      if (sealed || fileLength(fd) >= size) return;
-      if (backing.anonymous) setFileLength(fd, size, description);
-      else reserve(backing, size);
-    };
-    return {
-      fd,
-      size,
-      description,
-      state: table.state,
-      clearState(peer) {
-        restoreLength();
-        table.clearState(peer);
-      },
-      clear(offset, length) {
-        if (length === 0) return;
-        restoreLength();
-        const end = offset + length;
-        if (hugePageSize > 0) overwriteMapped(fd, offset, end, hugePageSize);
-        else if (!backing.anonymous || !punchHole(fd, offset, length)) {
-          for (const { from, to } of dataRanges(fd, offset, end)) overwrite(fd, from, to);
-        }
-      },
-      close() {
-        table.close();
-        closeFd(fd);
-        backing.release();
-      },
-    };
+    return sharedMemory(source, backing, size);
   } catch (error) {
-    closeFd(fd);
-    backing.release();
+    unlinkBacking(source, backing);
+    closeBacking(backing);
     throw error;
   }
+}
+
+/**
+ * Continues with the memory of an earlier process, whose {@link SharedMemory.kept} `take` returns by name. Throws Error with the
+ * reason if that is something else.
+ */
+export function restoreSharedMemory(
+  source: SharedMemorySource,
+  wanted: number,
+  take: (name: string) => number | undefined,
+): SharedMemory {
+  const backing = restoreMemoryBacking(source, wanted, take);
+  try {
+    return sharedMemory(source, backing, Math.max(wanted, backing.hugePageSize));
+  } catch (error) {
+    closeBacking(backing);
+    throw error;
+  }
+}
+
+function sharedMemory(source: SharedMemorySource, backing: MemoryBacking, size: number): SharedMemory {
+  const { fd, locks, hugePageSize, sealed, description } = backing;
+  const table = sealed
+    ? mappedTable(fd, Math.max(STATE_TABLE_SIZE, hugePageSize))
+    : fileTable(fd, hugePageSize);
+  /** Clients can truncate memory that is not sealed. What they cut off is restored, as zeros. */
+  const restoreLength = () => {
+    if (sealed || fileLength(fd) >= size) return;
+    if (backing.anonymous) setFileLength(fd, size, description);
+    else reserve(backing, size);
+  };
+  return {
+    fd,
+    size,
+    description,
+    kept: new Map([['memory', fd], ...locks]),
+    state: table.state,
+    clearState(peer) {
+      restoreLength();
+      table.clearState(peer);
+    },
+    clear(offset, length) {
+      if (length === 0) return;
+      restoreLength();
+      const end = offset + length;
+      if (hugePageSize > 0) overwriteMapped(fd, offset, end, hugePageSize);
+      else if (!backing.anonymous || !punchHole(fd, offset, length)) {
+        for (const { from, to } of dataRanges(fd, offset, end)) overwrite(fd, from, to);
+      }
+    },
+    close({ isKept } = { isKept: false }) {
+      table.close();
+      if (!isKept) unlinkBacking(source, backing);
+      closeBacking(backing);
+    },
+  };
 }
 
 /** Sets the length of a file to `size` bytes and allocates all of its pages or disk blocks. */

@@ -114,7 +114,7 @@ describe('servers of one process', () => {
   });
 
   it('share one budget of descriptors', async () => {
-    const scarce = new DescriptorBudget(100, 100 - 64 - 2 * 4 - 2 * 2);
+    const scarce = new DescriptorBudget(100, 100 - 64 - 2 * 5 - 2 * 2);
     const refused: string[] = [];
     const poor = new LinkSet({
       budget: scarce,

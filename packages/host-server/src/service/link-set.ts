@@ -1,6 +1,9 @@
+import { createHash } from 'node:crypto';
+import type { DescriptorStore } from '@ivshmem/linux/process';
 import type { Poller } from '@ivshmem/linux/wait';
 import type { DescriptorBudget } from '../server/descriptor-budget.ts';
 import type { HostServerEvent } from '../server/events.ts';
+import { discardServer } from '../server/foundation.ts';
 import { createHostServer, type HostServer } from '../server/host-server.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
@@ -10,6 +13,8 @@ export interface LinkSetOptions {
   readonly budget: DescriptorBudget;
   /** Listening sockets passed by a service manager. */
   readonly activated?: ActivatedSockets | undefined;
+  /** Keeps what the peers have of the servers while this process is restarted. */
+  readonly store?: DescriptorStore | undefined;
   readonly poller?: Poller;
   readonly log?: ((link: string, event: HostServerEvent) => void) | undefined;
   /** Called with each server before it has clients, to count its events. */
@@ -103,12 +108,13 @@ export class LinkSet {
   }
 
   #start(configuration: LinkConfiguration): void {
-    const { budget, activated, poller, log, watch } = this.#options;
+    const { budget, activated, store, poller, log, watch } = this.#options;
     const { name, settings } = configuration;
     const server = createHostServer({
       ...settings,
       budget,
       listener: activated?.listenerFor(settings.socketPath),
+      store: store?.scope(scopeOf(name)),
       ...(poller !== undefined && { poller }),
       log: log === undefined ? undefined : (event) => log(name, event),
     });
@@ -116,17 +122,38 @@ export class LinkSet {
     this.#running.set(name, { configuration, server, since: new Date() });
   }
 
-  #stop(name: string, { server }: LinkServer): void {
-    this.#running.delete(name);
-    server.close();
+  /**
+   * Removes what an earlier process has left of links that are not configured any more. Returns the paths of their sockets, where
+   * known. Throws SystemCallError.
+   */
+  discardLeft(): string[] {
+    const { store } = this.#options;
+    const configured = new Set(this.#wanted.map(({ name }) => scopeOf(name)));
+    const gone = store?.scopes.filter((scope) => !configured.has(scope)) ?? [];
+    const paths = gone.map((scope) => discardServer(store!.scope(scope)) ?? 'a socket of unknown path');
+    store?.discardLeft();
+    return paths;
   }
 
-  /** Stops all links. */
+  #stop(name: string, { server }: LinkServer, how: 'close' | 'suspend' = 'close'): void {
+    this.#running.delete(name);
+    server[how]();
+  }
+
+  /** Stops all links. With a descriptor store, the next process continues with them. */
   close(): void {
-    for (const [name, link] of this.#running) this.#stop(name, link);
+    for (const [name, link] of this.#running) this.#stop(name, link, 'suspend');
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/**
+ * The scope of a link in the descriptor store. Names may be long, and systemd passes the names of all stored descriptors in one
+ * environment variable of at most 128 KiB.
+ */
+function scopeOf(name: string): string {
+  return createHash('sha256').update(name).digest('base64url').slice(0, 6);
 }

@@ -1,4 +1,11 @@
-import { type Environment, raiseOpenFilesLimit, serviceNotifier } from '@ivshmem/linux/process';
+import {
+  type Environment,
+  isStored,
+  openDescriptorStore,
+  passedDescriptors,
+  raiseOpenFilesLimit,
+  serviceNotifier,
+} from '@ivshmem/linux/process';
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
@@ -54,7 +61,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   const cleanups: (() => void | Promise<void>)[] = [];
   try {
     raiseOpenFilesLimit();
-    const budget = DescriptorBudget.ofProcess();
+    const store = openDescriptorStore(environment, process.pid);
+    const budget = DescriptorBudget.ofProcess(store === undefined ? 0 : storedDescriptors(environment));
     const activated = new ActivatedSockets(environment, process.pid);
     cleanups.push(() => activated.close());
     const configurations = options.links(activated.paths);
@@ -63,11 +71,16 @@ export async function serve(options: ServeOptions): Promise<void> {
     const links = new LinkSet({
       budget,
       activated,
+      store,
       log: (link, event) => log.event(link, event),
       watch: (link, server) => metrics.watch(link, server),
     });
     cleanups.push(() => links.close());
     startLinks(links, configurations, log);
+    for (const path of links.discardLeft()) {
+      const text = `${path} is not configured any more: its peers are disconnected`;
+      log.note('warn', text, { type: 'link-discarded', socketPath: path });
+    }
     const control = options.control ? openControl(links, log) : undefined;
     cleanups.push(() => control?.close());
     for (const { name, settings } of configurations) log.note('debug', `${name}: settings`, { settings });
@@ -108,6 +121,11 @@ export async function serve(options: ServeOptions): Promise<void> {
     process.off('SIGHUP', onHangUp);
     signal?.removeEventListener('abort', stop);
   }
+}
+
+/** How many descriptors an earlier process has left. */
+function storedDescriptors(environment: Environment): number {
+  return passedDescriptors(environment, process.pid).filter(({ name }) => isStored(name)).length;
 }
 
 /** Rejects a passed socket that no link uses: its clients would wait forever. */

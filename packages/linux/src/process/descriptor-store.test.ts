@@ -91,6 +91,7 @@ describe('the descriptor store', () => {
     const store = descriptorStoreOf({ socket: path, prefix: 'ivshmem/', left });
     const port = store.scope('port');
     expect([store.left, port.left]).toEqual([['memory'], ['vector:0', 'vector:0', 'peer']]);
+    expect([store.scopes, port.scopes]).toEqual([['port', 'other'], []]);
     expect([store.take('memory'), store.take('memory'), store.take('port/peer')]).toEqual([
       fds[0],
       undefined,

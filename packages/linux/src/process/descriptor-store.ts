@@ -28,6 +28,8 @@ export interface DescriptorStoreHandle {
 export interface DescriptorStore {
   /** Names of the descriptors that the process before has left in this scope, not in one within it, and that were not taken yet. */
   readonly left: readonly string[];
+  /** Names of the scopes within this one in which something is left. */
+  readonly scopes: readonly string[];
   /**
    * Returns one of {@link left}, which the caller owns; it stays in the store, too. undefined if there is none. If there are
    * two of one name, the others are closed. It can be any kind of file: check it.
@@ -93,11 +95,18 @@ class NotifiedStore implements DescriptorStore {
   }
 
   get left(): readonly string[] {
-    const names = this.#left.filter(({ name }) => name.startsWith(this.#prefix));
-    const own = names
-      .map(({ name }) => name.slice(this.#prefix.length))
-      .filter((name) => !name.includes('/'));
-    return own.map(unescaped);
+    return this.#names.filter((name) => !name.includes('/')).map(unescaped);
+  }
+
+  get scopes(): readonly string[] {
+    const scopes = this.#names.filter((name) => name.includes('/')).map((name) => name.split('/')[0]!);
+    return [...new Set(scopes)].map(unescaped);
+  }
+
+  /** What is left in this scope and those within it, escaped, without the prefix. */
+  get #names(): string[] {
+    const within = this.#left.filter(({ name }) => name.startsWith(this.#prefix));
+    return within.map(({ name }) => name.slice(this.#prefix.length));
   }
 
   take(name: string): number | undefined {

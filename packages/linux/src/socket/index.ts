@@ -3,4 +3,4 @@ export { controlSize, type MessagePart, MessageRecord, writeRights } from './mes
 export { checkSocketPath, MAX_SOCKET_PATH } from './socket-path.ts';
 export { setReceiveTimeout, setSendTimeout } from './socket-timeout.ts';
 export { listeningPath, removeDeadSocket, UnixListener } from './unix-listener.ts';
-export { MAX_FDS, type PeerCredentials, UnixSocket } from './unix-socket.ts';
+export { isUnixStream, MAX_FDS, type PeerCredentials, UnixSocket } from './unix-socket.ts';

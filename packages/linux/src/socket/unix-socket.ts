@@ -16,7 +16,10 @@ export const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const SCM_CREDENTIALS = 2;
+const SO_TYPE = 3;
 const SO_PEERCRED = 17;
+const SO_ACCEPTCONN = 30;
+const SO_DOMAIN = 39;
 const SO_PEEK_OFF = 42;
 const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;
@@ -92,6 +95,17 @@ export function socketAddress(path: string, syscall: string): Uint8Array {
   address[0] = AF_UNIX;
   address.set(bytes, 2);
   return address;
+}
+
+/** Whether a descriptor is a connected Unix stream socket; one whose other end is gone counts. */
+export function isUnixStream(fd: number): boolean {
+  const wanted = { [SO_DOMAIN]: AF_UNIX, [SO_TYPE]: SOCK_STREAM, [SO_ACCEPTCONN]: 0 };
+  return Object.entries(wanted).every(([option, value]) => {
+    const found = new Int32Array(1);
+    const length = new Uint8Array(Uint32Array.of(4).buffer);
+    const bytes = new Uint8Array(found.buffer);
+    return libc.getsockopt(fd, SOL_SOCKET, Number(option), bytes, length) === 0 && found[0] === value;
+  });
 }
 
 /** Credentials of the other end of a Unix socket at the time of its connect(2) or listen(2). */
