@@ -16,7 +16,7 @@ Exit status: 0 where nothing was lost, 1 elsewhere.
 `;
 
 /** The server's limit, so that further clients are rejected. */
-const DESCRIPTORS = 260;
+const DESCRIPTORS = 200;
 const EVICT_AFTER = 2;
 const RESIDENTS = 4;
 

@@ -32,7 +32,7 @@ export class KeptDescriptors {
   }
 
   put(name: string, fd: number): void {
-    this.#names.add(name);
+    if (this.exists) this.#names.add(name);
     this.#try((store) => store.put(name, fd));
   }
 

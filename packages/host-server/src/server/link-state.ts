@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Mapping, mapPrivate, StateMemory } from '@ivshmem/linux/memory';
-import { MessageRecord, type PeerCredentials, writeRights } from '@ivshmem/linux/socket';
+import { type MessagePart, MessageRecord, type PeerCredentials, writeRights } from '@ivshmem/linux/socket';
 import type { HostServerSettings } from './options.ts';
 
 const KIND = 'server';
@@ -21,6 +21,7 @@ const HASH_SIZE = 32;
 const SENDING = { active: 32, client: 33, clientSerial: 34, peer: 35, serial: 36, vectors: 37, length: 38 };
 const RECORD = 192;
 const CONTROL = 320;
+const CMSGHDR_SIZE = 16;
 const MESSAGE = 384;
 const MESSAGE_SIZE = 64;
 const SLOTS = 512;
@@ -67,6 +68,9 @@ export class LinkState {
   readonly #numbers: Float64Array;
   readonly #bytes: Uint8Array;
   readonly #record: MessageRecord;
+  /** The control message for one descriptor, which is {@link #passed}. */
+  readonly #control: MessagePart;
+  readonly #passed: Int32Array;
   /** Of the data in the mapping, in bytes. */
   readonly #offset: number;
 
@@ -87,6 +91,8 @@ export class LinkState {
     this.#numbers = new Float64Array(memory.buffer, offset, size / 8);
     this.#bytes = new Uint8Array(memory.buffer, offset, size);
     this.#record = new MessageRecord(memory, offset + RECORD);
+    this.#control = writeRights(memory, offset + CONTROL, [-1]);
+    this.#passed = new Int32Array(memory.buffer, offset + CONTROL + CMSGHDR_SIZE, 1);
   }
 
   /** Creates the state of a server without clients. `isKept`: in a memfd. Throws SystemCallError. */
@@ -212,12 +218,12 @@ export class LinkState {
     words[SENDING.vectors] = about?.vectors ?? 0;
     words[SENDING.length] = bytes.length;
     this.#bytes.set(bytes, MESSAGE);
-    const control = fd === null ? undefined : writeRights(this.#memory, this.#offset + CONTROL, [fd]);
+    this.#passed[0] = fd ?? -1;
     this.#record.reset();
     Atomics.store(words, SENDING.active, 1);
     try {
       const data = { address: this.#memory.address + this.#offset + MESSAGE, length: bytes.length };
-      const sent = this.#record.send(socket, data, control);
+      const sent = this.#record.send(socket, data, fd === null ? undefined : this.#control);
       if (sent === 0) return false;
       // A stream socket takes a message that fits into one buffer of the kernel as a whole or not at all.
       if (sent !== bytes.length) throw new Error(`${sent} of ${bytes.length} bytes sent`);
