@@ -8,6 +8,7 @@ import { createLink, openEthernet } from '@ivshmem/net';
 import { ping } from '@ivshmem/traffic';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { VmmClient } from '../../packages/device/src/vfio-user/vmm-client.test-support.ts';
+import { parsePcapng } from '../../packages/net/src/capture/pcapng.test-support.ts';
 import { Program } from '../support/program.ts';
 
 const EXAMPLES = fileURLToPath(new URL('../../examples/', import.meta.url));
@@ -141,37 +142,17 @@ it('capture.mjs', async () => {
     expect(await program.stop()).toMatchObject({ code: 0, stderr: '' });
     for (const server of servers) server.close();
   }
-  const blocks = pcapngBlocks(readFileSync(path));
-  expect(blocks.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 1, 6, 6, 6]);
-  expect(blocks[0]!.body.readUInt32LE(0)).toBe(0x1a2b3c4d);
-  for (const { body } of blocks.slice(1, 3)) {
-    // Ethernet; if_tsresol is 9; the end of the options.
-    expect([body.readUInt16LE(0), body.subarray(8).toString('hex')]).toEqual([1, '090001000900000000000000']);
-  }
-  const packets = blocks.slice(3).map(({ body }) => body);
-  expect(packets.map((body) => body.readUInt32LE(0))).toEqual([0, 1, 0]);
-  for (const [i, body] of packets.entries()) {
-    const time = (BigInt(body.readUInt32LE(4)) << 32n) | BigInt(body.readUInt32LE(8));
+  const { interfaces, packets } = parsePcapng(readFileSync(path));
+  expect(interfaces.map(({ name, resolution }) => [name, resolution])).toEqual(
+    servers.map(({ options }) => [options.socketPath, 9]),
+  );
+  expect(packets.map(({ interfaceId }) => interfaceId)).toEqual([0, 1, 0]);
+  for (const [i, { time, bytes, length }] of packets.entries()) {
     expect(time > before && time < BigInt(Date.now() + 1) * 1_000_000n).toBe(true);
-    const length = body.readUInt32LE(12);
-    expect(body.readUInt32LE(16)).toBe(length);
-    expect(sent[i]!.equals(body.subarray(20, 20 + length))).toBe(true);
+    expect(length).toBe(sent[i]!.length);
+    expect(sent[i]!.equals(bytes)).toBe(true);
   }
 });
-
-/** The blocks of a pcapng file. Throws unless each has its length at both ends, a multiple of four. */
-function pcapngBlocks(file: Buffer): { type: number; body: Buffer }[] {
-  const blocks = [];
-  for (let at = 0; at < file.length; ) {
-    const length = file.readUInt32LE(at + 4);
-    if (length % 4 !== 0 || length < 12 || file.readUInt32LE(at + length - 4) !== length) {
-      throw new Error(`a block of ${length} bytes at ${at}`);
-    }
-    blocks.push({ type: file.readUInt32LE(at), body: file.subarray(at + 8, at + length - 4) });
-    at += length;
-  }
-  return blocks;
-}
 
 it.skipIf(skip)(`embedded.ts${skip ? ` (skipped: ${missing})` : ''}`, async () => {
   const netns = Netns.create();

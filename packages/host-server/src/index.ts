@@ -9,7 +9,12 @@ export {
   type Peer,
   type RefusalCause,
 } from './server/events.ts';
-export { createHostServer, type HostServer, type HostServerOptions } from './server/host-server.ts';
+export {
+  createHostServer,
+  type HostServer,
+  type HostServerOptions,
+  type Observed,
+} from './server/host-server.ts';
 export {
   type HostServerSettings,
   MAX_SERVER_VECTORS,

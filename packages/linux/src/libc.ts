@@ -98,6 +98,10 @@ export const timerfdCreate: (clock: number, flags: number) => number = process_.
 );
 export const timerfdSettime: (fd: number, flags: number, value: Uint8Array, old: null) => number =
   process_.func('int timerfd_settime(int, int, const void *, void *)');
+/** clock_gettime(2) into struct timespec {i64 seconds, i64 nanoseconds}. */
+export const clockGettime: (clock: number, time: Uint8Array) => number = process_.func(
+  'int clock_gettime(int, _Out_ void *)',
+);
 export const epollCreate1: (flags: number) => number = process_.func('int epoll_create1(int)');
 export const epollCtl: (epoll: number, operation: number, fd: number, event: Uint8Array | null) => number =
   process_.func('int epoll_ctl(int, int, int, void *)');

@@ -16,6 +16,7 @@ export {
 } from './pci-config.ts';
 export * as pci from './pci-registers.ts';
 export * from './ring-layout.ts';
+export { type ObservedFrame, type ObserverClock, RingObserver } from './ring-observer.ts';
 export { RxQueue } from './rx-queue.ts';
 export * from './server-messages.ts';
 export { TxQueue } from './tx-queue.ts';

@@ -5,7 +5,8 @@ import { Violation } from './violation.ts';
 
 /**
  * Once this many bytes at the front of the data area are free again, the next frame goes there instead of further
- * back: cycling through megabytes would put every frame into memory that is in no cache.
+ * back: cycling through megabytes would put every frame into memory that is in no cache. Not earlier, so that a capture
+ * (`RingObserver`) finds the last frames untouched.
  */
 const WARM_BYTES = 0x40000;
 
@@ -152,8 +153,6 @@ export class TxQueue extends Queue {
       if (peer32[entry + 1] !== USED_LENGTH) return this.#fail(Violation.USED_LENGTH);
     }
     this.#lastUsed = used;
-    // With nothing in flight, start at the front, which is still in a cache.
-    if (used === this.#next) this.#head = this.layout.data;
     this.#tail = used === this.#next ? this.#head : this.#slots[used & mask]!;
     return count;
   }
