@@ -9,12 +9,8 @@ export {
   type Peer,
   type RefusalCause,
 } from './server/events.ts';
-export {
-  createHostServer,
-  type HostServer,
-  type HostServerOptions,
-  type Observed,
-} from './server/host-server.ts';
+export { createHostServer, type HostServer, type HostServerOptions } from './server/host-server.ts';
+export { handleObserve, type Observed, type ObservedLink, observeServer } from './server/observe.ts';
 export {
   type HostServerSettings,
   MAX_SERVER_VECTORS,

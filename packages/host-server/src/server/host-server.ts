@@ -1,5 +1,4 @@
-import { openSync } from 'node:fs';
-import { closeFd, duplicateFd } from '@ivshmem/linux';
+import { closeFd } from '@ivshmem/linux';
 import { type DescriptorStore, openFilesLimit } from '@ivshmem/linux/process';
 import { Acceptor, type PeerCredentials, type UnixListener, type UnixSocket } from '@ivshmem/linux/socket';
 import { mainPoller, type Poller } from '@ivshmem/linux/wait';
@@ -12,6 +11,7 @@ import type { HostServerEvent, Peer } from './events.ts';
 import { type Foundation, layFoundation, takeClients } from './foundation.ts';
 import { KeptDescriptors, socketName } from './kept-descriptors.ts';
 import type { LinkState, Tenant } from './link-state.ts';
+import { type Observed, openObserved } from './observe.ts';
 import { completeSettings, type HostServerSettings, settingsWarnings } from './options.ts';
 import { Reception, Refusal, shortage } from './reception.ts';
 import { reasonOf } from './remedies.ts';
@@ -36,12 +36,6 @@ export interface HostServerOptions extends Partial<HostServerSettings> {
   readonly store?: DescriptorStore | undefined;
 }
 
-/** Descriptors for a process that reads the memory without being a peer. */
-export interface Observed {
-  readonly memory: number;
-  readonly doorbells: readonly number[];
-}
-
 /** A running host server, as returned by {@link createHostServer}. */
 export interface HostServer {
   /** Offsets and sizes of the sections. */
@@ -59,10 +53,7 @@ export interface HostServer {
   readonly events$: Observable<HostServerEvent>;
   /** Number and bytes of messages pending for all peers. */
   readonly waiting: { readonly messages: number; readonly bytes: number };
-  /**
-   * Returns what a capture needs: the memory, open for reading only, and the first two eventfds of peers 0 and 1, if they are
-   * connected. The caller owns the descriptors. Throws SystemCallError, or Error of `node:fs`.
-   */
+  /** Returns what a capture needs. The caller owns the descriptors. Throws SystemCallError, or Error of `node:fs`. */
   observe(): Observed;
   /**
    * Disconnects all clients, and removes the socket file and the name of the shared memory. Clients keep their memory and
@@ -208,17 +199,7 @@ class Server implements HostServer {
   }
 
   observe(): Observed {
-    const doorbells: number[] = [];
-    const memory = openSync(`/proc/self/fd/${this.#memory.fd}`, 'r');
-    try {
-      for (const { announcement } of this.#table.clients.filter(({ id }) => id < 2)) {
-        for (const { event } of announcement.slice(0, 2)) doorbells.push(duplicateFd(event.fd));
-      }
-    } catch (error) {
-      for (const fd of [memory, ...doorbells]) closeFd(fd);
-      throw error;
-    }
-    return { memory, doorbells };
+    return openObserved(this.#memory.fd, this.#table.clients);
   }
 
   #describe({ id, credentials, since, waiting }: Client): Peer {

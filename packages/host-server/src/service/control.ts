@@ -1,4 +1,5 @@
 import { ControlServer, handleStatus, type PartReport } from '@ivshmem/monitor';
+import { handleObserve } from '../server/observe.ts';
 import { reasonOf } from '../server/remedies.ts';
 import { serverReport } from '../server/server-report.ts';
 import type { LinkSet } from './link-set.ts';
@@ -9,6 +10,7 @@ export function openControl(links: LinkSet, log: ServerLog): ControlServer | und
   try {
     const control = ControlServer.listen('server');
     handleStatus(control, 'server', () => ({ ready: true, parts: reports(links) }));
+    handleObserve(control, () => links.links.map(({ server }) => server));
     return control;
   } catch (error) {
     log.note('warn', reasonOf(error), { type: 'no-control' });
