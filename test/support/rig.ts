@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Netns, openPacketSocket, type PacketSocket, setIpv6 } from '@ivshmem/linux/network';
-import { type Exit, type Line, Program } from './program.ts';
+import { COMMAND, type Exit, type Line, Program } from './program.ts';
 
 export const TAP = 'ivn0';
 
@@ -16,6 +16,8 @@ export interface RigOptions {
   readonly net?: readonly string[];
   /** Keeps the kernel silent: nothing is on the link but what the test puts there. */
   readonly silent?: boolean;
+  /** Runs both ends under `ivshmem supervise`. */
+  readonly supervised?: boolean;
 }
 
 export type End = 0 | 1;
@@ -63,8 +65,10 @@ export class Rig {
   }
 
   startPeer(end: End, more: readonly string[] = []): Program {
-    const { mtu, net = [] } = this.#options;
-    const argv = ['net', '--json', '--until-eof', '--socket', this.socket, '--tap', TAP];
+    const { mtu, net = [], supervised = false } = this.#options;
+    const argv = ['net', '--json', '--socket', this.socket, '--tap', TAP];
+    if (supervised) argv.unshift('supervise', '--tries', '1000000', process.execPath, COMMAND);
+    else argv.push('--until-eof');
     argv.push('--netns', this.namespaces[end].path);
     if (mtu !== undefined) argv.push('--mtu', String(mtu));
     if (!this.#options.silent) {

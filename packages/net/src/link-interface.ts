@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { OptionError, SystemCallError } from '@ivshmem/linux';
+import { closeFd, OptionError, SystemCallError } from '@ivshmem/linux';
 import {
   addOvsPort,
   ensureAddress,
@@ -16,6 +16,7 @@ import { type Epoll, Timer } from '@ivshmem/linux/wait';
 import { type InterfaceListener, InterfaceWatch } from './interface-watch.ts';
 import type { BridgeMtu } from './link-mtu.ts';
 import type { LinkOptions } from './link-options.ts';
+import type { LinkRecord } from './link-record.ts';
 
 /** Interval at which to check that the network namespace still has the name in the options, in ms. */
 const NAME_INTERVAL = 1000;
@@ -29,14 +30,25 @@ export class LinkInterface {
   readonly #epoll: Epoll;
   readonly #changed: InterfaceListener;
   readonly #log: (text: string) => void;
+  readonly #record: LinkRecord | undefined;
   #tap: Tap | undefined;
   #watch: InterfaceWatch | undefined;
   #nameTimer: Timer | undefined;
   /** Of Open vSwitch, if {@link #join} has added the interface there. */
   #ovsBridge: string | undefined;
 
-  /** `changed` is called for changes by other processes, `log` with a line if the interface can no longer be followed. */
-  constructor(options: LinkOptions, epoll: Epoll, changed: InterfaceListener, log: (text: string) => void) {
+  /**
+   * `changed` is called for changes by other processes, `log` with a line if the interface can no longer be followed. With `record`,
+   * which it owns, the interface is kept for the next process: see {@link restore}.
+   */
+  constructor(
+    options: LinkOptions,
+    epoll: Epoll,
+    changed: InterfaceListener,
+    log: (text: string) => void,
+    record?: LinkRecord,
+  ) {
+    this.#record = record;
     this.#options = options;
     this.#epoll = epoll;
     this.#changed = changed;
@@ -71,6 +83,34 @@ export class LinkInterface {
   }
 
   /**
+   * Continues on the interface of the process before, as it is now, with its carrier off. Returns false if there is none that is
+   * usable; why not is logged.
+   */
+  restore(): boolean {
+    const fd = this.#record?.takeTap();
+    if (fd === undefined) return false;
+    const { mac, offload = true } = this.#options;
+    let tap: Tap | undefined;
+    try {
+      tap = tapOf(fd);
+      if (tap.vnetHeader !== offload) throw new Error('it was opened for a link with another --no-offload');
+      if (mac !== undefined) tap.setMac(mac);
+      this.#follow(tap);
+      this.#configure(this.#watch!);
+      this.#tap = tap;
+      return true;
+    } catch (error) {
+      this.#log(`the interface of the process before is not used: ${(error as Error).message}`);
+      this.#leave();
+      tap?.close();
+      this.#record!.discard();
+      return false;
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /**
    * Sets the MTU, in bytes, unless the interface has it already. Returns whether it has it afterwards: this process may
    * lack the permission, or an administrator may set another at the same time. Throws SystemCallError.
    */
@@ -102,29 +142,40 @@ export class LinkInterface {
   }
 
   #make(setMtu: () => void): Tap {
-    const { netns, bridge, addresses = [] } = this.#options;
+    const { netns } = this.#options;
     if (netns !== undefined) {
       using namespace = Netns.open(netns);
       namespace.enter();
     }
     const tap = this.#open();
     try {
-      tap.setCarrier(false);
-      const watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
-      this.#watch = watch;
-      checkFrames(watch.current);
+      const watch = this.#follow(tap);
       setMtu();
-      if (bridge !== undefined) this.#join(bridge, watch);
-      watch.apply({ up: true });
-      for (const address of addresses) ensureAddress(watch.current, address);
-      if (netns !== undefined) this.#watchName(netns, watch);
+      this.#configure(watch, () => watch.apply({ up: true }));
     } catch (error) {
-      this.close();
+      this.#leave();
       tap.close();
       throw error;
     }
     this.#tap = tap;
+    this.#record?.keep(tap.fd);
     return tap;
+  }
+
+  #follow(tap: Tap): InterfaceWatch {
+    tap.setCarrier(false);
+    this.#watch = new InterfaceWatch(tap, this.#epoll, this.#changed, this.#log);
+    checkFrames(this.#watch.current);
+    return this.#watch;
+  }
+
+  /** What the options demand of the interface. An interface that was there before stays up or down, as an administrator left it. */
+  #configure(watch: InterfaceWatch, takeUp = () => {}): void {
+    const { netns, bridge, addresses = [] } = this.#options;
+    if (bridge !== undefined) this.#join(bridge, watch);
+    takeUp();
+    for (const address of addresses) ensureAddress(watch.current, address);
+    if (netns !== undefined) this.#watchName(netns, watch);
   }
 
   #join(bridge: string, watch: InterfaceWatch): void {
@@ -139,7 +190,8 @@ export class LinkInterface {
         `bridge ${bridge}: the user-space datapath of Open vSwitch drops packets whose checksums or segments are left to offloads: use --no-offload`,
       );
     }
-    if (addOvsPort(bridge, watch.current.name)) this.#ovsBridge = bridge;
+    if (addOvsPort(bridge, watch.current.name) || this.#record?.ovsPort) this.#ovsBridge = bridge;
+    if (this.#record !== undefined) this.#record.ovsPort = this.#ovsBridge !== undefined;
   }
 
   #open(): Tap {
@@ -186,14 +238,20 @@ export class LinkInterface {
     this.#nameTimer.every(NAME_INTERVAL);
   }
 
+  /** Releases the interface, which exists as long as a descriptor of it is open. */
   close(): void {
+    this.#leave();
+    this.#tap?.close();
+    this.#record?.close();
+  }
+
+  #leave(): void {
     this.#nameTimer?.close();
     if (this.#ovsBridge !== undefined && this.#watch !== undefined)
       removeOvsPort(this.#ovsBridge, this.#watch.current.name);
     this.#ovsBridge = undefined;
     this.#watch?.close();
     this.#watch = undefined;
-    this.#tap?.close();
   }
 }
 

@@ -1,7 +1,8 @@
 import { OptionError, yieldProcessor } from '@ivshmem/linux';
 import type { NetworkInterface } from '@ivshmem/linux/network';
+import { type DescriptorStore, descriptorStoreOf } from '@ivshmem/linux/process';
 import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
-import { countersOf, type Port } from '@ivshmem/transport';
+import { countersOf, type Port, ServerPort } from '@ivshmem/transport';
 import type { AnnouncedMtu, RingLayout } from '@ivshmem/transport/protocol';
 import { BusyPoll } from './busy-poll.ts';
 import { Counter } from './counters.ts';
@@ -12,6 +13,7 @@ import type { LinkInfo, WorkerInput, WorkerMessage } from './link-messages.ts';
 import { LinkMtu, type MtuPlan } from './link-mtu.ts';
 import { DEFAULT_BUSY_POLL } from './link-options.ts';
 import { LinkPorts, type PortUser } from './link-ports.ts';
+import { LinkRecord } from './link-record.ts';
 import { LinkSession } from './link-session.ts';
 import { LinkReports } from './reports.ts';
 
@@ -23,6 +25,7 @@ export class LinkLoop implements PortUser {
   readonly #input: WorkerInput;
   readonly #reports: LinkReports;
   readonly #counters: Float64Array;
+  readonly #store: DescriptorStore | undefined;
   readonly #epoll = new Epoll();
   readonly #ports: LinkPorts;
   readonly #interface: LinkInterface;
@@ -42,15 +45,25 @@ export class LinkLoop implements PortUser {
     this.#input = input;
     this.#reports = new LinkReports(this.#epoll, report);
     this.#counters = countersOf(input.counters);
+    const { port, wait = false, mtu, tap = '', netns = '' } = input.options;
+    const log = (text: string) => this.#reports.log(text);
+    const store = input.store && descriptorStoreOf(input.store);
+    this.#store = store;
+    // Another interface is not that of the options.
+    const record = store && new LinkRecord(store.scope(`interface ${netns} ${tap}`), log);
     this.#interface = new LinkInterface(
       input.options,
       this.#epoll,
       (now, before) => this.#interfaceChanged(now, before),
-      (text) => this.#reports.log(text),
+      log,
+      record,
     );
-    this.#mtu = new LinkMtu(input.options.mtu);
-    const { port, wait = false } = input.options;
-    this.#ports = new LinkPorts(port, wait, this.#epoll, this);
+    this.#mtu = new LinkMtu(mtu, () => {
+      if (record !== undefined) record.mtuSet = true;
+    });
+    const restored = this.#interface.restore();
+    if (restored) this.#mtu.resume(this.#interface.current.mtu, record!.mtuSet);
+    this.#ports = new LinkPorts(port, wait || restored, this.#epoll, this, store?.scope('port'));
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
     });
@@ -59,6 +72,7 @@ export class LinkLoop implements PortUser {
   /** Runs the link until it is stopped. Throws an Error of one line if the link cannot continue. */
   run(): void {
     this.#ports.start();
+    this.#store?.discardLeft();
     const busyPoll = new BusyPoll(this.#input.options.busyPoll ?? DEFAULT_BUSY_POLL);
     let rounds = 0;
     while (!this.#stopping) {
@@ -207,6 +221,9 @@ export class LinkLoop implements PortUser {
   }
 
   [Symbol.dispose](): void {
+    // The next process continues on the port, if there is a store.
+    const { port } = this;
+    if (port instanceof ServerPort) port.detach();
     this.#ports.close();
     try {
       this.leave();

@@ -1,11 +1,14 @@
+import type { DescriptorStoreHandle } from '@ivshmem/linux/process';
 import type { HandshakeStatus } from '@ivshmem/transport/protocol';
 import type { LinkOptions } from './link-options.ts';
 import type { Offload } from './offload.ts';
 
 /** Input of a link's worker. */
 export interface WorkerInput {
-  readonly options: LinkOptions;
+  readonly options: Omit<LinkOptions, 'store'>;
   readonly counters: SharedArrayBuffer;
+  /** Of the options' store. */
+  readonly store: DescriptorStoreHandle | undefined;
 }
 
 /** Properties of an Ethernet link with any kind of end, known once its port is open. */

@@ -37,9 +37,11 @@ export interface MtuPlan {
 export class LinkMtu {
   #administrator: Setting | undefined;
   #current: number | undefined;
+  readonly #onSet: () => void;
 
-  /** `option` in bytes, 68 … TAP_MAX_MTU; undefined if there is none. */
-  constructor(option: number | undefined) {
+  /** `option` in bytes, 68 … TAP_MAX_MTU; undefined if there is none. `onSet` is called at {@link setOnInterface}. */
+  constructor(option: number | undefined, onSet = () => {}) {
+    this.#onSet = onSet;
     if (option !== undefined) this.#administrator = { bytes: option, by: BY_OPTION };
   }
 
@@ -59,6 +61,13 @@ export class LinkMtu {
   /** An administrator has set an MTU on the interface, in bytes: later plans use it. */
   setOnInterface(bytes: number): void {
     this.#administrator = { bytes, by: ON_INTERFACE };
+    this.#onSet();
+  }
+
+  /** The interface was there before this process, with an MTU of `bytes`, and maybe `set` by an administrator. An option wins. */
+  resume(bytes: number, set: boolean): void {
+    this.#current = bytes;
+    if (set && this.#administrator === undefined) this.setOnInterface(bytes);
   }
 
   /**

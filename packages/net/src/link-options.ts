@@ -1,5 +1,6 @@
 import { checkOption, checkWholeNumber, OptionError } from '@ivshmem/linux';
 import { checkInterfaceName, parseIpPrefix, TAP_MAX_MTU } from '@ivshmem/linux/network';
+import type { DescriptorStore } from '@ivshmem/linux/process';
 import { checkSocketPath } from '@ivshmem/linux/socket';
 import { checkPciDevice, type PortSource } from '@ivshmem/transport';
 import { MIN_MTU } from '@ivshmem/transport/protocol';
@@ -48,6 +49,12 @@ export interface LinkOptions {
    * false).
    */
   readonly wait?: boolean;
+  /**
+   * Keeps interface and port on the host server for the next process with the same options, which continues on them, also after
+   * SIGKILL: the interface keeps its addresses and routes, and the host server does not notice. Nothing else may be in it; the link
+   * takes it over. Not with {@link tapFd}.
+   */
+  readonly store?: DescriptorStore | undefined;
 }
 
 /** In µs: about the cost of a sleep and a wakeup. */
@@ -79,7 +86,7 @@ export function checkPortAndMtu({ port, mtu }: Pick<LinkOptions, 'port' | 'mtu'>
   if (mtu !== undefined) checkWholeNumber('mtu', 'MTU', mtu, [MIN_MTU, TAP_MAX_MTU], 'bytes');
 }
 
-function checkTap({ tap, tapFd, netns }: LinkOptions): void {
+function checkTap({ tap, tapFd, netns, store }: LinkOptions): void {
   if ((tap === undefined) === (tapFd === undefined)) {
     throw new OptionError('tap', 'TAP: give either the name of an interface (tap) or a descriptor (tapFd)');
   }
@@ -88,6 +95,9 @@ function checkTap({ tap, tapFd, netns }: LinkOptions): void {
   if (tapFd === undefined) return;
   if (!(Number.isInteger(tapFd) && tapFd >= 0 && tapFd <= 0x7fffffff)) {
     throw new OptionError('tapFd', `TAP descriptor ${tapFd}: must be the number of an open descriptor`);
+  }
+  if (store !== undefined) {
+    throw new OptionError('store', `TAP descriptor ${tapFd}: its owner keeps it: give no store`);
   }
   if (netns !== undefined) {
     throw new OptionError(

@@ -1,5 +1,14 @@
+import type { DescriptorStore } from '@ivshmem/linux/process';
 import type { Poller } from '@ivshmem/linux/wait';
-import { openPort, type Port, PortSeeker, type PortSource, ServerTrust } from '@ivshmem/transport';
+import {
+  openPort,
+  type Port,
+  PortSeeker,
+  type PortSource,
+  restoreServerPort,
+  ServerPort,
+  ServerTrust,
+} from '@ivshmem/transport';
 import { isPeerThere, ParkedPort } from './parked-port.ts';
 
 /** Time between the end of a provider and the first search for its successor, in ms. */
@@ -27,20 +36,29 @@ export interface PortUser {
  * without a restart. So a link whose peer is connected stays on that memory until the peer joins the new server.
  */
 export class LinkPorts {
+  readonly #source: PortSource;
+  readonly #poller: Poller;
   readonly #user: PortUser;
+  readonly #store: DescriptorStore | undefined;
+  readonly #trust = new ServerTrust();
   readonly #seeker: PortSeeker<Port>;
   /** On the new server, while the link stays on the memory of the previous one. */
   #parked: ParkedPort | undefined;
   /** The port in use must not be used any more. */
   #lost = false;
 
-  /** With `wait`, also waits for the first port. Throws SystemCallError. */
-  constructor(source: PortSource, wait: boolean, poller: Poller, user: PortUser) {
+  /**
+   * With `wait`, also waits for the first port. A port on a host server that is in use is kept in `store`, and the first port is the
+   * one that the process before has kept there. Throws SystemCallError.
+   */
+  constructor(source: PortSource, wait: boolean, poller: Poller, user: PortUser, store?: DescriptorStore) {
+    this.#source = source;
+    this.#poller = poller;
     this.#user = user;
-    const trust = new ServerTrust();
+    this.#store = store;
     this.#seeker = new PortSeeker({
       poller,
-      open: (opened) => openPort(source, poller, opened, trust),
+      open: (opened) => openPort(source, poller, opened, this.#trust),
       use: (port) => this.#take(port),
       failed: (error) => user.failed(error),
       log: (text) => user.log(text),
@@ -50,13 +68,41 @@ export class LinkPorts {
 
   /** Opens the first port. Reports failures to the user. */
   start(): void {
-    this.#seeker.seek();
+    const port = this.#restore();
+    if (port === null) {
+      this.#seeker.seek();
+      return;
+    }
+    try {
+      this.#user.begin(port);
+    } catch (error) {
+      this.#user.failed(error as Error);
+      return;
+    }
+    if (!port.connected) this.providerGone('the host server is gone', true);
+  }
+
+  #restore(): ServerPort | null {
+    if (this.#store === undefined || this.#source.type !== 'server') return null;
+    const { socketPath } = this.#source;
+    const log = (text: string) => this.#user.log(text);
+    const port = restoreServerPort(this.#store, socketPath, this.#poller, this.#trust, log);
+    if (typeof port !== 'string') return port;
+    log(`the port of the process before is not used: ${port}`);
+    return null;
+  }
+
+  #begin(port: Port): void {
+    this.#user.begin(port);
+    if (this.#store !== undefined && port instanceof ServerPort) {
+      port.keep(this.#store, (text) => this.#user.log(text));
+    }
   }
 
   #take(port: Port): void {
     const user = this.#user;
     if (user.port === undefined || !isPeerThere(user.port) || isPeerThere(port)) {
-      user.begin(port);
+      this.#begin(port);
       return;
     }
     try {
@@ -77,7 +123,7 @@ export class LinkPorts {
     const port = this.#parked!.release();
     this.#parked = undefined;
     try {
-      this.#user.begin(port);
+      this.#begin(port);
     } catch (error) {
       this.#seeker.retry(error as Error);
     }

@@ -45,7 +45,8 @@ export async function createLink(
 ): Promise<Link> {
   checkLinkOptions(options);
   const counters = allocateCounters();
-  const input: WorkerInput = { options, counters };
+  const { store, ...rest } = options;
+  const input: WorkerInput = { options: rest, counters, store: store?.handOver() };
   const { LinkObservables } = await import('./link-observables.ts');
   const observables = new LinkObservables<LinkInfo>(log);
   const thread = await startBlockingThread<WorkerMessage>({

@@ -1,4 +1,5 @@
 import { OptionError } from '@ivshmem/linux';
+import { openDescriptorStore } from '@ivshmem/linux/process';
 import { createLink } from '@ivshmem/net';
 import type { PortSource } from '@ivshmem/transport';
 import { interfaceLabel } from '../options/interface.ts';
@@ -12,9 +13,11 @@ import { DEFAULT_SOCKET, type NetOptions } from './net.ts';
 export async function runNet(options: NetOptions): Promise<number> {
   const { wait = false } = options;
   const ofLink = { port: portSource(options), wait, ...linkOptions(options) };
+  // A TAP of another program is that program's to keep.
+  const store = options.tapFd === undefined ? openDescriptorStore(process.env, process.pid) : undefined;
   const text = { partOf: () => 'link', linesOf: linkLines(interfaceLabel(options)) };
   return await runUntilStopped<LinkEvent>('net', options, text, async ({ stop, print, add }) => {
-    const link = await createLink(ofLink, stop, (line) => print(linkLog(line)));
+    const link = await createLink({ ...ofLink, store }, stop, (line) => print(linkLog(line)));
     const report = interfaceReporter(link, ofLink.port, { netns: options.netns });
     add(link, () => linkStats(link), report);
     followLink(link, print);
