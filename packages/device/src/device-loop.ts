@@ -5,10 +5,11 @@ import { Reports } from '@ivshmem/linux/thread';
 import { EPOLLIN, Epoll } from '@ivshmem/linux/wait';
 import {
   countersOf,
-  type HostPort,
   openServerPort,
   type PortEvent,
   PortSeeker,
+  restoreServerPort,
+  ServerPort,
   ServerTrust,
 } from '@ivshmem/transport';
 import { Counter } from './counters.ts';
@@ -38,12 +39,14 @@ export class DeviceLoop {
   readonly #epoll = new Epoll();
   /** The port's descriptors. They are polled before each access of the guest as well, which keeps events in order. */
   readonly #portEpoll = new Epoll();
-  readonly #seeker: PortSeeker<HostPort>;
+  readonly #seeker: PortSeeker<ServerPort>;
   /** Whether a later process can continue the device. */
   readonly #lasting: boolean;
   readonly #kept: KeptDevice;
+  /** The port of an earlier process. */
+  readonly #restored: ServerPort | null;
   #acceptor: VmmAcceptor | undefined;
-  #port: HostPort | undefined;
+  #port: ServerPort | undefined;
   /** From its connection on, also before it has sent VERSION. */
   #vmm: { readonly session: VfioUserSession; readonly device: IvshmemDevice } | undefined;
   #state: DeviceState | undefined;
@@ -63,15 +66,16 @@ export class DeviceLoop {
     this.#lasting = store !== undefined;
     this.#kept = new KeptDevice(input.options, store, (text) => this.#reports.log(text));
     const trust = new ServerTrust();
+    this.#restored = this.#restorePort(trust);
     this.#seeker = new PortSeeker({
       poller: this.#epoll,
       open: (opened) => openServerPort(socketPath, this.#portEpoll, opened, trust),
-      use: (port) => this.#begin(port),
+      use: (port) => this.#use(port),
       failed: (error) => {
         this.#failure = error;
       },
       log: (text) => this.#reports.log(text),
-      wait,
+      wait: wait || this.#restored !== null,
     });
     this.#epoll.add(stopFd, EPOLLIN, () => {
       this.#stopping = true;
@@ -83,7 +87,8 @@ export class DeviceLoop {
   run(): void {
     // Before it joins the host server: without a socket, it should not take a place there.
     this.#acceptor = this.#listen();
-    this.#seeker.seek();
+    if (this.#restored === null) this.#seeker.seek();
+    else this.#continue(this.#restored);
     while (!this.#stopping) {
       if (this.#failure !== undefined) throw this.#failure;
       if (this.#lost) this.#abandonPort();
@@ -114,16 +119,50 @@ export class DeviceLoop {
     this.#portEpoll.wait(0);
   }
 
-  /** Takes over a port, and accepts VMMs. */
-  #begin(port: HostPort): void {
-    const { id, maxPeers, protocol, vectors, layout } = port;
+  #restorePort(trust: ServerTrust): ServerPort | null {
+    const store = this.#kept.portStore;
+    if (store === undefined) return null;
+    const log = (text: string) => this.#reports.log(text);
+    const found = restoreServerPort(store, this.#input.options.socketPath, this.#portEpoll, trust, log);
+    if (found instanceof ServerPort) return found;
+    if (found !== null) log(`the device cannot continue as the peer that it was: ${found}`);
+    this.#kept.resume(null);
+    return null;
+  }
+
+  /** Continues where an earlier process has ended, perhaps with its VMM. */
+  #continue(port: ServerPort): void {
+    this.#begin(port);
+    const vmm = this.#kept.resume(port);
+    if (vmm === undefined) this.#setState('waiting');
+    else this.#resume(port, vmm);
+    this.#acceptor!.start();
+    if (port.connected || this.#lost) return;
+    // It ended before the earlier process did.
+    this.#providerGone = true;
+    if (this.#vmm === undefined) this.#seeker.seek();
+    this.#setState(this.#vmm === undefined ? 'no-server' : 'orphaned');
+  }
+
+  /** Takes over another port, and accepts VMMs. */
+  #use(port: ServerPort): void {
+    const store = this.#kept.portStore;
     // The one before has lost its host server, and has no VMM.
     this.#port?.close();
+    if (store !== undefined) port.keep(store, (text) => this.#reports.log(text));
+    this.#begin(port);
+    this.#setState('waiting');
+    this.#acceptor!.start();
+  }
+
+  #begin(port: ServerPort): void {
+    const { id, maxPeers, protocol, vectors, layout } = port;
     this.#port = port;
     this.#providerGone = false;
     port.onInterrupt((vector) => this.#vmm?.device.interrupt(vector));
     port.onEvent((event) => this.#follow(event));
     if (this.#up) this.#counters[Counter.reconnects]!++;
+    this.#up = true;
     this.#reports.latest({
       type: 'up',
       info: {
@@ -136,11 +175,6 @@ export class DeviceLoop {
         outputSectionSize: layout.outputSectionSize,
       },
     });
-    const vmm = this.#up ? undefined : this.#kept.resume(port);
-    if (vmm === undefined) this.#setState('waiting');
-    else this.#resume(port, vmm);
-    this.#acceptor!.start();
-    this.#up = true;
   }
 
   #follow(event: PortEvent): void {
@@ -212,7 +246,7 @@ export class DeviceLoop {
   }
 
   /** Continues with the VMM of an earlier process. */
-  #resume(port: HostPort, { socket, kept, vectors: fds, requestFds }: KeptVmm): void {
+  #resume(port: ServerPort, { socket, kept, vectors: fds, requestFds }: KeptVmm): void {
     const vectors = new InterruptVectors(port.vectors, kept, fds);
     let device: IvshmemDevice;
     try {
@@ -236,7 +270,7 @@ export class DeviceLoop {
   }
 
   #device(
-    port: HostPort,
+    port: ServerPort,
     interrupts: InterruptVectors,
     registers: Uint8Array | RegistersInUse,
   ): IvshmemDevice {
@@ -315,6 +349,8 @@ export class DeviceLoop {
   #leave(): void {
     this.#acceptor?.leave();
     this.#vmm?.session.leave();
-    this.#port?.close();
+    const port = this.#port ?? this.#restored;
+    port?.detach();
+    port?.close();
   }
 }

@@ -23,10 +23,9 @@ const INCOMPLETE = 2;
 const ATTEMPTS = 3;
 const SETTINGS_LENGTH = 4;
 
-/** The options that decide what a VMM sees, and who can connect. */
-function settingsOf(options: DeviceOptions): Record<string, unknown> {
-  const { socketPath, vfioUser, isolate = false, mode = 0o600, group = null } = options;
-  return { socketPath, vfioUser, isolate, mode, group };
+/** The options that decide what a VMM sees. */
+function settingsOf({ socketPath, vfioUser, isolate = false }: DeviceOptions): Record<string, unknown> {
+  return { socketPath, vfioUser, isolate };
 }
 
 /** What a process must know to continue a device, besides its descriptors: in memory that outlives it. */
@@ -80,7 +79,7 @@ export class DeviceState {
     }
     const before = Object(stored) as Record<string, unknown>;
     const different = Object.keys(settings).filter((key) => before[key] !== settings[key]);
-    if (different.length > 0) return `was written with another ${different.join(', ')}`;
+    if (different.length > 0) return `is that of a device with another ${different.join(', ')}`;
     if (this.#words[INCOMPLETE] !== 0) return 'lacks descriptors that could not be stored';
     return this.journal.resume();
   }

@@ -1,3 +1,4 @@
+import type { DescriptorStore } from '@ivshmem/linux/process';
 import { startBlockingThread } from '@ivshmem/linux/thread';
 import type { BehaviorSubject, Observable } from 'rxjs';
 import { allocateCounters, type DeviceStats, readCounters } from './counters.ts';
@@ -20,7 +21,10 @@ export interface Device {
   stats(): DeviceStats;
   /** Resolves when the device has ended: to null after {@link close}, to an Error of one line if it failed. */
   readonly closed: Promise<Error | null>;
-  /** Ends the device: the VMM is disconnected, the peers see it leave. Resolves when everything is released. */
+  /**
+   * Ends the device: the VMM is disconnected, the peers see it leave. With a store, both notice nothing until the device is
+   * created again with what was left there. Resolves when everything is released.
+   */
   close(): Promise<void>;
   /** The same as {@link close}. */
   [Symbol.asyncDispose](): Promise<void>;
@@ -34,20 +38,25 @@ export interface Device {
  * be created (SystemCallError), or no host server listens (SystemCallError: ENOENT, ECONNREFUSED). Aborting `signal` before
  * that cancels, and rejects with its reason; later it has no effect. `log` is called with the lines logged before this
  * resolves, such as what `options.wait` waits for.
+ *
+ * With a `store` of its own, the device outlives the process, whatever ends it: one with the same options that is created
+ * with what was left in the store continues with the same VMM. If it cannot, a line says why, and it starts anew.
  */
 export async function createDevice(
   options: DeviceOptions,
   signal?: AbortSignal,
   log: (text: string) => void = () => {},
+  store?: DescriptorStore,
 ): Promise<Device> {
   checkDeviceOptions(options);
   const counters = allocateCounters();
-  const input: WorkerInput = { options, counters };
+  const input: WorkerInput = { options, counters, store: store?.handOver() };
   // Loading rxjs takes longer than all else here, and those who only check options or use the model do not need it.
   const rxjs = await import('rxjs');
   const state = new rxjs.BehaviorSubject<DeviceState>('no-server');
   const lines = new rxjs.Subject<string>();
   let info: BehaviorSubject<DeviceInfo> | undefined;
+  let starting = true;
   const thread = await startBlockingThread<WorkerMessage>({
     // The same file from src (under a test runner) and from dist.
     file: new URL('../dist/device-worker.js', import.meta.url),
@@ -65,7 +74,7 @@ export async function createDevice(
           if (message.state !== state.value) state.next(message.state);
           break;
         case 'log':
-          if (info === undefined) log(message.text);
+          if (starting) log(message.text);
           else lines.next(message.text);
           break;
       }
@@ -75,6 +84,7 @@ export async function createDevice(
     },
     signal,
   });
+  starting = false;
   const moves = info!;
   return {
     ...thread,

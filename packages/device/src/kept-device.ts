@@ -1,4 +1,5 @@
-import { fstatSync } from 'node:fs';
+import { fstatSync, statSync } from 'node:fs';
+import { closeFd } from '@ivshmem/linux';
 import type { DescriptorStore } from '@ivshmem/linux/process';
 import { UnixListener, UnixSocket } from '@ivshmem/linux/socket';
 import type { HostPort } from '@ivshmem/transport';
@@ -27,6 +28,7 @@ export class KeptDevice {
   readonly #store: DescriptorStore | undefined;
   readonly #vmm: DescriptorStore | undefined;
   readonly #log: (text: string) => void;
+  readonly #listenerFd: number | undefined;
   #stores = true;
 
   /** Takes what was left in the store, unless it cannot be used; `log` says so. Throws SystemCallError. */
@@ -34,6 +36,8 @@ export class KeptDevice {
     this.#store = store;
     this.#vmm = store?.scope('vmm');
     this.#log = log;
+    // Also for a device that starts anew: the service manager holds the socket, so no other can have its path.
+    this.#listenerFd = store?.take('listener');
     const fd = store?.take('state');
     const found = fd === undefined ? undefined : DeviceState.resume(fd, options);
     if (found instanceof DeviceState) {
@@ -49,26 +53,34 @@ export class KeptDevice {
   }
 
   /** The store for the device's port. */
-  get port(): DescriptorStore | undefined {
+  get portStore(): DescriptorStore | undefined {
     return this.#store?.scope('port');
   }
 
   /** Listens at the socket of the device, or continues to. Throws SystemCallError. */
   listen({ vfioUser, mode = 0o600, group }: DeviceOptions): UnixListener {
-    const fd = this.#store?.take('listener');
+    const fd = this.#listenerFd;
     if (fd !== undefined) {
-      try {
-        const listener = UnixListener.restore(fd);
-        if (listener.path === vfioUser) return listener;
-        listener.leave();
-      } catch (error) {
-        this.#log(`${(error as Error).message}; the device listens anew`);
+      const listener = this.#restoreListener(fd);
+      if (listener !== undefined && listener.path === vfioUser) {
+        const file = statSync(vfioUser);
+        if ((file.mode & 0o777) === mode && (group === undefined || file.gid === group)) return listener;
       }
+      listener?.close();
       this.#attempt(() => this.#store!.remove('listener'));
     }
     const listener = UnixListener.listen(vfioUser, { mode, group });
     this.#put(this.#store, 'listener', listener.fd);
     return listener;
+  }
+
+  #restoreListener(fd: number): UnixListener | undefined {
+    try {
+      return UnixListener.restore(fd);
+    } catch (error) {
+      this.#log(`${(error as Error).message}: the device listens anew`);
+      return undefined;
+    }
   }
 
   /** A VMM has connected: keeps its socket. Returns where to keep its eventfds; undefined without a store. */
@@ -89,7 +101,7 @@ export class KeptDevice {
   }
 
   /** The VMM of an earlier process, if it was connected to this port. Otherwise it is disconnected. */
-  resume(port: HostPort): KeptVmm | undefined {
+  resume(port: HostPort | null): KeptVmm | undefined {
     const vmm = this.#vmm;
     const { client } = this.state;
     if (vmm === undefined || client === 0) {
@@ -98,7 +110,7 @@ export class KeptDevice {
     }
     const fd = vmm.take(socketName(client));
     const problem = this.#problem(fd, port);
-    if (problem !== null) {
+    if (port === null || problem !== null) {
       this.#log(`${problem}: the VM that was connected must be restarted`);
       this.drop(fd);
       return undefined;
@@ -109,10 +121,11 @@ export class KeptDevice {
     return { socket: new UnixSocket(fd!), kept, vectors, requestFds: request };
   }
 
-  #problem(fd: number | undefined, port: HostPort): string | null {
+  #problem(fd: number | undefined, port: HostPort | null): string | null {
+    if (port === null) return 'the device has left its host server';
     if (fd === undefined || !fstatSync(fd).isSocket()) return 'the socket of the VMM was not left';
     if (!this.state.isOf(fstatSync(port.memoryFd, { bigint: true }), port.id)) {
-      return 'the device belongs to another host server now';
+      return 'the device has another memory';
     }
     const attempts = this.state.attempt();
     return attempts > MAX_ATTEMPTS ? `${attempts - 1} processes in a row have ended` : null;
@@ -154,8 +167,12 @@ export class KeptDevice {
     }
   }
 
+  /** Releases what this process has, and has not taken. */
   close(): void {
     this.state.close();
+    for (const store of [this.#store, this.#vmm, this.portStore]) {
+      for (const name of store?.left ?? []) closeFd(store!.take(name)!);
+    }
   }
 }
 

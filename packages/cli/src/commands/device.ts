@@ -25,7 +25,7 @@ export function addDeviceCommand(program: Command, run: (load: LoadCommand) => v
   const command = program
     .command('device')
     .description(
-      'Provides ivshmem v2 PCI devices for stock QEMU (10.1 or later, vfio-user-pci). Each device is a peer of the host server, and has a socket of its own for one VM. Prints the QEMU option for each. Runs until SIGINT, SIGTERM or SIGHUP. A VM may restart at any time; if this command restarts, its VMs must restart, too.',
+      'Provides ivshmem v2 PCI devices for stock QEMU (10.1 or later, vfio-user-pci). Each device is a peer of the host server, and has a socket of its own for one VM. Prints the QEMU option for each. Runs until SIGINT, SIGTERM or SIGHUP. A VM may restart at any time. If this command restarts, its VMs must restart, too, unless it has a descriptor store (systemd, `ivshmem supervise`): then they do not notice it.',
     )
     .option('-S, --socket <path>', 'socket of the host server', '/tmp/ivshmem_socket')
     .option(

@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto';
 import { checkDeviceOptions, createDevice, qemuOption } from '@ivshmem/device';
 import { OptionError } from '@ivshmem/linux';
+import { openDescriptorStore } from '@ivshmem/linux/process';
 import { deviceOptions } from '../options/library-options.ts';
 import {
   type DeviceEvent,
@@ -35,13 +37,22 @@ export async function runDevices(options: DeviceCommandOptions): Promise<number>
     linesOf: (event: DeviceEvent) => deviceLines(event, verbose),
   };
   return await runUntilStopped<DeviceEvent>('device', options, text, async ({ stop, print, add }) => {
+    const store = openDescriptorStore(process.env, process.pid);
     // One after the other, so that their IDs are in the order of the options.
     for (const vfioUser of sockets) {
       const log = (line: string) => print(deviceLog(vfioUser, line));
-      const device = await createDevice({ ...shared, vfioUser }, stop, log);
+      const device = await createDevice({ ...shared, vfioUser }, stop, log, store?.scope(scopeOf(vfioUser)));
       const report = deviceReporter(device, { ...shared, vfioUser });
       add(device, () => deviceStats(device, vfioUser), report);
       followDevice(device, { vfioUser, isolate, qemu: qemuOption(vfioUser) }, print);
     }
+    // Of devices that are not among the options any more.
+    store?.discardLeft();
   });
+}
+
+/** The part of the descriptor store that belongs to a device. Its name is as long as any path that is usual, and no longer. */
+function scopeOf(vfioUser: string): string {
+  const escaped = encodeURIComponent(vfioUser).length;
+  return escaped <= 150 ? vfioUser : createHash('sha256').update(vfioUser).digest('hex');
 }

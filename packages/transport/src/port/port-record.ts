@@ -11,10 +11,11 @@ import {
 /** Kind and version of the state. Any change of the names or of the layout below needs another version. */
 const KIND = 'port';
 const VERSION = 1;
-/** {u32 valid, u32 uid, INIT of 40 bytes, char path[128] from byte 64 on}. */
+/** {u32 valid, u32 uid, INIT of 40 bytes, u32 marked, char path[128] from byte 64 on}. */
 const SIZE = 192;
 const INIT_OFFSET = 8;
 const INIT_SIZE = 40;
+const MARKED_OFFSET = 48;
 const PATH_OFFSET = 64;
 
 const MEMORY = 'memory';
@@ -33,6 +34,8 @@ export interface ServerAddress {
 export interface RecordedPort extends ServerAddress {
   readonly record: PortRecord;
   readonly init: InitMessage;
+  /** The server had marked the memory as in use, see markFileInUse in packages/linux. */
+  readonly marked: boolean;
   /** The caller owns this descriptor and the next ones. */
   readonly memoryFd: number;
   /** The connection; undefined if it has ended. */
@@ -63,11 +66,12 @@ export class PortRecord {
   /** Stores a port. `store` must be empty. Throws SystemCallError, having stored nothing. */
   static create(
     store: DescriptorStore,
-    { init, socketPath, uid, memoryFd, serverFd, eventFds }: Omit<RecordedPort, 'record'>,
+    { init, socketPath, uid, marked, memoryFd, serverFd, eventFds }: Omit<RecordedPort, 'record'>,
   ): PortRecord {
     const state = StateMemory.create(KIND, VERSION, SIZE);
     const { buffer } = state.mapping;
     new Uint8Array(buffer, state.offset + INIT_OFFSET, INIT_SIZE).set(encodeInit(init));
+    new Uint32Array(buffer, state.offset + MARKED_OFFSET, 1)[0] = marked ? 1 : 0;
     Buffer.from(buffer, state.offset + PATH_OFFSET, SIZE - PATH_OFFSET).write(socketPath);
     new Uint32Array(buffer, state.offset, 2).set([1, uid]);
     const record = new PortRecord(store, state);
@@ -213,14 +217,15 @@ function restore(store: DescriptorStore, fds: Map<string, number>): RecordedPort
 function decode({
   mapping: { buffer },
   offset,
-}: StateMemory): (ServerAddress & { init: InitMessage }) | string {
+}: StateMemory): (ServerAddress & Pick<RecordedPort, 'init' | 'marked'>) | string {
   const [valid, uid] = new Uint32Array(buffer, offset, 2);
   if (valid !== 1) return 'the descriptor store had failed';
   try {
     const init = decodeServerMessage(new Uint8Array(buffer, offset + INIT_OFFSET, INIT_SIZE));
     if (init.type !== 'init') return 'its state has no INIT message';
     const path = Buffer.from(buffer, offset + PATH_OFFSET, SIZE - PATH_OFFSET).toString();
-    return { init, uid: uid!, socketPath: path.slice(0, path.indexOf('\0')) };
+    const marked = new Uint32Array(buffer, offset + MARKED_OFFSET, 1)[0] !== 0;
+    return { init, marked, uid: uid!, socketPath: path.slice(0, path.indexOf('\0')) };
   } catch (error) {
     if (error instanceof ServerProtocolError) return `its state is invalid: ${error.message}`;
     throw error;

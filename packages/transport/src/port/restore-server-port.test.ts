@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { closeFd } from '@ivshmem/linux';
 import { createMemfd, StateMemory } from '@ivshmem/linux/memory';
@@ -258,6 +258,30 @@ describe('a port that is kept in a descriptor store', () => {
     leave();
     const next = restored();
     expect([next.connected, next.state, next.ring(0, 0)]).toEqual([false, 3, true]);
+  });
+
+  it.each([
+    ['died', true],
+    ['evicted it', false],
+  ])('reports that its server has %s meanwhile', (_what, usable) => {
+    // As a host server does: on an open file of its own.
+    const mark = openSync(`/proc/self/fd/${memory}`, 'r+');
+    markFileInUse(mark);
+    keep().state = 3;
+    leave();
+    server.close();
+    if (usable) closeSync(mark);
+    const next = restored();
+    const events = eventsOf(next);
+    settle();
+    expect(events).toMatchObject([{ type: 'provider-gone', usable }]);
+    expect([next.connected, next.state, next.ring(0, 0), names().includes('server')]).toEqual([
+      false,
+      3,
+      true,
+      false,
+    ]);
+    if (!usable) closeSync(mark);
   });
 
   it.each<[string, RegExp, () => void]>([

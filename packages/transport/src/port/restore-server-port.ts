@@ -44,23 +44,23 @@ export function restoreServerPort(
 }
 
 function problemOf(
-  { init, socketPath, uid, serverFd, eventFds }: RecordedPort,
+  { init, socketPath, uid, marked, serverFd, eventFds }: RecordedPort,
   wanted: string,
 ): string | null {
   if (socketPath !== wanted) return `it is on the host server at ${socketPath}`;
   if (eventFds[init.id]!.length < init.vectors) return 'some of its vectors are missing';
   for (const fds of eventFds) if (!fds.every(isEventFd)) return 'one of its vectors is no eventfd';
-  return serverFd === undefined ? null : problemOfConnection(new UnixSocket(serverFd), uid);
+  return serverFd === undefined ? null : problemOfConnection(new UnixSocket(serverFd), uid, marked);
 }
 
-function problemOfConnection(socket: UnixSocket, uid: number): string | null {
+function problemOfConnection(socket: UnixSocket, uid: number, marked: boolean): string | null {
   try {
     if (socket.peerCredentials().uid !== uid) return 'its connection is to another user';
   } catch (error) {
     return (error as Error).message;
   }
-  // Whether the server has died or has evicted this peer cannot be told any more.
-  return socket.peek() === 'end' ? 'the host server has disconnected it meanwhile' : null;
+  // Without a mark, it cannot be told any more whether the server has died or has evicted this peer. With one, the port reports it.
+  return !marked && socket.peek() === 'end' ? 'the host server has disconnected it meanwhile' : null;
 }
 
 function discard({ record, memoryFd, serverFd = -1, eventFds }: RecordedPort, reason: string): string {

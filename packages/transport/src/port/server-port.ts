@@ -83,6 +83,7 @@ export class ServerPort extends HostPort {
       const record = PortRecord.create(store, {
         ...this.#server,
         init: this.#init,
+        marked: this.#isMarked,
         memoryFd: this.memoryFd,
         serverFd: this.#connected ? this.#connection.fd : undefined,
         eventFds: Array.from(
