@@ -81,6 +81,7 @@ const closures: readonly Closure[] = [
     but: ['packages/transport/src/protocol/'],
   },
   { entry: '@ivshmem/host-server', not: ['pino', 'prom-client'], but: [] },
+  { entry: '@ivshmem/monitor', not: ['prom-client', 'rxjs', 'node:http'], but: [] },
   { entry: 'packages/net/src/link-worker.ts', not: ['rxjs'], but: [] },
   { entry: 'packages/device/src/device-worker.ts', not: ['rxjs'], but: [] },
 ];

@@ -1,10 +1,10 @@
 import { once } from 'node:events';
-import { openOutput, printable } from '@ivshmem/linux/process';
-import { ControlServer, handleStatus, type PartReport } from '@ivshmem/monitor';
+import type { ControlServer, PartReport } from '@ivshmem/monitor';
 import { EXIT_OK } from './exit.ts';
 import type { RunningOptions } from './options/running.ts';
 import { openPrinter } from './output/printer.ts';
 import { ServiceStatus } from './output/service-status.ts';
+import { openProcessMonitor } from './process-monitor.ts';
 import { openStopSignal } from './stop-signal.ts';
 
 /** A part of a command that runs until it is closed or fails, such as a link. */
@@ -41,10 +41,11 @@ export interface Starting<Event> {
  */
 export async function runUntilStopped<Event extends { readonly event: string }>(
   command: string,
-  { json = false, untilEof = false, stats }: RunningOptions,
+  options: RunningOptions,
   { partOf, linesOf }: EventText<Event>,
   start: (starting: Starting<Event>) => Promise<void>,
 ): Promise<number> {
+  const { json = false, untilEof = false, stats } = options;
   using stopping = openStopSignal(untilEof);
   const stop = stopping.signal;
   const service = new ServiceStatus();
@@ -63,15 +64,13 @@ export async function runUntilStopped<Event extends { readonly event: string }>(
     if (report !== undefined) reports.push(report);
   };
   let ready = false;
-  using control = openControl(command);
-  if (control !== undefined) {
-    handleStatus(control, command, () => ({ ready, parts: reports.map((report) => report()) }));
-  }
+  const current = () => ({ ready, parts: reports.map((report) => report()) });
   const printStats = () => {
     for (const readStats of counters) print(readStats());
   };
+  await using monitor = await openProcessMonitor(command, options, current);
   try {
-    await start({ stop, print, add, control });
+    await start({ stop, print, add, control: monitor.control });
   } catch (error) {
     await closeAll(parts);
     if (stop.aborted) return EXIT_OK;
@@ -93,18 +92,6 @@ export async function runUntilStopped<Event extends { readonly event: string }>(
   }
   printStats();
   return EXIT_OK;
-}
-
-/** Returns undefined, and says why on standard error, if this process can have no control socket. */
-function openControl(command: string): ControlServer | undefined {
-  try {
-    return ControlServer.listen(command);
-  } catch (error) {
-    const stderr = openOutput(2);
-    stderr.write(`${printable(`ivshmem: ${(error as Error).message}`)}\n`);
-    void stderr.close();
-    return undefined;
-  }
 }
 
 /** Closes all, the last first. */

@@ -1,4 +1,5 @@
 import { parseMode, parseSize } from '@ivshmem/host-server/sizes';
+import { type ListenAddress, parseListenAddress } from '@ivshmem/monitor/listen-address';
 import { InvalidArgumentError } from 'commander';
 
 /** An option's value as a whole number. */
@@ -38,6 +39,16 @@ export function octalMode(text: string): number {
   const mode = parseMode(text);
   if (mode === null) throw new InvalidArgumentError('It must be permissions in octal, such as 660.');
   return mode;
+}
+
+/** An option's value as the address of a TCP service. */
+export function listenAddress(text: string): ListenAddress {
+  const address = parseListenAddress(text);
+  if (address === null)
+    throw new InvalidArgumentError(
+      'It must be a port, or an IP address and a port, such as 16646 or [::1]:16646.',
+    );
+  return address;
 }
 
 /** Appends each value of an option that may be repeated. */

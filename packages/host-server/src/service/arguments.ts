@@ -1,9 +1,9 @@
 import { OptionError } from '@ivshmem/linux';
 import { groupId, userId } from '@ivshmem/linux/process';
+import { type ListenAddress, parseListenAddress } from '@ivshmem/monitor/listen-address';
 import { allowedBy } from '../server/access.ts';
 import type { HostServerSettings } from '../server/options.ts';
 import { type GivenOption, getopt, type OptionKind } from './getopt.ts';
-import { type ListenAddress, parseListenAddress } from './listen-address.ts';
 import { DEFAULT_PID_FILE, type ServerDialect, serverOptions } from './option-table.ts';
 import { parseCount, parseMode, parseSize } from './sizes.ts';
 

@@ -2,11 +2,11 @@ import { once } from 'node:events';
 import { writeSync } from 'node:fs';
 import { connect } from 'node:net';
 import { UnixSocket } from '@ivshmem/linux/socket';
+import { type HttpListener, listenHttp } from '@ivshmem/monitor/http';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
 import { occurrence, openFds, useHostServers } from '../server/strict-client.test-support.ts';
 import { createMetrics } from './metrics.ts';
-import { listenMetrics, type MetricsListener } from './metrics-listener.ts';
 
 /** Samples by name and labels. */
 function samples(text: string): Map<string, number> {
@@ -18,7 +18,7 @@ function samples(text: string): Map<string, number> {
 
 describe('metrics', () => {
   const fixture = useHostServers();
-  let listener: MetricsListener | undefined;
+  let listener: HttpListener | undefined;
   afterEach(async () => {
     await listener?.close();
     listener = undefined;
@@ -113,7 +113,7 @@ describe('metrics', () => {
     const problems: string[] = [];
     const metrics = createMetrics(DescriptorBudget.ofProcess());
     metrics.watch('blue', fixture.start());
-    listener = await listenMetrics({ address: '127.0.0.1', port: 0 }, { metrics, problems: () => problems });
+    listener = await listenHttp({ address: '127.0.0.1', port: 0 }, { metrics, problems: () => problems });
     const url = `http://127.0.0.1:${listener.address.port}`;
     const get = async (path: string, method = 'GET') => {
       const response = await fetch(`${url}${path}`, { method });
@@ -129,7 +129,7 @@ describe('metrics', () => {
     expect((await get('/metrics', 'POST'))[0]).toBe(405);
     const { port } = listener.address;
     await expect(
-      listenMetrics({ address: '127.0.0.1', port }, { metrics, problems: () => problems }),
+      listenHttp({ address: '127.0.0.1', port }, { metrics, problems: () => problems }),
     ).rejects.toThrow(
       `127.0.0.1:${port}: EADDRINUSE: in use by another program: choose another address or port`,
     );
@@ -137,7 +137,7 @@ describe('metrics', () => {
 
   it('close with idle connections open, which are limited in number', async () => {
     const metrics = createMetrics(DescriptorBudget.ofProcess());
-    listener = await listenMetrics({ address: '127.0.0.1', port: 0 }, { metrics, problems: () => [] });
+    listener = await listenHttp({ address: '127.0.0.1', port: 0 }, { metrics, problems: () => [] });
     const sockets = Array.from({ length: 40 }, () => connect(listener!.address.port, '127.0.0.1'));
     for (const socket of sockets) socket.on('error', () => {}).resume();
     // Further ones are closed at once.

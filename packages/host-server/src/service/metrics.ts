@@ -1,6 +1,7 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import type { PartReport } from '@ivshmem/monitor';
+import { createRegistry, type MetricsText, metricsText, singleGauge } from '@ivshmem/monitor/http';
 import { stateName } from '@ivshmem/transport/protocol';
-import { Counter, Gauge, Registry } from 'prom-client';
+import { Counter, Gauge } from 'prom-client';
 import type { DescriptorBudget } from '../server/descriptor-budget.ts';
 import type { DepartureCause, HostServerEvent, RefusalCause } from '../server/events.ts';
 import type { HostServer } from '../server/host-server.ts';
@@ -9,18 +10,18 @@ const STATES = ['RESET', 'INIT', 'READY', 'RUN', 'other'] as const;
 const DEPARTURES: readonly DepartureCause[] = ['disconnected', 'sent-data', 'not-reading'];
 const REFUSALS: readonly RefusalCause[] = ['not-allowed', 'no-free-id', 'descriptors', 'gone', 'error'];
 
-/** Prometheus metrics of the servers of a process. */
-export interface ServerMetrics {
-  /** Content type of {@link text}. */
-  readonly contentType: string;
-  /** All metrics in the text format of Prometheus. */
-  text(): Promise<string>;
+/** Metrics of a process with servers. */
+export interface ServerMetrics extends MetricsText {
   /** Counts events of a server until it is closed. If it has the name of an earlier server, its counters continue. */
   watch(link: string, server: HostServer): void;
 }
 
-export function createMetrics(budget: DescriptorBudget): ServerMetrics {
-  const registry = new Registry();
+/** `parts` are those of the process besides its servers. */
+export function createMetrics(
+  budget: DescriptorBudget,
+  parts: () => readonly PartReport[] = () => [],
+): ServerMetrics {
+  const registry = createRegistry(parts);
   const registers = [registry];
   const servers = new Map<string, HostServer>();
   const counter = <Label extends string>(name: string, help: string, ...labels: Label[]) =>
@@ -71,34 +72,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
       }
     },
   });
-  const single = (name: string, help: string, value: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(value());
-      },
-    });
-  single('ivshmem_descriptors_left', 'Descriptors left for peers.', () => budget.left);
-  single('process_max_fds', 'RLIMIT_NOFILE.', () => budget.limit);
-  single('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length - 1);
-  single('process_resident_memory_bytes', 'Resident memory.', residentBytes);
-  new Counter({
-    name: 'process_cpu_seconds_total',
-    help: 'User and system time.',
-    registers,
-    collect() {
-      const { user, system } = process.cpuUsage();
-      this.reset();
-      this.inc((user + system) / 1e6);
-    },
-  });
-  single(
-    'process_start_time_seconds',
-    'Start time of the process since 1970.',
-    () => Date.now() / 1000 - process.uptime(),
-  );
+  singleGauge(registry, 'ivshmem_descriptors_left', 'Descriptors left for peers.', () => budget.left);
 
   const count = (link: string, event: HostServerEvent) => {
     switch (event.type) {
@@ -119,8 +93,7 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
   };
 
   return {
-    contentType: registry.contentType,
-    text: () => registry.metrics(),
+    ...metricsText(registry),
     watch(link, server) {
       servers.set(link, server);
       // Created at 0: a counter that appears with its first event hides that event from rate().
@@ -135,8 +108,4 @@ export function createMetrics(budget: DescriptorBudget): ServerMetrics {
       });
     },
   };
-}
-
-function residentBytes(): number {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]) * 1024;
 }

@@ -6,19 +6,19 @@ import {
   raiseOpenFilesLimit,
   serviceNotifier,
 } from '@ivshmem/linux/process';
+import { HttpService } from '@ivshmem/monitor/http';
+import type { ListenAddress } from '@ivshmem/monitor/listen-address';
 import { DescriptorBudget } from '../server/descriptor-budget.ts';
 import { reasonOf } from '../server/remedies.ts';
 import type { LinkConfiguration } from './configuration.ts';
 import { openControl } from './control.ts';
 import { LinkSet, type ReloadResult } from './link-set.ts';
-import type { ListenAddress } from './listen-address.ts';
 import type { ServerLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
-import { MetricsService } from './metrics-service.ts';
 import { writePidFile } from './pid-file.ts';
 import { ActivatedSockets } from './service-manager.ts';
 
-/** Interval for retrying failed links and metrics, in ms. */
+/** Interval for retrying failed links, in ms. */
 const RETRY = 10_000;
 
 export interface ServeOptions {
@@ -86,7 +86,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     for (const { name, settings } of configurations) log.note('debug', `${name}: settings`, { settings });
     log.note('debug', `${budget.left} of ${budget.limit} descriptors left for peers`);
     const problems = () => [...links.failed].map(([name, { reason }]) => `${name}: ${reason}`);
-    const service = options.metrics ? new MetricsService(options.metrics, { metrics, problems }, log) : null;
+    const service = options.metrics ? new HttpService(options.metrics, { metrics, problems }, log) : null;
     cleanups.push(() => service?.close());
     await service?.start();
     if (options.pidFile !== undefined) cleanups.push(writePidFile(options.pidFile));
@@ -104,7 +104,6 @@ export async function serve(options: ServeOptions): Promise<void> {
     }
     // This timer also keeps the process running while there are no links.
     const retry = setInterval(() => {
-      service?.start();
       if (retryLinks(links, log)) checkNotified(notifier.ready(status()));
     }, RETRY);
     cleanups.push(() => clearInterval(retry));

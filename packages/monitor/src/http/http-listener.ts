@@ -2,16 +2,18 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { type ListenAddress, listenAddressText } from './listen-address.ts';
+import type { MetricsText } from './metrics.ts';
 
-export interface MetricsPages {
+/** What a listener serves. */
+export interface HttpPages {
   /** The body of /metrics. */
-  readonly metrics: { readonly contentType: string; text(): Promise<string> };
+  readonly metrics: MetricsText;
   /** The problems that make /healthz fail, one line each; empty if there are none. */
   readonly problems: () => readonly string[];
 }
 
 /** A listening HTTP server. */
-export interface MetricsListener {
+export interface HttpListener {
   /** Its address; the port is never 0. */
   readonly address: ListenAddress;
   close(): Promise<void>;
@@ -25,10 +27,7 @@ const TIMEOUT = 5000;
  * Serves `/metrics` and `/healthz` (200, or 503 with the problems) over HTTP: one request per connection, a limited number
  * of connections, so that idle clients cost little. Rejects with an Error of one line if it cannot listen.
  */
-export async function listenMetrics(
-  { address, port }: ListenAddress,
-  pages: MetricsPages,
-): Promise<MetricsListener> {
+export async function listenHttp({ address, port }: ListenAddress, pages: HttpPages): Promise<HttpListener> {
   const server = createServer({
     requestTimeout: TIMEOUT,
     headersTimeout: TIMEOUT,
@@ -64,11 +63,7 @@ export async function listenMetrics(
   };
 }
 
-async function answer(
-  request: IncomingMessage,
-  response: ServerResponse,
-  pages: MetricsPages,
-): Promise<void> {
+async function answer(request: IncomingMessage, response: ServerResponse, pages: HttpPages): Promise<void> {
   response.setHeader('Connection', 'close');
   response.setHeader('Content-Type', 'text/plain; charset=utf-8');
   if (request.method !== 'GET' && request.method !== 'HEAD') {
