@@ -76,8 +76,7 @@ function restore(
   const state = LinkState.adopt(fd, settings);
   if (typeof state === 'string') return state;
   try {
-    const take = (name: string) => kept.take(name);
-    return { memory: restoreSharedMemory(settings.sharedMemory, settings.size, take), state };
+    return { memory: restoreSharedMemory(settings.sharedMemory, settings.size, kept), state };
   } catch (error) {
     state.close();
     return reasonOf(error);

@@ -31,8 +31,10 @@ export class KeptDescriptors {
     return this.#store?.take(name);
   }
 
+  /** Keeps a duplicate. No effect if a descriptor of that name is kept, such as one that was taken. */
   put(name: string, fd: number): void {
-    if (this.exists) this.#names.add(name);
+    if (!this.exists || this.#names.has(name)) return;
+    this.#names.add(name);
     this.#try((store) => store.put(name, fd));
   }
 

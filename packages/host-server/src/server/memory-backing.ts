@@ -15,6 +15,7 @@ import {
   unlinkSharedMemoryObject,
 } from '@ivshmem/linux/memory';
 import { isFileInUse, markFileInUse, tryLockFile } from '@ivshmem/linux/process';
+import type { KeptDescriptors } from './kept-descriptors.ts';
 import type { SharedMemorySource } from './options.ts';
 
 const { EEXIST } = constants.errno;
@@ -63,16 +64,15 @@ export function openMemoryBacking(source: SharedMemorySource, size: number): Mem
 }
 
 /**
- * Continues with the file of an earlier process. `take` returns its descriptors by name: `memory` and those of
- * {@link MemoryBacking.locks}. Throws Error with the reason, having closed them, if it is not a file for this memory of `size`
+ * Continues with the file of an earlier process, kept as `memory` beside {@link MemoryBacking.locks}. Throws Error with the reason, having closed them, if it is not a file for this memory of `size`
  * bytes.
  */
 export function restoreMemoryBacking(
   source: SharedMemorySource,
   size: number,
-  take: (name: string) => number | undefined,
+  kept: Pick<KeptDescriptors, 'take' | 'remove'>,
 ): MemoryBacking {
-  const fd = take('memory');
+  const fd = kept.take('memory');
   if (fd === undefined) throw new Error('the stored memory is missing');
   const locks = new Map<string, number>();
   const file = `/proc/self/fd/${fd}`;
@@ -87,10 +87,14 @@ export function restoreMemoryBacking(
       throw new Error('the stored memory has pages of another size');
     }
     for (const name of source.kind === 'posix' ? ['mark', 'lock'] : ['mark']) {
-      const lock = take(name);
+      const lock = kept.take(name);
       if (lock === undefined) continue;
-      if (isSameFile(lock, fd)) locks.set(name, lock);
-      else closeFd(lock);
+      if (isSameFile(lock, fd)) {
+        locks.set(name, lock);
+      } else {
+        closeFd(lock);
+        kept.remove(name);
+      }
     }
     if (source.kind === 'posix' && !locks.has('lock') && !lock(fd, locks))
       throw inUse(objectName(source.name));

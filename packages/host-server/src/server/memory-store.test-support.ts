@@ -22,6 +22,7 @@ export class MemoryStore implements DescriptorStore {
 
   /** Stores another descriptor under a name, of which it takes ownership. */
   replace(name: string, fd: number): void {
+    this.remove(name);
     this.put(name, fd);
     closeFd(fd);
   }
@@ -42,9 +43,8 @@ export class MemoryStore implements DescriptorStore {
   }
 
   put(name: string, fd: number): void {
-    const copy = duplicateFd(fd);
-    this.remove(name);
-    this.kept.set(this.#prefix + name, copy);
+    if (this.kept.has(this.#prefix + name)) throw new Error(`${name} is kept already`);
+    this.kept.set(this.#prefix + name, duplicateFd(fd));
   }
 
   remove(name: string): void {

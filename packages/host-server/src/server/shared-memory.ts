@@ -9,6 +9,7 @@ import {
   setFileLength,
 } from '@ivshmem/linux/memory';
 import { STATE_TABLE_SIZE } from '@ivshmem/transport/protocol';
+import type { KeptDescriptors } from './kept-descriptors.ts';
 import {
   closeBacking,
   type MemoryBacking,
@@ -61,15 +62,15 @@ export function createSharedMemory(source: SharedMemorySource, wanted: number): 
 }
 
 /**
- * Continues with the memory of an earlier process, whose {@link SharedMemory.kept} `take` returns by name. Throws Error with the
- * reason if that is something else.
+ * Continues with the memory of an earlier process: its {@link SharedMemory.kept}. Throws Error with the reason if that is something
+ * else.
  */
 export function restoreSharedMemory(
   source: SharedMemorySource,
   wanted: number,
-  take: (name: string) => number | undefined,
+  kept: Pick<KeptDescriptors, 'take' | 'remove'>,
 ): SharedMemory {
-  const backing = restoreMemoryBacking(source, wanted, take);
+  const backing = restoreMemoryBacking(source, wanted, kept);
   try {
     return sharedMemory(source, backing, Math.max(wanted, backing.hugePageSize));
   } catch (error) {
