@@ -1,6 +1,8 @@
 import type { Device, DeviceState } from '@ivshmem/device';
+import { startCapture } from '@ivshmem/net/capture';
 import { filter, firstValueFrom } from 'rxjs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { parsePcapng } from '../../packages/net/src/capture/pcapng.test-support.ts';
 import { describeVm } from './requirements.ts';
 import type { Job } from './src/guest.ts';
 import { isCarrierOff, isCarrierOn, VmRig } from './src/rig.ts';
@@ -76,6 +78,31 @@ describeVm('a link between two guests', () => {
       { event: 'up', id: 1, mtu: 16384, vectors: 2 },
     ]);
     await expectTraffic();
+  });
+
+  it('is seen by a capture on the host, which has no interface of it', async () => {
+    const { memory, doorbells } = rig.observe();
+    await using capture = await startCapture({ memory, maxPeers: 2, outputSectionSize: MiB, link: 'guests' });
+    capture.setDoorbells(doorbells);
+    const file = (async () => {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of capture.bytes()) chunks.push(chunk);
+      return parsePcapng(Buffer.concat(chunks));
+    })();
+    expect(await rig.guests[0]!.run('ping -c 20 -i 0.05 -W 5 10.77.0.2')).toContain(' 0% packet loss');
+    await capture.close();
+    const { packets } = await file;
+    const pings = (type: number) =>
+      packets.filter(
+        ({ bytes }) => bytes.readUInt16BE(12) === 0x0800 && bytes[23] === 1 && bytes[34] === type,
+      );
+    expect([pings(8).length, pings(0).length]).toEqual([20, 20]);
+    expect(new Set(pings(8).map(({ interfaceId }) => interfaceId))).toEqual(new Set([0]));
+    expect(new Set(pings(0).map(({ interfaceId }) => interfaceId))).toEqual(new Set([1]));
+    expect(capture.counters().map(({ missed, invalid }) => [missed, invalid])).toEqual([
+      [0, 0],
+      [0, 0],
+    ]);
   });
 
   it('also works if one end polls', async () => {

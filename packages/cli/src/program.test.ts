@@ -39,6 +39,7 @@ describe('ivshmem --help', () => {
       'server',
       'peers',
       'status',
+      'capture',
       'net',
       'device',
       'vm',

@@ -20,6 +20,7 @@ interface CommandEntry {
   readonly takes:
     | '[options]'
     | '[options...]'
+    | '[options] [link]'
     | '[options] [link...]'
     | '[options] <command...>'
     | '<subject> [options]';
@@ -41,6 +42,11 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     summary: 'show all links and the state of their parts, in all running processes',
     takes: '[options] [link...]',
     load: async () => (await import('./commands/status.ts')).addStatusCommand,
+  },
+  capture: {
+    summary: 'write the frames that cross a link into a pcapng file, also between two VMs',
+    takes: '[options] [link]',
+    load: async () => (await import('./commands/capture.ts')).addCaptureCommand,
   },
   net: {
     summary: 'connect a TAP interface to a host server or, inside a VM, to its device',

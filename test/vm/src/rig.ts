@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { createDevice, type Device } from '@ivshmem/device';
-import { createHostServer, type HostServer } from '@ivshmem/host-server';
+import { createHostServer, type HostServer, type Observed } from '@ivshmem/host-server';
 import { Guest, type Job } from './guest.ts';
 import { GUEST_WORKSPACE } from './guest-files.ts';
 import type { Line } from './lines.ts';
@@ -64,6 +64,11 @@ export class VmRig {
 
   stopServer(): void {
     this.#server?.close();
+  }
+
+  /** What a capture needs. */
+  observe(): Observed {
+    return this.#server!.observe();
   }
 
   vfioUser(n: number): string {

@@ -4,6 +4,7 @@ import {
   createHostServer,
   type HostServer,
   type HostServerOptions,
+  handleObserve,
   serverReport,
 } from '@ivshmem/host-server';
 import { OptionError, SystemCallError } from '@ivshmem/linux';
@@ -41,8 +42,9 @@ export async function runVm(options: VmOptions): Promise<number> {
     partOf: ({ part }: VmEvent) => part,
     linesOf: (event: VmEvent) => (event.part === 'link' ? linesOfLink(event) : deviceLines(event, verbose)),
   };
-  return await runUntilStopped<VmEvent>('vm', options, text, async ({ stop, print, add }) => {
-    const { server, hide, report } = startServer(vfioUser, sectionSize);
+  return await runUntilStopped<VmEvent>('vm', options, text, async ({ stop, print, add, control }) => {
+    const { server, hide, report, observed } = startServer(vfioUser, sectionSize);
+    if (control !== undefined) handleObserve(control, () => [observed]);
     add(server, undefined, report);
     const device = await createDevice(ofDevice, stop);
     const place = { link: vfioUser, netns: options.netns };
@@ -84,7 +86,7 @@ function checkSections(bytes: number, mtu: number | undefined): void {
 function startServer(
   vfioUser: string,
   outputSectionSize: number,
-): { server: Running; hide: () => void; report: () => ServerReport } {
+): { server: Running; hide: () => void; report: () => ServerReport; observed: HostServer } {
   const socketPath = serverPath(vfioUser);
   const server = createServer(vfioUser, {
     socketPath,
@@ -99,6 +101,7 @@ function startServer(
   process.once('exit', hide);
   const since = new Date();
   return {
+    observed: server,
     report: () => serverReport(server, vfioUser, since),
     hide() {
       process.off('exit', hide);

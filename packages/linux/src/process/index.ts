@@ -17,7 +17,7 @@ export {
   raiseOpenFilesLimit,
   setOpenFilesLimit,
 } from './open-files-limit.ts';
-export { type Output, openOutput } from './output.ts';
+export { type NonBlockingWriter, nonBlockingWriter, type Output, openOutput } from './output.ts';
 export { type Environment, type PassedDescriptor, passedDescriptors } from './passed-descriptors.ts';
 export { escapeJson, printable } from './printable.ts';
 export { hasProcessEnded } from './process-state.ts';

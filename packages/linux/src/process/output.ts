@@ -107,11 +107,19 @@ export function openOutput(fd: number): Output {
   return output;
 }
 
+/** Writes to a descriptor. Throws an error with code EAGAIN if its reader leaves no room, EPIPE if it has gone. */
+export interface NonBlockingWriter {
+  /** Returns how many bytes were written. */
+  write(bytes: Uint8Array): number;
+  /** Closes what was opened for writing; the descriptor itself stays open. */
+  closeOwn(): void;
+}
+
 /**
  * O_NONBLOCK belongs to the open file description, which is shared with other processes, so pipes and terminals are reopened.
  * If that fails, the shared one becomes non-blocking; Node restores it at exit. Files on disk never block.
  */
-function nonBlockingWriter(fd: number): { write: (bytes: Uint8Array) => number; closeOwn: () => void } {
+export function nonBlockingWriter(fd: number): NonBlockingWriter {
   const status = fstatSync(fd);
   if (status.isSocket()) return { write: (bytes) => sendNow(fd, bytes), closeOwn() {} };
   if (!status.isFIFO() && !status.isCharacterDevice()) {

@@ -14,6 +14,8 @@ export interface CaptureInput {
   readonly ring: SharedArrayBuffer;
   /** {@link COUNTERS} for each direction. */
   readonly counters: Float64Array;
+  /** See `drops.ts`. */
+  readonly drops: Float64Array;
   readonly cells: Int32Array;
   /** An eventfd: signalled after a change of the cells. */
   readonly wakeFd: number;

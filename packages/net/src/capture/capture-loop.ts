@@ -8,6 +8,7 @@ import {
   commonCapabilities,
   memoryLayout,
   type ObservedFrame,
+  type ObserverClock,
   RingObserver,
   ringLayout,
   STATE_TABLE_SIZE,
@@ -15,6 +16,7 @@ import {
 } from '@ivshmem/transport/protocol';
 import { ByteRing } from './byte-ring.ts';
 import { type CaptureInput, CELL, COUNTERS, Counter, DOORBELLS } from './capture-input.ts';
+import { DropReader } from './drops.ts';
 import { describeFrame } from './frame-description.ts';
 import { enhancedPacket, interfaceDescription, interfaceStatistics, sectionHeader } from './pcapng.ts';
 
@@ -28,8 +30,6 @@ const LOWEST_PRIORITY = 19;
 /** Reported for each eventfd that is signalled, whether or not its reader has cleared it in the meantime. */
 const EACH_SIGNAL = EPOLLIN | EPOLLOUT | EPOLLET;
 
-const clock = { now: () => performance.now(), time: realTime };
-
 /** Reads the rings of both directions, and writes a pcapng file into a {@link ByteRing}. */
 export class CaptureLoop {
   readonly #input: CaptureInput;
@@ -41,8 +41,20 @@ export class CaptureLoop {
   readonly #observers: RingObserver[];
   readonly #capabilities: () => number;
   readonly #doorbells: number[] = [];
+  /** Frames of both directions that are known to be whole, and wait for earlier ones that are not. */
+  #queue: { readonly direction: number; readonly frame: ObservedFrame }[] = [];
+  /** The time of all frames that are seen in one round, if there are any. */
+  #time: bigint | null = null;
+  readonly #clock: ObserverClock = {
+    now: () => performance.now(),
+    time: () => {
+      this.#time ??= realTime();
+      return this.#time;
+    },
+  };
   /** By direction: frames that could not be written since the last that was. */
   readonly #unwritten = [0, 0];
+  readonly #drops: DropReader;
   readonly #start = realTime();
   #seen: number[];
   #hasHeaders = false;
@@ -53,6 +65,7 @@ export class CaptureLoop {
     this.#input = input;
     this.#notify = notify;
     this.#ring = new ByteRing(input.ring);
+    this.#drops = new DropReader(input.drops);
     try {
       const { memory, maxPeers, outputSectionSize, snapLength } = input;
       const { outputOffset } = memoryLayout(fileLength(memory), maxPeers, outputSectionSize, PAGE_SIZE);
@@ -68,8 +81,20 @@ export class CaptureLoop {
       this.#capabilities = () =>
         commonCapabilities(announcedCapabilities(one, layout), announcedCapabilities(other, layout));
       this.#observers = [
-        new RingObserver(one, other, layout, (frame) => this.#write(0, frame), snapLength),
-        new RingObserver(other, one, layout, (frame) => this.#write(1, frame), snapLength),
+        new RingObserver(
+          one,
+          other,
+          layout,
+          (frame) => this.#queue.push({ direction: 0, frame }),
+          snapLength,
+        ),
+        new RingObserver(
+          other,
+          one,
+          layout,
+          (frame) => this.#queue.push({ direction: 1, frame }),
+          snapLength,
+        ),
       ];
       this.#seen = this.#readStates();
       this.#negotiate();
@@ -92,20 +117,20 @@ export class CaptureLoop {
     this.#writeHeader();
     this.#takeDoorbells();
     up();
-    let active = clock.now();
+    let active = this.#clock.now();
     while (!this.#stopped) {
       if (this.#poll()) {
-        active = clock.now();
+        active = this.#clock.now();
         // A stop request must be noticed even if frames never cease.
         this.#epoll.wait(0);
-      } else if (clock.now() - active < SPIN_MS) {
+      } else if (this.#clock.now() - active < SPIN_MS) {
         yieldProcessor();
       } else {
         const willRing =
           this.#doorbells.length > 0 &&
           this.#observers.every((observer, id) => !this.#isJoined(id) || observer.willRing);
         this.#epoll.wait(willRing ? SLEEP_MS : DOZE_MS);
-        active = clock.now();
+        active = this.#clock.now();
       }
     }
     this.#finish();
@@ -113,14 +138,29 @@ export class CaptureLoop {
 
   /** Returns whether there were frames. */
   #poll(): boolean {
+    this.#time = null;
     this.#followStates();
     let published = 0;
     for (const [direction, observer] of this.#observers.entries()) {
       if (!this.#isJoined(direction)) continue;
-      published += observer.poll(clock);
+      published += observer.poll(this.#clock);
       if (published > 0) this.#count(direction, observer);
     }
+    this.#writeInOrder();
     return published > 0;
+  }
+
+  /** Writes what no frame that is still in doubt precedes. */
+  #writeInOrder(): void {
+    if (this.#queue.length === 0) return;
+    const doubts = this.#observers
+      .map(({ unsettledSince }) => unsettledSince)
+      .filter((time) => time !== null);
+    this.#queue.sort((a, b) => Number(a.frame.time - b.frame.time));
+    const end = this.#queue.findIndex(({ frame }) => doubts.some((time) => frame.time > time));
+    for (const { direction, frame } of this.#queue.splice(0, end === -1 ? this.#queue.length : end)) {
+      this.#write(direction, frame);
+    }
   }
 
   #count(direction: number, { missed, invalid }: RingObserver): void {
@@ -146,7 +186,7 @@ export class CaptureLoop {
     for (const [id, observer] of this.#observers.entries()) {
       const wasJoined = this.#isJoined(id);
       this.#seen[id] = now[id]!;
-      if (wasJoined && !this.#isJoined(id)) observer.finish(clock);
+      if (wasJoined && !this.#isJoined(id)) observer.finish(this.#clock);
       if (!wasJoined && this.#isJoined(id)) observer.restart();
     }
     this.#negotiate();
@@ -165,15 +205,14 @@ export class CaptureLoop {
     }
   }
 
-  #write(direction: number, { bytes, length, time, missedBefore }: ObservedFrame): void {
+  #write(direction: number, { bytes, length, time, missedBefore, isDoubtful }: ObservedFrame): void {
     const { counters } = this.#input;
     const at = direction * COUNTERS;
     const dropped = this.#unwritten[direction]! + missedBefore;
     const described = describeFrame(bytes, length, this.#hasHeaders);
-    const comments =
-      dropped > 0
-        ? [...described.comments, `${dropped} frames before were not captured`]
-        : described.comments;
+    const comments = [...described.comments, ...this.#drops.news(direction)];
+    if (isDoubtful) comments.push('may have been overwritten while it was captured');
+    if (dropped > 0) comments.push(`${dropped} frames before were not captured`);
     const packet = enhancedPacket({ interfaceId: direction, time, ...described, dropped, comments });
     if (this.#append(packet)) {
       this.#unwritten[direction] = 0;
@@ -214,8 +253,10 @@ export class CaptureLoop {
   #finish(): void {
     this.#poll();
     // What is not settled after this time never will be.
-    for (const begin = clock.now(); clock.now() - begin < 2 * SPIN_MS; ) yieldProcessor();
-    for (const [id, observer] of this.#observers.entries()) if (this.#isJoined(id)) observer.finish(clock);
+    for (const begin = this.#clock.now(); this.#clock.now() - begin < 2 * SPIN_MS; ) yieldProcessor();
+    for (const [id, observer] of this.#observers.entries())
+      if (this.#isJoined(id)) observer.finish(this.#clock);
+    this.#writeInOrder();
     const end = realTime();
     const { counters } = this.#input;
     for (const [direction, observer] of this.#observers.entries()) {
@@ -223,6 +264,8 @@ export class CaptureLoop {
       const at = direction * COUNTERS;
       const dropped = counters[at + Counter.missed]!;
       const invalid = counters[at + Counter.invalid]!;
+      const notes = this.#drops.all(direction);
+      if (invalid > 0) notes.push(`${invalid} invalid descriptors`);
       this.#append(
         interfaceStatistics({
           interfaceId: direction,
@@ -230,7 +273,7 @@ export class CaptureLoop {
           end,
           received: counters[at + Counter.frames]! + dropped,
           dropped,
-          comment: invalid > 0 ? `${invalid} invalid descriptors` : undefined,
+          comment: notes.length > 0 ? notes.join('; ') : undefined,
         }),
       );
     }

@@ -4,6 +4,7 @@ import { type BlockingThread, startBlockingThread } from '@ivshmem/linux/thread'
 import { EventFd } from '@ivshmem/linux/wait';
 import { ByteRing } from './byte-ring.ts';
 import { type CaptureInput, CELL, CELLS, COUNTERS, Counter, DOORBELLS } from './capture-input.ts';
+import { DROP_COUNTS, DropRecorder } from './drops.ts';
 
 /** Bytes that may wait for the reader of a capture. */
 const RING_SIZE = 2 ** 26;
@@ -49,6 +50,11 @@ export interface Capture {
    * at the rings every millisecond, and may miss the first frames of a burst. Takes ownership of the descriptors.
    */
   setDoorbells(fds: readonly number[]): void;
+  /**
+   * The counters of an end (`LinkStats`), as they are now. The frames that it drops from the first call on are mentioned, with the
+   * reason, in comments of later frames.
+   */
+  setDrops(peer: 0 | 1, stats: Readonly<Record<string, number>>): void;
   /** Resolves when the capture has ended: to null after {@link close}, to an Error of one line if it failed. */
   readonly closed: Promise<Error | null>;
   /** Ends the capture. Resolves when everything is released. */
@@ -70,11 +76,13 @@ export async function startCapture(options: CaptureOptions): Promise<Capture> {
   const wake = new EventFd();
   const ring = new ByteRing(ByteRing.allocate(RING_SIZE));
   const counters = new Float64Array(new SharedArrayBuffer(2 * COUNTERS * 8));
+  const drops = new Float64Array(new SharedArrayBuffer(DROP_COUNTS * 8));
+  const recorder = new DropRecorder(drops);
   const cells = new Int32Array(new SharedArrayBuffer(CELLS * 4)).fill(-1, CELL.DOORBELL);
   const system = `Linux ${release()}`;
   const files = { memory, maxPeers, outputSectionSize };
   const texts = { link, application, system };
-  const shared = { ring: ring.memory, counters, cells, wakeFd: wake.fd };
+  const shared = { ring: ring.memory, counters, drops, cells, wakeFd: wake.fd };
   const input: CaptureInput = { ...files, ...texts, ...shared, snapLength };
   let hasEnded = false;
   let onChange = () => {};
@@ -125,6 +133,7 @@ export async function startCapture(options: CaptureOptions): Promise<Capture> {
         }
       }
     },
+    setDrops: (peer, stats) => recorder.record(peer, stats),
     counters: () => [countersOf(counters, 0), countersOf(counters, 1)],
     setDoorbells(fds) {
       if (hasEnded) {

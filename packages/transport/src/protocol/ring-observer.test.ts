@@ -70,7 +70,7 @@ describe('an observer of a ring', () => {
     send(1);
     complete();
     observer.poll(clock);
-    expect([numbers(), observer.unsettled]).toEqual([[], true]);
+    expect([numbers(), observer.unsettledSince]).toEqual([[], 1_000_000_000n]);
     // The next frame lies elsewhere.
     send(2);
     observer.poll(clock);
@@ -82,10 +82,11 @@ describe('an observer of a ring', () => {
     now += 0.5;
     observer.poll(clock);
     expect(numbers()).toEqual([1, 2]);
-    now += 1;
+    now += 25;
     observer.poll(clock);
     expect(numbers()).toEqual([1, 2, 3]);
-    expect(observer.missed).toBe(0);
+    expect(frames.map(({ isDoubtful }) => isDoubtful)).toEqual([false, false, true]);
+    expect(observer).toMatchObject({ missed: 0, unsettledSince: null });
   });
 
   it('reports no frame that may have been overwritten while it was copied', () => {
@@ -99,7 +100,7 @@ describe('an observer of a ring', () => {
       complete();
     }
     observer.poll(clock);
-    now += 2;
+    now += 25;
     observer.poll(clock);
     expect(frames.map(({ length }) => length)).not.toContain(100);
     expect(observer.missed).toBeGreaterThan(1);
@@ -113,10 +114,33 @@ describe('an observer of a ring', () => {
       complete();
     }
     expect(observer.poll(clock)).toBe(3 * layout.length);
-    now += 2;
+    now += 25;
     observer.poll(clock);
     expect(observer.missed + frames.length).toBe(3 * layout.length);
     expect(numbers().at(-1)).toBe((3 * layout.length - 1) & 0xff);
+  });
+
+  it('does not take an index for that of 65536 frames before', () => {
+    send(1);
+    observer.poll(clock);
+    let step = 0;
+    // The reader is interrupted for a second in the middle of a poll, while frames pass until the indices are the same again.
+    const slow = { ...clock, now: () => (step++ === 0 ? now : now + 1000) };
+    send(2, 3);
+    observer.poll(slow);
+    expect([numbers(), observer.missed]).toEqual([[1], 2]);
+    now += 2000;
+    send(4);
+    complete();
+    observer.poll(clock);
+    // And between two polls, before the frame is known to be whole.
+    now += 0.5;
+    const { buffer } = from;
+    now += 1000;
+    new Uint8Array(buffer, layout.data).fill(99);
+    send(5);
+    observer.poll(clock);
+    expect([numbers(), observer.missed]).toEqual([[1, 5], 3]);
   });
 
   it('follows the rings when they begin again', () => {

@@ -1,14 +1,24 @@
 import type { Section } from './memory-layout.ts';
 import { U16 } from './queue.ts';
 import { RING_ALIGN, type RingLayout, USED_ENTRY_SIZE } from './ring-layout.ts';
+import { WARM_BYTES } from './tx-queue.ts';
 
 /**
- * How long a frame that its receiver had already completed has to stay untouched until it counts as whole, in ms. Its
- * sender may have begun to overwrite it before that shows: it writes a frame first, and publishes the index afterwards,
- * for a burst of frames at once.
+ * What a sender may have written without having published it, in bytes: a burst of `ivshmem net`, and one frame more. It writes
+ * on behind its last frame, and goes to the front no earlier than at its WARM_BYTES.
  */
-const SETTLE_MS = 1;
-/** Copies that may wait for that, in bytes. */
+const BURST_BYTES = 0x20000 + 0x11000;
+/** How long a frame in such a place waits for the next publication, in ms. Then it is reported as doubtful. */
+const SETTLE_MS = 20;
+/**
+ * Indices count modulo 65536. Whether a frame is in flight is known only as long as fewer frames than this can have passed
+ * since the index was read, at the highest rate that was seen so far; and for at most so many ms.
+ */
+const AMBIGUOUS_FRAMES = 16384;
+const AMBIGUOUS_MS = 20;
+/** A rate is measured over so many ms at least: frames come in bursts. */
+const RATE_MS = 0.05;
+/** Copies that may wait until they are known to be whole, in bytes. */
 const MAX_PENDING_BYTES = 2 ** 25;
 
 /** Clocks of an observer. */
@@ -29,23 +39,27 @@ export interface ObservedFrame {
   readonly time: bigint;
   /** Frames missed since the one before. */
   readonly missedBefore: number;
+  /** It may have been overwritten while it was copied: the sender has been silent since then. */
+  readonly isDoubtful: boolean;
 }
 
-interface Copy extends Omit<ObservedFrame, 'missedBefore'> {
+interface Copy extends Omit<ObservedFrame, 'missedBefore' | 'isDoubtful'> {
   readonly sequence: number;
   readonly offset: number;
   readonly copiedAt: number;
+  /** avail.idx after it was copied. */
+  readonly avail: number;
   fate: 'whole' | 'lost' | 'open';
 }
 
 /**
  * Reads the frames that one side sends, without being a party to the link: it writes nothing, and neither side notices. It
- * sees a frame only if it looks before the sender reuses its place, and it never reports a frame that may have been
- * overwritten while it was copied. Such frames are counted as missed, like those that it was too late for.
+ * sees a frame only if it looks before the sender reuses its place. A frame that has been overwritten while it was copied is
+ * counted as missed, like one that it was too late for.
  *
- * A frame that is still in flight after the copy is whole, since its place belongs to it until the receiver completes it.
- * A frame that was completed before is whole if nothing that the sender publishes next lies in its place, or if the
- * sender publishes nothing for {@link SETTLE_MS}.
+ * A frame that is still in flight after the copy is whole, since its place belongs to it until the receiver completes it. A frame
+ * that was completed before is whole if its sender cannot have begun to write there: it lies too far from where the sender goes
+ * on, or nothing that it publishes next lies there.
  *
  * The peers are not trusted: whatever they write, nothing outside of the section is read.
  */
@@ -76,6 +90,9 @@ export class RingObserver {
   #sequence = 1;
   /** avail.idx up to which frames were read, u16. */
   #last: number;
+  /** When avail.idx was read last, and the highest rate so far, in frames per ms. */
+  #polledAt = 0;
+  #rate = 0;
   #pending: Copy[] = [];
   #pendingBytes = 0;
   #missedBefore = 0;
@@ -132,9 +149,9 @@ export class RingObserver {
     return Atomics.load(this.#receiver16, this.#availEvent) === this.#last;
   }
 
-  /** Whether frames have been read that are not yet known to be whole: {@link poll} again within a millisecond. */
-  get unsettled(): boolean {
-    return this.#pending.length > 0;
+  /** When the oldest frame was seen that is not yet known to be whole; null if there is none. */
+  get unsettledSince(): bigint | null {
+    return this.#pending[0]?.time ?? null;
   }
 
   /**
@@ -142,12 +159,17 @@ export class RingObserver {
    * more often than that many frames can pass.
    */
   poll(clock: ObserverClock): number {
+    const now = clock.now();
     const avail = Atomics.load(this.#sender16, this.#availIdx);
     const published = (avail - this.#last) & U16;
+    const elapsed = now - this.#polledAt;
+    this.#polledAt = now;
     if (published === 0) {
-      if (this.#pending.length > 0) this.#release(clock.now());
+      if (this.#pending.length > 0) this.#release(now);
       return 0;
     }
+    const isUnambiguous = elapsed < this.#unambiguousMs();
+    if (isUnambiguous) this.#rate = Math.max(this.#rate, published / Math.max(elapsed, RATE_MS));
     const time = clock.time();
     const { length } = this.#layout;
     const count = Math.min(published, length);
@@ -157,13 +179,21 @@ export class RingObserver {
     const sequence = this.#sequence;
     this.#sequence = (sequence + count) >>> 0 || 1;
     for (let i = 0; i < count; i++) this.#locate(i, (first + i) & this.#mask, (sequence + i) >>> 0);
+    const isComplete = isUnambiguous && count === published;
     for (const copy of this.#pending) {
-      if (copy.fate === 'open')
-        copy.fate = this.#owns(copy.sequence, copy.offset, copy.length) ? 'whole' : 'lost';
+      if (copy.fate !== 'open') continue;
+      if (!isComplete || !this.#owns(copy.sequence, copy.offset, copy.length)) copy.fate = 'lost';
+      else if (avail !== copy.avail) copy.fate = 'whole';
     }
-    for (let i = 0; i < count; i++) this.#copy(i, (first + i) & U16, (sequence + i) >>> 0, time, clock);
+    for (let i = 0; i < count; i++)
+      this.#copy(i, (first + i) & U16, (sequence + i) >>> 0, time, clock, count - 1);
     this.#release(clock.now());
     return published;
+  }
+
+  /** For how long after reading an index it is certain which frame it means, in ms. */
+  #unambiguousMs(): number {
+    return Math.min(AMBIGUOUS_MS, AMBIGUOUS_FRAMES / this.#rate);
   }
 
   #miss(count: number): void {
@@ -207,7 +237,14 @@ export class RingObserver {
     return true;
   }
 
-  #copy(i: number, index: number, sequence: number, time: bigint, clock: ObserverClock): void {
+  #copy(
+    i: number,
+    index: number,
+    sequence: number,
+    time: bigint,
+    clock: ObserverClock,
+    newest: number,
+  ): void {
     const offset = this.#offsets[i]!;
     const length = this.#lengths[i]!;
     if (offset === 0) return;
@@ -224,13 +261,25 @@ export class RingObserver {
     const isInFlight = ((index - used) & U16) < this.#layout.length;
     const word = this.#descriptors[i]! * 4;
     const isSame = this.#sender32[word] === offset && this.#sender32[word + 2] === length;
-    if (!isPublished || (!isInFlight && !isSame)) {
+    const copiedAt = clock.now();
+    const isUnambiguous = copiedAt - this.#polledAt < this.#unambiguousMs();
+    if (!isUnambiguous || !isPublished || (!isInFlight && !isSame)) {
       this.#miss(1);
       return;
     }
-    const fate = isInFlight ? 'whole' : 'open';
-    this.#pending.push({ bytes, length, time, sequence, offset, copiedAt: clock.now(), fate });
+    const isSafe = isInFlight || (avail === this.#last && !this.#mayBeWritten(offset, length, newest));
+    const fate = isSafe ? 'whole' : 'open';
+    this.#pending.push({ bytes, length, time, sequence, offset, copiedAt, avail, fate });
     this.#pendingBytes += captured;
+  }
+
+  /** Whether the sender may be writing to a place, given the newest frame of this poll. */
+  #mayBeWritten(offset: number, length: number, newest: number): boolean {
+    const { data, outputSectionSize } = this.#layout;
+    const head = Math.ceil((this.#offsets[newest]! + this.#lengths[newest]!) / RING_ALIGN) * RING_ALIGN;
+    if (offset < head + BURST_BYTES && offset + length > head) return true;
+    const turn = Math.min(Math.max(head, data + WARM_BYTES), outputSectionSize);
+    return offset < data + BURST_BYTES - (turn - head);
   }
 
   /** Passes on, in order, what is decided. */
@@ -238,6 +287,7 @@ export class RingObserver {
     let decided = 0;
     for (const copy of this.#pending) {
       if (copy.fate === 'open' && now - copy.copiedAt < SETTLE_MS) break;
+      const isDoubtful = copy.fate === 'open';
       decided++;
       this.#pendingBytes -= copy.bytes.length;
       if (copy.fate === 'lost') {
@@ -247,7 +297,7 @@ export class RingObserver {
       const { bytes, length, time } = copy;
       const missedBefore = this.#missedBefore;
       this.#missedBefore = 0;
-      this.#received({ bytes, length, time, missedBefore });
+      this.#received({ bytes, length, time, missedBefore, isDoubtful });
     }
     if (decided > 0) this.#pending.splice(0, decided);
   }

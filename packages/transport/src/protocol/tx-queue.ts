@@ -8,7 +8,7 @@ import { Violation } from './violation.ts';
  * back: cycling through megabytes would put every frame into memory that is in no cache. Not earlier, so that a capture
  * (`RingObserver`) finds the last frames untouched.
  */
-const WARM_BYTES = 0x40000;
+export const WARM_BYTES = 0x40000;
 
 /**
  * The sending side of protocol 0x0001: descriptors, avail ring and frames in its own output section, used ring in the
