@@ -39,6 +39,7 @@ describe('ivshmem --help', () => {
       'server',
       'peers',
       'status',
+      'top',
       'capture',
       'net',
       'device',

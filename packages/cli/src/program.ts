@@ -43,6 +43,11 @@ export const commands: Readonly<Record<string, CommandEntry>> = {
     takes: '[options] [link...]',
     load: async () => (await import('./commands/status.ts')).addStatusCommand,
   },
+  top: {
+    summary: 'show the live rates of all links: frames, drops, doorbells, wake-ups',
+    takes: '[options]',
+    load: async () => (await import('./commands/top.ts')).addTopCommand,
+  },
   capture: {
     summary: 'write the frames that cross a link into a pcapng file, also between two VMs',
     takes: '[options] [link]',
