@@ -1,7 +1,9 @@
 #!/bin/sh
-# Boots systemd from a folder of unpacked Debian packages, as PID 1 of namespaces of its own, until standard input ends.
+# Boots systemd from a folder of Debian packages, as PID 1 of namespaces of its own, until standard input ends.
 #   machine.sh TREE NODE CHECKOUT
 # NODE is seen there as /usr/local/bin/node, CHECKOUT as /opt/ivshmem, both read-only; nothing else of this machine is.
+# If NODE is "installed", TREE is a Debian system with a Node.js of its own, all of which can be written there: it is not
+# changed itself. Else the packages in TREE are unpacked, not installed, and their files cannot be written.
 # Prints "pid N" with the process ID of systemd here. Needs root.
 set -eu
 tree=$1 node=$2 checkout=$3
@@ -19,18 +21,25 @@ boot='
 tree=$1 node=$2 checkout=$3 root=$1/run
 mount -t tmpfs -o mode=755,size=256m tmpfs "$root"
 cd "$root"
-# Which the package base-files makes when it is installed.
-mkdir -p "$tree/usr/local"
-mkdir -p usr etc/systemd/system var/log opt/ivshmem run proc sys dev tmp root home mnt old
-for link in bin sbin lib lib64; do [ ! -L "$tree/$link" ] || ln -s "usr/$link" "$link"; done
-chmod 1777 tmp
-mount --bind "$tree/usr" usr
-mount -o remount,bind,ro usr
-mount -t tmpfs -o mode=755 tmpfs usr/local
-mkdir usr/local/bin
-touch usr/local/bin/node
-mount --bind "$node" usr/local/bin/node
-mount -o remount,bind,ro usr/local/bin/node
+if [ "$node" = installed ]; then
+  mkdir changes work root
+  mount -t overlay -o "lowerdir=$tree,upperdir=$root/changes,workdir=$root/work" overlay root
+  cd root
+  mkdir -p opt/ivshmem old
+else
+  # Which the package base-files makes when it is installed.
+  mkdir -p "$tree/usr/local"
+  mkdir -p usr etc/systemd/system var/log opt/ivshmem run proc sys dev tmp root home mnt old
+  for link in bin sbin lib lib64; do [ ! -L "$tree/$link" ] || ln -s "usr/$link" "$link"; done
+  chmod 1777 tmp
+  mount --bind "$tree/usr" usr
+  mount -o remount,bind,ro usr
+  mount -t tmpfs -o mode=755 tmpfs usr/local
+  mkdir usr/local/bin
+  touch usr/local/bin/node
+  mount --bind "$node" usr/local/bin/node
+  mount -o remount,bind,ro usr/local/bin/node
+fi
 mount --bind "$checkout" opt/ivshmem
 mount -o remount,bind,ro opt/ivshmem
 
@@ -55,7 +64,7 @@ ln -s /proc/self/fd dev/fd
 echo d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0 > etc/machine-id
 echo ivshmem-test > etc/hostname
 # It would write to /usr.
-ln -s /dev/null etc/systemd/system/ldconfig.service
+ln -sf /dev/null etc/systemd/system/ldconfig.service
 pivot_root . old
 exec chroot . sh -euc "
   umount -l /old

@@ -21,8 +21,17 @@ export class Machine {
   }
 
   /** Boots it from the packages in `tree`, with this process's own Node.js; resolves when all its services are up. */
-  static async boot(tree: string): Promise<Machine> {
-    const child = spawn('sh', [launcher, tree, process.execPath, checkout], {
+  static boot(tree: string): Promise<Machine> {
+    return Machine.#boot(tree, process.execPath, checkout);
+  }
+
+  /** Boots an installed system with a Node.js of its own, and `folder` as /opt/ivshmem. */
+  static bootInstalled(root: string, folder: string): Promise<Machine> {
+    return Machine.#boot(root, 'installed', folder);
+  }
+
+  static async #boot(...argv: readonly string[]): Promise<Machine> {
+    const child = spawn('sh', [launcher, ...argv], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { PATH },
     });

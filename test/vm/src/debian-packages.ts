@@ -6,7 +6,7 @@ import { runCommand } from './commands.ts';
 /** The release that trees are made of. */
 export const RELEASE = 'trixie';
 export const BACKPORTS = `${RELEASE}-backports`;
-const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
+export const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 /** Of every apt that is run here. */
 const NETWORK = {
   'Acquire::Retries': '3',
@@ -61,14 +61,16 @@ function fetchPackages(set: PackageSet, root: string, log: (line: string) => voi
   // State of this set alone: another process may be fetching another one.
   const folder = `${root}.apt`;
   mkdirSync(folder, { recursive: true });
-  const mirror = process.env.IVSHMEM_VM_MIRROR ?? debianMirror(folder);
+  const mirror = debianMirror(folder);
   const env = { ...process.env, LC_ALL: 'C', APT_CONFIG: aptConfiguration(folder, mirror) };
   log(`fetching ${set.title} from ${mirror}, ${set.suite ?? RELEASE}, into ${root}, once`);
   const archives = join(folder, 'archives');
   const apt = (argv: readonly string[], cwd?: string) =>
     fetch(mirror, argv, { env, ...(cwd !== undefined && { cwd }) });
   apt(['update']);
-  apt(['-y', '--download-only', '-t', set.suite ?? RELEASE, 'install', ...set.packages]);
+  if (set.packages.length > 0) {
+    apt(['-y', '--download-only', '-t', set.suite ?? RELEASE, 'install', ...set.packages]);
+  }
   const alone = set.alone?.((argv) => runCommand('apt-cache', argv, { env }).toString()) ?? [];
   if (alone.length > 0) apt(['download', ...alone], archives);
 
@@ -90,9 +92,12 @@ function fetchPackages(set: PackageSet, root: string, log: (line: string) => voi
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** The mirror that apt takes Debian itself from here. */
-function debianMirror(cache: string): string {
-  const known = listedMirror();
+/**
+ * The mirror that `IVSHMEM_VM_MIRROR` names, or else that apt takes Debian itself from here. `cache` is a folder for lists of
+ * packages. Throws an Error of one line with the remedy.
+ */
+export function debianMirror(cache: string = cacheDirectory()): string {
+  const known = process.env.IVSHMEM_VM_MIRROR ?? listedMirror();
   if (known !== null) return known;
   // A new machine may have sources, but never have asked what they hold: that is asked here, in lists of its own.
   const folder = join(cache, 'machine');

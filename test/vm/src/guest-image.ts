@@ -19,8 +19,8 @@ import type { DebianTree } from './debian-tree.ts';
 import { type GuestFile, nodeFiles, packageFiles } from './guest-files.ts';
 import { kernelModules } from './kernel-modules.ts';
 
-/** What a link, its interrupts, and the network card that it is compared with need. */
-const MODULES = ['tun', 'vfio_iommu_type1', 'vfio-pci', 'virtio_net'];
+/** What a link, its interrupts, the network card that it is compared with, and a disk need. */
+const MODULES = ['tun', 'vfio_iommu_type1', 'vfio-pci', 'virtio_net', 'virtio_blk'];
 const INIT = fileURLToPath(new URL('../guest/init.sh', import.meta.url));
 const FOLDER = 0o040755;
 const PROGRAM = 0o100755;

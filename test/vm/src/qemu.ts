@@ -86,3 +86,8 @@ export function networkCard(socket: string, end: 'listens' | 'connects', mac: st
     ...['-device', `virtio-net-pci,netdev=net0,mac=${mac},romfile=`],
   ];
 }
+
+/** A disk that cannot be written: a file, as it is, with zeros up to a whole sector. */
+export function disk(file: string): string[] {
+  return ['-drive', `file=${file},format=raw,if=virtio,readonly=on`];
+}

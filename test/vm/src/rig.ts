@@ -4,7 +4,7 @@ import { createHostServer, type HostServer, type Observed } from '@ivshmem/host-
 import { Guest, type Job } from './guest.ts';
 import { GUEST_WORKSPACE } from './guest-files.ts';
 import type { Line } from './lines.ts';
-import { ivshmemDevice, networkCard } from './qemu.ts';
+import { disk, ivshmemDevice, networkCard } from './qemu.ts';
 import { type VmSoftware, vmSoftware } from './software.ts';
 import { removeDirectory, temporaryDirectory } from './temporary-directory.ts';
 
@@ -20,6 +20,8 @@ export interface RigOptions {
   readonly iommu?: boolean;
   /** A network card, too: both are joined by a cable. */
   readonly networkCards?: boolean;
+  /** A file that guests see as the disk /dev/vda, read-only. */
+  readonly disk?: string;
 }
 
 /** A host server, devices on it, and a guest for each: the parts of a link between virtual machines. */
@@ -89,6 +91,7 @@ export class VmRig {
       const end = n === 0 ? 'listens' : 'connects';
       devices.push(...networkCard(join(this.directory, 'cable'), end, `02:00:00:00:00:0${n + 1}`));
     }
+    if (this.#options.disk !== undefined) devices.push(...disk(this.#options.disk));
     const guest = await Guest.start(this.#software, { name: `${n}`, devices, iommu });
     this.guests[n] = guest;
     return guest;
