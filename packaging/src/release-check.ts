@@ -12,6 +12,8 @@ import { sourceDate } from './tree.ts';
 const workspace = fileURLToPath(new URL('../..', import.meta.url));
 const output = resolve(process.argv[2] ?? join(workspace, 'release'));
 const date = sourceDate(workspace);
+// npm packs files with the permissions that they have.
+process.umask(0o022);
 const run = (command: string, argv: string[], cwd: string, input?: Buffer) =>
   execFileSync(command, argv, {
     cwd,
