@@ -1,10 +1,11 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { releaseProblems } from '@ivshmem/packaging/release-problems';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { hasProgram } from '../support/shells.ts';
 
 const workspace = fileURLToPath(new URL('../..', import.meta.url));
 const { version } = JSON.parse(readFileSync(join(workspace, 'package.json'), 'utf8'));
@@ -62,6 +63,14 @@ describe('npm run release:check', () => {
     const sums = (n: number) => readFileSync(join(output(n), 'SHA256SUMS'), 'utf8');
     expect(sums(1)).toBe(sums(0));
     expect(sums(0).trim().split('\n').length).toBe(readdirSync(output(0)).length - 1);
+  });
+
+  it.skipIf(!hasProgram('lintian'))('has Debian packages that lintian accepts, but for the overrides', () => {
+    for (const architecture of ['amd64', 'arm64']) {
+      const file = join(output(0), `ivshmem_${version}-1_${architecture}.deb`);
+      const { stdout } = spawnSync('lintian', ['--info', '--display-info', file], { encoding: 'utf8' });
+      expect(stdout).toBe('');
+    }
   });
 
   it('lists what is in them', () => {

@@ -43,7 +43,8 @@ describeWhere(
         );
       }
       machine = await Machine.bootInstalled(debian.root, directory);
-      await machine.sh('useradd --no-create-home alice');
+      // As a session of hers has it.
+    await machine.sh('useradd --no-create-home alice; install -d -o alice -m 700 /run/user/$(id -u alice)');
       before = await machine.sh(LIST);
     });
 

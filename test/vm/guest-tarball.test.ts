@@ -19,9 +19,12 @@ const ROUNDS = 3;
 /** How long a link may take to start in an emulated guest on a busy machine, in ms. */
 const PATIENCE = 240_000;
 
-/** A script of the page, by the name in the comment above it. */
+/** A script of the page, by the name in the comment above it, in one line. */
 const documented = (name: string): string =>
-  new RegExp(`<!-- run: ${name} -->\n\`\`\`sh\n(.*?)^\`\`\``, 'ms').exec(page)![1]!;
+  new RegExp(`<!-- run: ${name} -->\n\`\`\`sh\n(.*?)^\`\`\``, 'ms')
+    .exec(page)![1]!
+    .trim()
+    .replaceAll('\n', '; ');
 
 let directory: string;
 let rig: VmRig;
@@ -35,7 +38,7 @@ beforeAll(async () => {
   rig = await VmRig.start({ guests: 1, disk });
   guest = rig.guests[0]!;
   await guest.run(`head -c ${size} /dev/vda > /tmp/ivshmem-0.1.0-linux.tar.gz`);
-  await guest.run(`cd /tmp; mkdir -p /opt /usr/bin; ${documented('tarball').replaceAll('VERSION', '0.1.0')}`);
+  await guest.run(`cd /tmp; mkdir -p /opt; ln -s /bin/env /usr/bin/env; ${documented('tarball').replaceAll('VERSION', '0.1.0')}`);
 });
 
 afterAll(async () => {
