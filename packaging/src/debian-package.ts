@@ -39,7 +39,6 @@ export async function debianPackage(
       join(home, 'package.json'),
       `${JSON.stringify({ name: 'ivshmem', version, private: true, type: 'module' })}\n`,
     );
-    mkdirSync(join(home, 'lib/koffi'));
     copyKoffi(workspace, architecture, 'linux', join(home, 'lib/koffi'));
     for (const command of ['ivshmem', 'ivshmem2-server'])
       link(join(usr, 'bin', command), `../lib/ivshmem/lib/${command}.js`);

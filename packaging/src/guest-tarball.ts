@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bundle } from './bundle.ts';
@@ -25,7 +25,6 @@ export async function guestTarball(
       join(root, 'package.json'),
       `${JSON.stringify({ name: 'ivshmem', version, private: true, type: 'module' })}\n`,
     );
-    mkdirSync(join(root, 'lib/koffi'));
     for (const architecture of ['x64', 'arm64'] as const) {
       for (const libc of ['linux', 'musl'] as const)
         copyKoffi(workspace, architecture, libc, join(root, 'lib/koffi'));

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { put } from './tree.ts';
 
 /** As Node.js names them: what binaries are made for. */
 export type Architecture = 'x64' | 'arm64';
@@ -42,7 +43,7 @@ export function koffiPackage(workspace: string, architecture: Architecture): str
 /** Copies the binary for a C library as the bundle expects it. */
 export function copyKoffi(workspace: string, architecture: Architecture, libc: Libc, folder: string): void {
   const from = join(koffiPackage(workspace, architecture), `${libc}_${architecture}`, 'koffi.node');
-  cpSync(from, join(folder, `${libc}_${architecture}.node`));
+  put(join(folder, `${libc}_${architecture}.node`), readFileSync(from));
 }
 
 function lockedPackage(workspace: string, name: string): { version: string; integrity: string } {

@@ -44,7 +44,7 @@ describeWhere(
       }
       machine = await Machine.bootInstalled(debian.root, directory);
       // As a session of hers has it.
-    await machine.sh('useradd --no-create-home alice; install -d -o alice -m 700 /run/user/$(id -u alice)');
+      await machine.sh('useradd --no-create-home alice; install -d -o alice -m 700 /run/user/$(id -u alice)');
       before = await machine.sh(LIST);
     });
 
