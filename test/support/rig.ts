@@ -16,8 +16,8 @@ export interface RigOptions {
   readonly net?: readonly string[];
   /** Keeps the kernel silent: nothing is on the link but what the test puts there. */
   readonly silent?: boolean;
-  /** Runs both ends under `ivshmem supervise`. */
-  readonly supervised?: boolean;
+  /** Runs both ends under `ivshmem supervise`, with these arguments. */
+  readonly supervised?: boolean | readonly string[];
 }
 
 export type End = 0 | 1;
@@ -67,7 +67,8 @@ export class Rig {
   startPeer(end: End, more: readonly string[] = []): Program {
     const { mtu, net = [], supervised = false } = this.#options;
     const argv = ['net', '--json', '--socket', this.socket, '--tap', TAP];
-    if (supervised) argv.unshift('supervise', '--tries', '1000000', process.execPath, COMMAND);
+    const arguments_ = supervised === true ? [] : supervised;
+    if (arguments_) argv.unshift('supervise', '--tries', '1000000', ...arguments_, process.execPath, COMMAND);
     else argv.push('--until-eof');
     argv.push('--netns', this.namespaces[end].path);
     if (mtu !== undefined) argv.push('--mtu', String(mtu));

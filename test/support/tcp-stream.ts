@@ -4,7 +4,8 @@ import type { End, Rig } from './rig.ts';
 
 /**
  * One side of a TCP connection: sends numbers in order without end, at a limited rate, and checks that those of the other side come
- * in order, too. After SIGTERM it ends its side of the stream; the last line has the bytes received and the first fault, if any.
+ * in order, too. After SIGTERM it ends its side of the stream, and after that of the other side the program; the last line has the bytes
+ * received and the first fault, if any.
  */
 const SIDE = `
   const net = require('node:net');
@@ -30,7 +31,7 @@ const SIDE = `
       }
       rest = bytes.subarray(whole);
     });
-    socket.on('end', () => finish(ending ? null : 'ended'));
+    socket.on('end', () => { socket.end(); finish(null); });
     socket.on('error', (error) => finish(error.message));
   };
   process.on('SIGTERM', () => { ending = true; });

@@ -5,8 +5,18 @@ import { standardOutput } from './output/standard-output.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
-/** Loads what a command needs to run. The function that it resolves with runs the command; that resolves with the exit code. */
-export type LoadCommand = () => Promise<() => Promise<number>>;
+/** As in packages/linux, which is not loaded for a command that does not need it. */
+const STANDBY = 'IVSHMEM_STANDBY';
+
+/** Runs a command; resolves with the exit code. */
+export interface RunCommand {
+  (): Promise<number>;
+  /** Loads in advance what the command would load later. */
+  readonly preload?: () => Promise<void>;
+}
+
+/** Loads what a command needs to run. */
+export type LoadCommand = () => Promise<RunCommand>;
 
 /** Adds a command to the program. Once its options are parsed, it calls `run`. */
 type AddCommand = (program: Command, run: (load: LoadCommand) => void) => void;
@@ -134,12 +144,22 @@ export async function main(argv: readonly string[]): Promise<number> {
   // Before anything runs: a command that runs out of descriptors could not load it.
   const { reportError } = await import('./error-report.ts');
   const runCommand = await loadCommand!();
+  if (process.env[STANDBY] !== undefined) await waitForHandOver(runCommand);
   try {
     return await runCommand();
   } catch (error) {
     const isVerbose = argv.some((argument) => argument === '-v' || argument === '--verbose');
     return await reportError(error, isVerbose);
   }
+}
+
+/** This process is to continue for another one when that has ended: see `ivshmem supervise --standby`. */
+async function waitForHandOver({ preload }: RunCommand): Promise<void> {
+  const fd = Number(process.env[STANDBY]);
+  delete process.env[STANDBY];
+  await preload?.();
+  const { standBy } = await import('@ivshmem/linux/process');
+  await standBy(fd);
 }
 
 const EXAMPLES = `

@@ -54,8 +54,8 @@ export function addNetCommand(program: Command, run: (load: LoadCommand) => void
     .addHelpText('after', EXAMPLES)
     .action((options: NetOptions) =>
       run(async () => {
-        const { runNet } = await import('./run-net.ts');
-        return () => runNet(options);
+        const { runNet, preloadLink } = await import('./run-net.ts');
+        return Object.assign(() => runNet(options), { preload: preloadLink });
       }),
     );
 }

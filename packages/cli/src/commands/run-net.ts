@@ -1,6 +1,6 @@
 import { OptionError } from '@ivshmem/linux';
 import { openDescriptorStore } from '@ivshmem/linux/process';
-import { createLink } from '@ivshmem/net';
+import { createLink, preloadLink } from '@ivshmem/net';
 import type { PortSource } from '@ivshmem/transport';
 import { interfaceLabel } from '../options/interface.ts';
 import { linkOptions } from '../options/library-options.ts';
@@ -8,6 +8,8 @@ import { followLink, type LinkEvent, linkLines, linkLog, linkStats } from '../ou
 import { interfaceReporter } from '../output/part-reports.ts';
 import { runUntilStopped } from '../running-command.ts';
 import { DEFAULT_SOCKET, type NetOptions } from './net.ts';
+
+export { preloadLink };
 
 /** Runs one link. */
 export async function runNet(options: NetOptions): Promise<number> {

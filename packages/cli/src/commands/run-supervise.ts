@@ -5,9 +5,9 @@ import type { SuperviseOptions } from './supervise.ts';
 /** Supervises a program. */
 export async function runSupervise(
   command: readonly string[],
-  { descriptors, tries }: SuperviseOptions,
+  { standby = false, descriptors, tries }: SuperviseOptions,
 ): Promise<number> {
   await using stderr = openOutput(2);
   const log = (text: string) => stderr.write(`${printable(`ivshmem supervise: ${text}`)}\n`);
-  return await new Supervisor({ command, descriptors, tries, log }).run();
+  return await new Supervisor({ command, standby, descriptors, tries, log }).run();
 }

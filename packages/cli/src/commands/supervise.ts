@@ -11,6 +11,7 @@ Examples:
 `;
 
 export interface SuperviseOptions {
+  standby?: boolean;
   descriptors: number;
   tries: number;
 }
@@ -23,6 +24,10 @@ export function addSuperviseCommand(program: Command, run: (load: LoadCommand) =
     )
     .argument('<command...>', 'the program and its arguments')
     .passThroughOptions()
+    .option(
+      '--standby',
+      'keep a second process of the program loaded, which takes over in a tenth of the time; for the commands of ivshmem only',
+    )
     .option('--descriptors <number>', 'keep at most this many descriptors, 1 to 65536', descriptorCount, 4096)
     .option(
       '--tries <number>',

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import type { PassedDescriptor } from '@ivshmem/linux/process';
+import { type PassedDescriptor, STANDBY } from '@ivshmem/linux/process';
 
 /** How a process has ended. */
 export interface ProcessEnd {
@@ -20,14 +20,35 @@ export function startChild(
   passed: readonly PassedDescriptor[],
   variables: Readonly<Record<string, string>>,
 ): ChildProcess {
-  const { LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, WATCHDOG_USEC, WATCHDOG_PID, ...environment } = process.env;
   const listen = passed.length > 0 && {
     LISTEN_FDS: String(passed.length),
     LISTEN_FDNAMES: passed.map(({ name }) => name).join(':'),
   };
+  return start(
+    command,
+    passed.map(({ fd }) => fd),
+    { ...variables, ...listen },
+  );
+}
+
+/** Starts one of this package's programs, which loads everything and then waits for `handOver` at the other end of `socketFd`. */
+export function startStandby(
+  command: readonly string[],
+  socketFd: number,
+  variables: Readonly<Record<string, string>>,
+): ChildProcess {
+  return start(command, [socketFd], { ...variables, [STANDBY]: '3' });
+}
+
+function start(
+  command: readonly string[],
+  fds: readonly number[],
+  variables: Readonly<Record<string, string>>,
+): ChildProcess {
+  const { LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, WATCHDOG_USEC, WATCHDOG_PID, ...environment } = process.env;
   return spawn('/bin/sh', ['-c', SCRIPT, 'sh', ...command], {
-    stdio: ['inherit', 'inherit', 'inherit', ...passed.map(({ fd }) => fd)],
-    env: { ...environment, ...variables, ...listen },
+    stdio: ['inherit', 'inherit', 'inherit', ...fds],
+    env: { ...environment, ...variables },
     detached: true,
   });
 }

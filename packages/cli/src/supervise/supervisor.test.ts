@@ -149,6 +149,18 @@ describe('ivshmem supervise', () => {
     expect(errors.match(/has more than 3 descriptors to keep/g)).toHaveLength(1);
   });
 
+  it('starts the program as usual if the standby process has ended', async () => {
+    // This program is none of ivshmem: it does not wait, so it ends at once as a standby process.
+    supervise(
+      `if (process.env.IVSHMEM_STANDBY !== undefined) process.exit(5);
+       notifier.ready('');
+       say('start ' + starts);
+       if (starts === 1) setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1500);`,
+      '--standby',
+    );
+    expect([await ended(), output]).toEqual([0, 'start 1\nstart 2\n']);
+  });
+
   it('holds nothing that its program has not stored', async () => {
     supervise(`say('start'); setInterval(() => {}, 1000);`);
     await said('start');

@@ -8,6 +8,7 @@ import { EPOLLIN, mainPoller } from '@ivshmem/linux/wait';
 import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from '../exit.ts';
 import { type ProcessEnd, startChild } from './child-process.ts';
 import { RestartPolicy } from './restart-policy.ts';
+import { StandbyProcess } from './standby-process.ts';
 
 /** Exit codes after which another try would not help: those of a wrong command line, of env(1) and of the shell. */
 const FINAL = [EXIT_OK, EXIT_USAGE, 126, 127];
@@ -27,6 +28,8 @@ export interface SupervisorOptions {
   readonly command: readonly string[];
   /** How many descriptors are kept at most. */
   readonly descriptors: number;
+  /** Whether another process of the program, which must be one of this package, waits loaded for the end of the first. */
+  readonly standby: boolean;
   /** How many failures in a row end the supervisor. */
   readonly tries: number;
   /** Called with one line for each event. */
@@ -44,6 +47,7 @@ export class Supervisor {
   readonly #keeper: DescriptorKeeper;
   readonly #policy: RestartPolicy;
   #child: ChildProcess | undefined;
+  #standby: StandbyProcess | undefined;
   #readyAt: number | undefined;
   #stopping = false;
   #restarting = false;
@@ -87,6 +91,7 @@ export class Supervisor {
       }
     } finally {
       for (const [signal, handler] of handlers) process.off(signal, handler);
+      this.#closeStandby();
       mainPoller.remove(this.#notify.fd);
       this.#notify.close();
       this.#keeper.close();
@@ -101,24 +106,47 @@ export class Supervisor {
   async #runOnce(): Promise<ProcessEnd> {
     this.#readyAt = undefined;
     this.#restarting = false;
-    const passed = this.#keeper.duplicates();
-    try {
-      this.#child = startChild(this.#options.command, passed, {
-        NOTIFY_SOCKET: this.#notify.path,
-        FDSTORE: String(this.#keeper.limit),
-      });
-    } finally {
-      for (const { fd } of passed) closeFd(fd);
-    }
+    this.#child = this.#start();
     const child = this.#child;
     const end = await new Promise<ProcessEnd>((resolve, reject) => {
       child.once('error', reject);
       child.once('exit', (code, signal) => resolve({ code, signal }));
+      // A standby process may have ended meanwhile.
+      if (child.exitCode !== null || child.signalCode !== null)
+        resolve({ code: child.exitCode, signal: child.signalCode });
     });
     // What it sent last is in the socket by now.
     this.#readNotifications();
     this.#child = undefined;
     return end;
+  }
+
+  get #variables(): Record<string, string> {
+    return { NOTIFY_SOCKET: this.#notify.path, FDSTORE: String(this.#keeper.limit) };
+  }
+
+  #start(): ChildProcess {
+    const passed = this.#keeper.duplicates();
+    try {
+      const loaded = this.#standby?.use(passed) ?? null;
+      this.#standby = undefined;
+      return loaded ?? startChild(this.#options.command, passed, this.#variables);
+    } finally {
+      for (const { fd } of passed) closeFd(fd);
+    }
+  }
+
+  /** The program is ready: what is started now does not delay it. */
+  #ready(): void {
+    if (this.#readyAt !== undefined) return;
+    this.#readyAt = performance.now();
+    if (!this.#options.standby || this.#stopping) return;
+    this.#standby = new StandbyProcess(this.#options.command, this.#variables);
+  }
+
+  #closeStandby(): void {
+    this.#standby?.close();
+    this.#standby = undefined;
   }
 
   /** Null if the program is to be started again. */
@@ -146,7 +174,7 @@ export class Supervisor {
           for (const fd of notification.fds) closeFd(fd);
           continue;
         }
-        if (notification.variables.get('READY') === '1') this.#readyAt ??= performance.now();
+        if (notification.variables.get('READY') === '1') this.#ready();
         if (this.#keeper.handle(notification) > 0) this.#reportFull();
       } catch (error) {
         this.#options.log(`a message of ${this.#name} is lost: ${(error as Error).message}`);
@@ -164,6 +192,8 @@ export class Supervisor {
   }
 
   #signal(signal: NodeJS.Signals): void {
+    // An upgrade may be the reason: what is loaded is the old program.
+    if (signal !== 'SIGHUP') this.#closeStandby();
     if (signal === RESTART) this.#restarting = true;
     else if (signal !== 'SIGHUP') this.#stopping = true;
     this.#child?.kill(signal === RESTART ? 'SIGTERM' : signal);

@@ -22,3 +22,4 @@ export { type Environment, type PassedDescriptor, passedDescriptors } from './pa
 export { escapeJson, printable } from './printable.ts';
 export { hasProcessEnded } from './process-state.ts';
 export { type ServiceNotifier, serviceNotifier } from './service-notification.ts';
+export { handOver, STANDBY, standBy } from './standby.ts';

@@ -11,11 +11,20 @@ export interface PassedDescriptor {
   readonly name: string;
 }
 
+/** Those of a process that was started before they were known, see `standBy`. */
+let handedOver: readonly PassedDescriptor[] | undefined;
+
+/** From now on, {@link passedDescriptors} returns these. */
+export function setPassedDescriptors(descriptors: readonly PassedDescriptor[]): void {
+  handedOver = descriptors;
+}
+
 /**
  * The descriptors in LISTEN_FDS, both sockets of socket units and those of the descriptor store; none if LISTEN_PID names
  * another process. Source: sd_listen_fds_with_names(3).
  */
-export function passedDescriptors(environment: Environment, pid: number): PassedDescriptor[] {
+export function passedDescriptors(environment: Environment, pid: number): readonly PassedDescriptor[] {
+  if (handedOver !== undefined) return handedOver;
   const { LISTEN_FDS = '0', LISTEN_PID, LISTEN_FDNAMES = '' } = environment;
   const count = Number(LISTEN_FDS);
   if (!Number.isInteger(count) || count < 0 || Number(LISTEN_PID) !== pid) return [];

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { SystemCallError } from '../errors.ts';
-import { startBlockingThread } from './index.ts';
+import { preloadThread, startBlockingThread } from './index.ts';
 
 const root = JSON.stringify(new URL('../../dist/index.js', import.meta.url).href);
 const wait = JSON.stringify(new URL('../../dist/wait/index.js', import.meta.url).href);
@@ -48,6 +48,22 @@ const openFds = () => readdirSync('/proc/self/fd').length;
 describe('startBlockingThread', () => {
   // Node keeps some descriptors of the first thread.
   beforeAll(() => expect(start('')).rejects.toThrow());
+
+  it('uses a thread that was loaded before, once', async () => {
+    const before = openFds();
+    const body = `const loaded = globalThis.loaded; tell({ type: 'up', text: String(loaded) + input }); untilStopped();`;
+    const file = new URL(`${threadFile(body).href}%0AglobalThis.loaded = 'never'`);
+    preloadThread(file);
+    preloadThread(file);
+    for (let i = 0; i < 2; i++) {
+      const messages: Message[] = [];
+      const receive = (message: Message) => messages.push(message);
+      const thread = await startBlockingThread<Message>({ file, input: i, upWith: 'up', receive });
+      expect(messages).toEqual([{ type: 'up', text: `undefined${i}` }]);
+      await thread.close();
+    }
+    expect(openFds()).toBe(before);
+  });
 
   it('resolves when the thread is up, passes its messages on, and stops it', async () => {
     const before = openFds();

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { parentPort, Worker, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, Worker, workerData } from 'node:worker_threads';
 import { threadError } from '../errors.ts';
 import { releaseSignals } from '../wait/doorbell.ts';
 import { EventFd } from '../wait/eventfd.ts';
@@ -8,17 +8,63 @@ import { type ErrorRecord, errorOf, errorRecord } from './error-record.ts';
 /** Maximum time that the exit of the process waits for a thread to end, in ms. */
 const EXIT_PATIENCE = 5000;
 
-/** The data with which the main thread starts a thread. */
-interface ThreadData<Input> {
-  readonly input: Input;
+/** The data with which the main thread loads a thread; its input comes as a message. */
+interface ThreadData {
   readonly stopFd: number;
-  /** STARTING, RUNNING or OVER. */
+  /** LOADING until the input has been sent, then STARTING, RUNNING or OVER. */
   readonly phase: Int32Array<SharedArrayBuffer>;
 }
 
-const STARTING = 0;
-const RUNNING = 1;
-const OVER = 2;
+const LOADING = 0;
+const STARTING = 1;
+const RUNNING = 2;
+const OVER = 3;
+
+/** A thread that loads its file, or waits for its input. */
+interface LoadedThread {
+  readonly worker: Worker;
+  readonly stop: EventFd;
+  readonly phase: Int32Array<SharedArrayBuffer>;
+}
+
+/** By file, those that wait. */
+const preloaded = new Map<string, LoadedThread>();
+
+function loadThread(file: URL): LoadedThread {
+  const stop = new EventFd();
+  const phase = new Int32Array(new SharedArrayBuffer(4));
+  const data: ThreadData = { stopFd: stop.fd, phase };
+  try {
+    return { worker: new Worker(file, { workerData: data, execArgv: [] }), stop, phase };
+  } catch (error) {
+    stop.close();
+    throw threadError(error as Error);
+  }
+}
+
+/**
+ * Loads a file in a thread that the next {@link startBlockingThread} with this file uses. Until then it does not keep the process
+ * alive. If that fails, the file is loaded later.
+ */
+export function preloadThread(file: URL): void {
+  if (preloaded.has(file.href)) return;
+  const thread = loadThread(file);
+  thread.worker.unref();
+  thread.worker.on('error', () => {
+    preloaded.delete(file.href);
+    thread.stop.close();
+  });
+  preloaded.set(file.href, thread);
+}
+
+function takeThread(file: URL): LoadedThread {
+  const thread = preloaded.get(file.href);
+  if (thread === undefined) return loadThread(file);
+  preloaded.delete(file.href);
+  thread.worker.removeAllListeners('error');
+  thread.worker.ref();
+  return thread;
+}
 
 /** The last message of a thread that has thrown. */
 interface Failed {
@@ -58,16 +104,7 @@ export async function startBlockingThread<Message extends { readonly type: strin
 }): Promise<BlockingThread> {
   const { file, input, upWith, receive, ended, signal } = options;
   signal?.throwIfAborted();
-  const stop = new EventFd();
-  const phase = new Int32Array(new SharedArrayBuffer(4));
-  const data: ThreadData<unknown> = { input, stopFd: stop.fd, phase };
-  let worker: Worker;
-  try {
-    worker = new Worker(file, { workerData: data, execArgv: [] });
-  } catch (error) {
-    stop.close();
-    throw threadError(error as Error);
-  }
+  const { worker, stop, phase } = takeThread(file);
   const onExit = () => {
     stop.signal();
     // Wait until the thread has notified its peers.
@@ -103,6 +140,9 @@ export async function startBlockingThread<Message extends { readonly type: strin
     return failure;
   });
 
+  worker.postMessage(input);
+  Atomics.store(phase, 0, STARTING);
+  Atomics.notify(phase, 0);
   signal?.addEventListener('abort', askToEnd);
   await Promise.race([up, closed]);
   signal?.removeEventListener('abort', askToEnd);
@@ -130,9 +170,11 @@ function isFailed(message: { readonly type: string }): message is Failed {
 export function runBlockingThread<Input, Message extends { readonly type: string }>(
   run: (input: Input, stopFd: number, tell: (message: Message) => void) => void,
 ): void {
-  const { input, stopFd, phase } = workerData as ThreadData<Input>;
+  const { stopFd, phase } = workerData as ThreadData;
+  Atomics.wait(phase, 0, LOADING);
   // The process may be about to exit.
   if (Atomics.compareExchange(phase, 0, STARTING, RUNNING) !== STARTING) return;
+  const input: Input = receiveMessageOnPort(parentPort!)?.message;
   const post = (message: Message | Failed) => parentPort!.postMessage(message);
   try {
     run(input, stopFd, post);

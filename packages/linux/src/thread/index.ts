@@ -1,2 +1,7 @@
-export { type BlockingThread, runBlockingThread, startBlockingThread } from './blocking-thread.ts';
+export {
+  type BlockingThread,
+  preloadThread,
+  runBlockingThread,
+  startBlockingThread,
+} from './blocking-thread.ts';
 export { type LogReport, Reports } from './reports.ts';
