@@ -127,6 +127,42 @@ END
     );
   });
 
+  it('let a server be restarted and killed, and nothing notices', async () => {
+    for (const [unit, socket] of [
+      ['ivshmem-server', 'red'],
+      ['ivshmem-server@blue', 'blue'],
+    ] as const) {
+      const joined = async () => {
+        const { peers } = JSON.parse(
+          await machine.sh(`ivshmem peers -S /run/ivshmem/${socket}.sock --json`),
+        ) as { peers: { id: number; pid: number; since: string }[] };
+        return peers.map(({ id, pid, since }) => [id, pid, since]);
+      };
+      const noticed = () =>
+        machine.sh(`cat /sys/class/net/red0/carrier_changes
+          ip netns exec blue cat /sys/class/net/red1/carrier_changes
+          systemctl show --property=MainPID --value ivshmem-net@red ivshmem-net@far ivshmem-device@blue
+          journalctl --output=cat --unit=ivshmem-net@red --unit=ivshmem-net@far --unit=ivshmem-device@blue | wc -l`);
+      const peers = await joined();
+      const before = await noticed();
+      expect(peers).toHaveLength(2);
+      for (const end of [`systemctl restart ${unit}`, `kill -KILL $(systemctl show --property=MainPID --value ${unit})`]) {
+        const pid = await show(unit, 'MainPID');
+        const traffic = machine.sh('ip netns exec blue ping -q -i 0.01 -w 5 10.1.0.1');
+        await machine.sh(end);
+        await machine.until(
+          `systemctl is-active --quiet ${unit} && [ "$(systemctl show --property=MainPID --value ${unit})" != ${pid} ]`,
+          `systemctl status ${unit}`,
+        );
+        expect(await traffic).toContain(' 0% packet loss');
+        expect(await joined()).toEqual(peers);
+        expect(await noticed()).toBe(before);
+      }
+      const log = await machine.sh(`journalctl --output=cat --unit=${unit}`);
+      expect(log.match(/continued after a restart: 2 peers still connected/g)).toHaveLength(2);
+    }
+  });
+
   it('do not touch the sockets of the others, of any user', async () => {
     await machine.sh(`echo 'u alice - -' > /etc/sysusers.d/alice.conf
       systemd-sysusers
@@ -236,7 +272,8 @@ NET_OPTIONS=--socket /run/ivshmem/late.sock --tap late0' > /etc/ivshmem/late.con
     await machine.sh(`systemctl stop ${all}
       systemctl disable ivshmem-server@blue.socket ivshmem-device@blue ivshmem-net@blue ivshmem-server ivshmem-vm@vm3`);
     for (const unit of all.split(' ')) expect(await show(unit, 'ActiveState'), unit).toBe('inactive');
-    expect(await machine.sh('ls /run/ivshmem')).toBe('');
+    // For the next start, see the page.
+    expect(await machine.sh('ls /run/ivshmem')).toBe('new.sock\nred.sock');
     expect(await machine.sh('ip -brief link | while read -r name rest; do echo $name; done')).toBe('lo');
     expect(await machine.sh('cat /proc/[0-9]*/comm')).not.toContain('node');
   });

@@ -281,7 +281,7 @@ describe('a server that continues with what an earlier one has left', () => {
     });
     await a.expectGone(1);
     await b.expectEnd();
-    expect(said).toContain('peer 1 gone: disconnected while the server was restarted');
+    expect(said).toContain('peer 1 gone: disconnected during a restart of the server');
     expect(server.peers.map(({ id }) => id)).toEqual([0]);
     await fixture.join(2, [0]);
     await a.expectPeer(1, 2);

@@ -211,7 +211,7 @@ class Server implements HostServer {
     const { clients, lost, accepted } = takeClients(this.options, this.#kept, this.#state);
     const gone: (Tenant & { id: number; reason: string })[] = lost.map((client) => {
       this.#free(client);
-      return { ...client, reason: 'disconnected while the server was restarted' };
+      return { ...client, reason: 'disconnected during a restart of the server' };
     });
     for (const parts of clients) {
       const needed = 1 + parts.events.length;

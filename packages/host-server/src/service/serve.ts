@@ -67,6 +67,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     cleanups.push(() => activated.close());
     const configurations = options.links(activated.paths);
     checkActivated(activated, configurations);
+    if (store !== undefined) checkStore(Number(environment.FDSTORE), configurations, log);
     const metrics = createMetrics(budget);
     const links = new LinkSet({
       budget,
@@ -125,6 +126,14 @@ export async function serve(options: ServeOptions): Promise<void> {
 /** How many descriptors an earlier process has left. */
 function storedDescriptors(environment: Environment): number {
   return passedDescriptors(environment, process.pid).filter(({ name }) => isStored(name)).length;
+}
+
+/** Warns if the service manager keeps fewer descriptors than the links can have. Those of the last peers are not kept then. */
+function checkStore(limit: number, links: readonly LinkConfiguration[], log: ServerLog): void {
+  const needed = links.reduce((sum, { settings: { maxPeers, vectors } }) => sum + 5 + maxPeers * (1 + vectors), 0);
+  if (needed <= limit) return;
+  const remedy = 'raise FileDescriptorStoreMax= and FDSTORE, or allow fewer peers';
+  log.note('warn', `a restart may disconnect peers: they can have ${needed} descriptors, FDSTORE is ${limit}: ${remedy}`);
 }
 
 /** Rejects a passed socket that no link uses: its clients would wait forever. */
