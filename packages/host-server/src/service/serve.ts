@@ -130,10 +130,16 @@ function storedDescriptors(environment: Environment): number {
 
 /** Warns if the service manager keeps fewer descriptors than the links can have. Those of the last peers are not kept then. */
 function checkStore(limit: number, links: readonly LinkConfiguration[], log: ServerLog): void {
-  const needed = links.reduce((sum, { settings: { maxPeers, vectors } }) => sum + 5 + maxPeers * (1 + vectors), 0);
+  const needed = links.reduce(
+    (sum, { settings: { maxPeers, vectors } }) => sum + 5 + maxPeers * (1 + vectors),
+    0,
+  );
   if (needed <= limit) return;
   const remedy = 'raise FileDescriptorStoreMax= and FDSTORE, or allow fewer peers';
-  log.note('warn', `a restart may disconnect peers: they can have ${needed} descriptors, FDSTORE is ${limit}: ${remedy}`);
+  log.note(
+    'warn',
+    `a restart may disconnect peers: they can have ${needed} descriptors, FDSTORE is ${limit}: ${remedy}`,
+  );
 }
 
 /** Rejects a passed socket that no link uses: its clients would wait forever. */
