@@ -109,30 +109,6 @@ describeNetwork('the interface of `ivshmem net`', () => {
   });
 });
 
-describeNetwork('docs/interface.md', () => {
-  const page = readFileSync(new URL('../docs/interface.md', import.meta.url), 'utf8');
-  const blocks = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, code]) => code!);
-  const run = (netns: Netns, script: string) =>
-    spawnSync('nsenter', [`--net=${netns.path}`, 'sh', '-ec', script], { encoding: 'utf8' });
-
-  it('has examples that work', async () => {
-    expect(blocks).toHaveLength(2);
-    await using rig = new Rig();
-    await rig.startServer();
-    for (const end of [0, 1] as const) rig.startPeer(end, ['-a', `10.0.0.${end + 1}/24`]);
-    await rig.bothUp();
-    const exchanged = { '1': '2', '2': '1' } as Record<string, string>;
-    for (const block of blocks) {
-      const other = block.replace(/(10\.\d\.0\.)([12])/g, (_, net, host) => net + exchanged[host]);
-      const { stderr } = run(rig.namespaces[0], block);
-      // A kernel may lack a kind of interface.
-      if (stderr.includes('Unknown device type')) continue;
-      expect([stderr, run(rig.namespaces[1], other).stderr]).toEqual(['', '']);
-      await expectPing(rig.namespaces[0], /addr add (\S+)\//.exec(other)![1]);
-    }
-  });
-});
-
 describeNetwork('`ivshmem net` with CAP_NET_ADMIN alone', () => {
   it('creates an interface, and keeps using it in a namespace that it may not enter', async () => {
     await using rig = new Rig({ mtu: 1400 });

@@ -33,7 +33,8 @@ function openControl(command: string): ControlServer | undefined {
   try {
     return ControlServer.listen(command);
   } catch (error) {
-    complain((error as Error).message);
+    // A user may have no runtime directory at all, which is no fault.
+    if (process.env.IVSHMEM_RUNTIME_DIR) complain((error as Error).message);
     return undefined;
   }
 }
