@@ -22,7 +22,7 @@ export default defineConfig({
           exclude: ['test/vm/**', 'test/systemd/**'],
           pool: 'forks',
           fileParallelism: false,
-          testTimeout: 120_000,
+          testTimeout: 240_000,
           hookTimeout: 60_000,
           sequence: { groupOrder: 1 },
         },
