@@ -129,10 +129,10 @@ END
 
     it('leaves nothing when it is purged', async () => {
       await machine.sh('dpkg --purge ivshmem');
-      const now = await machine.sh(LIST);
-      const lines = (text: string) => new Set(text.split('\n'));
-      expect([...lines(now)].filter((line) => !lines(before).has(line))).toEqual([]);
-      expect([...lines(before)].filter((line) => !lines(now).has(line))).toEqual([]);
+      const files = (list: string) => new Set(list.split('\n'));
+      const [was, is] = [files(before), files(await machine.sh(LIST))];
+      expect([...is].filter((line) => !was.has(line))).toEqual([]);
+      expect([...was].filter((line) => !is.has(line))).toEqual([]);
       expect(await machine.sh('getent passwd ivshmem || echo none')).toBe('none');
     });
   },
