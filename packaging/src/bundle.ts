@@ -2,8 +2,8 @@ import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 
 import { dirname, join, relative, resolve } from 'node:path';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
 
-/** `new URL('../dist/link-worker.js', import.meta.url)`: a file that is started as a thread or a process. */
-const PROGRAM_URL = /new URL\('([^']+\/dist\/[^']+\.js)', import\.meta\.url\)/g;
+/** `new URL('../dist/link-worker.js', import.meta.url)`: a file that is started as a thread or a process, or read. */
+const FILE_URL = /new URL\('([^']+)', import\.meta\.url\)/g;
 
 /**
  * The programs in few files, for `folder`: no packages are needed to run them. All files are in one folder, since threads
@@ -17,8 +17,9 @@ export async function bundle(workspace: string, folder: string, node: string): P
   const commands = ['ivshmem', 'ivshmem2-server'].map((name) => join(packages, 'cli/dist/bin', `${name}.js`));
   const started = new Set<string>();
   for (const file of filesBelow(packages, /\/dist\/.*\.js$/)) {
-    for (const [, path] of readFileSync(file, 'utf8').matchAll(PROGRAM_URL))
-      started.add(resolve(dirname(file), path!));
+    for (const [, path] of readFileSync(file, 'utf8').matchAll(FILE_URL)) {
+      if (path!.endsWith('.js')) started.add(resolve(dirname(file), path!));
+    }
   }
   for (const command of commands) started.delete(command);
   const named = (files: Iterable<string>) =>
@@ -40,7 +41,7 @@ export async function bundle(workspace: string, folder: string, node: string): P
       js: "import{createRequire as __require}from'node:module';const require=__require(import.meta.url);",
     },
     alias: { rxjs: join(workspace, 'node_modules/rxjs/dist/esm/index.js') },
-    plugins: [nativeKoffi, programUrls(packages)],
+    plugins: [nativeKoffi, fileUrls(packages)],
   };
   // A command loads what it needs alone. A thread has nothing in common with it, and is one file: each takes time to load.
   const results = [
@@ -67,17 +68,22 @@ function entryName(packages: string, file: string): string {
   return name.replace(/^cli-bin-/, '');
 }
 
-/** Has files that are started found in the bundle. */
-function programUrls(packages: string): Plugin {
+/** Has files that are started or read found in the bundle. Throws an Error for one that it does not have. */
+function fileUrls(packages: string): Plugin {
+  const place = (from: string, url: string): string => {
+    const file = resolve(dirname(from), url);
+    if (file === join(packages, 'cli/package.json')) return '../package.json';
+    if (file.endsWith('.js') && existsSync(file)) return `./${entryName(packages, file)}.js`;
+    throw new Error(`${from}: the bundle has no ${url}`);
+  };
   return {
-    name: 'program-urls',
+    name: 'file-urls',
     setup({ onLoad }) {
       onLoad({ filter: /\/packages\/[^/]+\/dist\/.*\.js$/ }, ({ path }) => ({
-        contents: readFileSync(path, 'utf8').replace(PROGRAM_URL, (_, url: string) => {
-          const file = resolve(dirname(path), url);
-          if (!existsSync(file)) throw new Error(`${path}: starts ${file}, which does not exist`);
-          return `new URL('./${entryName(packages, file)}.js', import.meta.url)`;
-        }),
+        contents: readFileSync(path, 'utf8').replace(
+          FILE_URL,
+          (_, url: string) => `new URL('${place(path, url)}', import.meta.url)`,
+        ),
       }));
     },
   };

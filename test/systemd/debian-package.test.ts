@@ -100,8 +100,9 @@ SERVER_OPTIONS=-l 4M -o 1M -n 2 -V 2 -P 1
 NET_OPTIONS=--socket /run/ivshmem/blue.sock --tap ivn0 --address 10.0.0.1/24
 END
       echo 'NET_OPTIONS=--socket /run/ivshmem/blue.sock --tap ivn1' > /etc/ivshmem/far.conf
+      echo 'VM_OPTIONS=--vfio-user /run/ivshmem/vm3.sock --tap ivn3' > /etc/ivshmem/vm3.conf
       systemctl enable --now ivshmem-server@blue.socket ivshmem-net@blue.service
-      systemctl start ivshmem-net@far.service`);
+      systemctl start ivshmem-net@far.service ivshmem-vm@vm3.service`);
       await machine.until(
         '[ "$(cat /sys/class/net/ivn0/carrier)" = 1 ]',
         'systemctl status ivshmem-net@blue.service',
@@ -110,7 +111,7 @@ END
 
     it('is upgraded while its units go on', async () => {
       const running = await pids();
-      expect(running.split('\n').length).toBeGreaterThanOrEqual(3);
+      expect(running.split('\n').length).toBeGreaterThanOrEqual(4);
       await machine.sh(`dpkg --install /opt/ivshmem/${packages[1]}`);
       expect(await machine.sh('ivshmem --version')).toBe('0.1.1');
       expect(await pids()).toBe(running);
@@ -124,7 +125,7 @@ END
       await machine.sh('dpkg --remove ivshmem');
       expect(await machine.sh("systemctl list-units --plain --no-legend 'ivshmem*'")).toBe('');
       expect(await machine.sh('ls /sys/class/net')).not.toContain('ivn');
-      expect(await machine.sh('ls /etc/ivshmem')).toBe('blue.conf\nfar.conf');
+      expect(await machine.sh('ls /etc/ivshmem')).toBe('blue.conf\nfar.conf\nvm3.conf');
     });
 
     it('leaves nothing when it is purged', async () => {
