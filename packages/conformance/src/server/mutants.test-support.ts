@@ -254,7 +254,7 @@ const orderMutants: readonly ServerMutant[] = [
     }),
   },
   {
-    fault: 'the other peers get eventfds that interrupt nobody',
+    fault: 'the other peers get eventfds that interrupt no peer',
     check: 'server.doorbell.crossing',
     ...each(EVENT_FD, (message, { id }, proxy) => {
       if (message.peer === id) return [message];
@@ -401,9 +401,9 @@ const clientMutants: readonly ServerMutant[] = [
     waitsForSlowest: true,
   },
   {
-    fault: 'a client that does not read stays connected',
-    check: 'server.clients.is-evicted',
-    dropsUnread: true,
+    fault: 'messages pile up for a client that does not read',
+    check: 'server.clients.unread-bounded',
+    queuesUnread: true,
   },
   {
     fault: 'there are no more than 64 peers, whatever -n says',

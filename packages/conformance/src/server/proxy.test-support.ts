@@ -58,6 +58,8 @@ export interface ServerFault {
   readonly waitsForSlowest?: boolean;
   /** Messages that a client does not read at once are lost. */
   readonly dropsUnread?: boolean;
+  /** Messages that a client does not read are kept for it, all of them. */
+  readonly queuesUnread?: boolean;
   /** Data of clients has no effect. */
   readonly ignoresData?: boolean;
   /** Called when a client sends descriptors. */
@@ -153,7 +155,8 @@ export class ServerProxy implements RunningServer {
         client.queue.length = 0;
         client.upstream.release(client.passed.at(-1)!);
       }
-      if (client.isClosed || client.queue.length > 0 || isAnyWaiting) return;
+      const isWaiting = client.queue.length > 0 && !this.#fault.queuesUnread;
+      if (client.isClosed || isWaiting || isAnyWaiting) return;
       client.upstream.pump();
       const message = client.upstream.pending.shift();
       if (message === undefined) return;

@@ -57,7 +57,7 @@ export interface ServerCheck extends Check<ServerContext> {
 
 /** What a check of a host server works with. */
 export interface ServerContext {
-  /** The settings of the server; null if somebody else has started it. */
+  /** The settings of the server; null if the kit has not started it. */
   readonly settings: ServerSettings | null;
   readonly pace: Pace;
   readonly journal: Journal;

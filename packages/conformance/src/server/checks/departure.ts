@@ -4,19 +4,12 @@ import { expectEqual, expectThat } from '../../check.ts';
 import { delay, now } from '../../pace.ts';
 import { INIT_FIELDS } from '../message.ts';
 import type { ServerCheck, ServerContext } from '../subject.ts';
+import { joinPair } from './pair.ts';
 
 const MESSAGES = 'docs/protocol-0x0001.md, section 11';
 const SECURITY = 'docs/host-server.md, "Security"';
 const RUN = 3;
 const READY = 2;
-
-/** The first client and a second one, each knowing the other. */
-async function pair({ first, join }: ServerContext) {
-  await first.join([]);
-  const second = await join([0]);
-  await first.expectEvents(1);
-  return { first, second };
-}
 
 /** What peers see when one of them leaves, and what its successor finds. */
 export const departureChecks: readonly ServerCheck[] = [
@@ -26,7 +19,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: MESSAGES,
     level: 'MUST',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       context.needPeers(3);
       const third = await context.join([0, 1]);
       await first.expectEvents(2);
@@ -47,7 +40,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: MESSAGES,
     level: 'MUST',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       second.publish(RUN);
       context.journal.note('peer 1 stores state 3, and closes its connection');
       second.disconnect();
@@ -61,7 +54,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: 'docs/protocol-0x0001.md, section 3',
     level: 'MUST',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       first.publish(READY);
       second.disconnect();
       await first.expectGone(1);
@@ -75,7 +68,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: SECURITY,
     level: 'SHOULD',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       second.disconnect();
       await first.expectGone(1);
       second.publish(RUN);
@@ -89,7 +82,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: MESSAGES,
     level: 'MUST',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       context.needPeers(3);
       const third = await context.join([0, 1]);
       expectEqual('ID of the third client', third.id, 2, [dump('INIT', third.init.bytes)]);
@@ -109,7 +102,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: SECURITY,
     level: 'SHOULD',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       second.disconnect();
       await first.expectGone(1);
       const next = await context.join([0]);
@@ -125,7 +118,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: SECURITY,
     level: 'SHOULD',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       const { sectionSize } = second.init;
       const offset = second.sectionOffset(1);
       second.write(offset, new Uint8Array(sectionSize).fill(0x55));
@@ -147,7 +140,7 @@ export const departureChecks: readonly ServerCheck[] = [
     source: 'docs/protocol-0x0001.md, section 3',
     level: 'MUST',
     async run(context) {
-      const { first, second } = await pair(context);
+      const { first, second } = await joinPair(context);
       const length = second.sectionOffset(1) - 4096;
       const before = new Uint8Array(length);
       context.random.fill(before);
