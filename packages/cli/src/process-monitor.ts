@@ -10,7 +10,7 @@ export interface ProcessMonitor extends AsyncDisposable {
 
 /**
  * Opens the control socket of this process, and serves metrics if asked for. What cannot be opened is reported on standard
- * error: the command runs without it. `current` is called when somebody asks.
+ * error: the command runs without it. `current` is called for each request.
  */
 export async function openProcessMonitor(
   command: string,

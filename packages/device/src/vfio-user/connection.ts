@@ -29,7 +29,7 @@ export interface Reply {
  * journal has it, and another process with the same journal continues where this one has ended.
  *
  * Descriptors come with the header of a message. It looks ahead as far as that, and stores the descriptors that it sees. Then
- * it receives, which tells whether they came with the header: the kernel also shows those of the message behind it.
+ * it receives, which shows whether they came with the header: the kernel also shows those of the message behind it.
  */
 export class VfioUserConnection {
   readonly credentials: PeerCredentials;

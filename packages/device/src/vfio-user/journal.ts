@@ -48,9 +48,9 @@ export class Journal {
   static readonly SIZE = REPLY + BUFFER_SIZE;
   /** Room for the largest request. What is behind {@link done} is garbage. */
   readonly request: Uint8Array;
-  /** For each descriptor of the request in work, where it is kept: see KeptEventFds. */
+  /** Slot of each descriptor of the pending request in the descriptor store: see KeptEventFds. */
   readonly requestSlots: Uint32Array;
-  /** For each interrupt vector, where its eventfd is kept. */
+  /** Slot of the eventfd of each interrupt vector. */
   readonly vectorSlots: Uint32Array;
   readonly #record: MessageRecord;
   readonly #memory: Mapping;

@@ -177,7 +177,7 @@ describe('a client', () => {
 
   it.runIf(process.geteuid?.() === 0)('is not evicted because others do not read', () => {
     const [hoarder, innocent] = [join(0), join(1)];
-    // Many descriptors in flight, of which ETOOMANYREFS tells all users but root.
+    // Many descriptors in flight, for which all users but root get ETOOMANYREFS.
     for (let i = 0; i < 150; i++) {
       state.send(hoarder.socket.fd, 0, { bytes: Uint8Array.of(0), fd: 0, about: null });
     }

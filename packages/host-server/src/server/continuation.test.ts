@@ -337,7 +337,7 @@ describe('a server that continues with what an earlier one has left', () => {
       await Promise.resolve();
       if (said[1]?.startsWith('continued')) continued++;
       for (const client of clients) client.close();
-      // Whoever is left has been disconnected by now, and the server serves others.
+      // All earlier clients have been disconnected, and the server accepts new ones.
       const last = fixture.connect();
       await last.expectInit({});
       last.close();

@@ -70,7 +70,7 @@ export function shape<S extends Record<string, Decoder<unknown>>>(
   };
 }
 
-/** One of several objects, which their field `kind` tells apart. */
+/** One of several kinds of object, selected by the field `kind`. */
 export function byKind<D extends Record<string, Decoder<unknown>>>(
   decoders: D,
 ): Decoder<Decoded<D[keyof D]>> {
