@@ -269,7 +269,9 @@ describe('a capture beside two programs that send as fast as they can', () => {
       const { frames, missed } = capture.counters()[packets[0]?.interfaceId === 1 ? 1 : 0];
       expect(frames).toBe(packets.length);
       expect(frames).toBeGreaterThan(0);
-      expect(frames + missed).toBe(sent);
+      // The indices of a ring have 16 bits: 65536 frames between two looks are as none (docs/capture.md).
+      const uncounted = sent - frames - missed;
+      expect([uncounted >= 0, uncounted % 0x10000]).toEqual([true, 0]);
       expect(packets.reduce((sum, { dropped }) => sum + dropped, 0)).toBeLessThanOrEqual(missed);
     } finally {
       child.stdin.end();
