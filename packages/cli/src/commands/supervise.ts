@@ -26,7 +26,7 @@ export function addSuperviseCommand(program: Command, run: (load: LoadCommand) =
     .passThroughOptions()
     .option(
       '--standby',
-      'keep a second process of the program loaded, which takes over in a tenth of the time; for the commands of ivshmem only',
+      'keep a second process of the program loaded, which takes over: a link is without carrier for about a fifth of the time; for the commands of ivshmem only',
     )
     .option('--descriptors <number>', 'keep at most this many descriptors, 1 to 65536', descriptorCount, 4096)
     .option(
