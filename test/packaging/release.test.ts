@@ -68,7 +68,9 @@ describe('npm run release:check', () => {
   it.skipIf(!hasProgram('lintian'))('has Debian packages that lintian accepts, but for the overrides', () => {
     for (const architecture of ['amd64', 'arm64']) {
       const file = join(output(0), `ivshmem_${version}-1_${architecture}.deb`);
-      const { stdout } = spawnSync('lintian', ['--info', '--display-info', file], { encoding: 'utf8' });
+      // It leaves files in its temporary directory.
+      const env = { ...process.env, TMPDIR: directory };
+      const { stdout } = spawnSync('lintian', ['--info', '--display-info', file], { encoding: 'utf8', env });
       expect(stdout).toBe('');
     }
   });
